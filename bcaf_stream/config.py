@@ -1,0 +1,113 @@
+"""Strict configuration: YAML files plus `--set dotted.key=value`, validated by pydantic.
+
+A wrong key, type or value is a ConfigError that names the dotted key, what was given and what is allowed.
+Every stage's configuration class stands above the class that it configures and inherits from `Config`.
+"""
+
+import difflib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeVar, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from bcaf_stream.errors import ConfigError
+
+
+class Config(BaseModel):
+    """Base of every configuration class: frozen, unknown keys refused, no silent conversion of types."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, protected_namespaces=())
+
+
+C = TypeVar("C", bound=Config)
+
+
+def load_config(cls: type[C], path: Path | str | None = None, overrides: Sequence[str] = ()) -> C:
+    """Read `path` (YAML; None = all defaults), apply `dotted.key=value` overrides, and validate as `cls`.
+
+    Raises:
+        ConfigError: the file cannot be read or parsed, or a key, type or value is wrong.
+    """
+    where = str(path) if path is not None else "configuration"
+    data = _read_yaml(Path(path)) if path is not None else {}
+    for override in overrides:
+        _apply(data, override)
+    try:
+        # The JSON mode of strict validation still takes a list for a tuple and a string for a path.
+        return cls.model_validate_json(json.dumps(data))
+    except ValidationError as error:
+        raise ConfigError(f"{where}: {_explain(cls, error)}") from None
+    except TypeError as error:
+        raise ConfigError(f"{where}: a value has no plain type: {error}") from None
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such configuration file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read: {error}") from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f" at line {mark.line + 1}" if mark else ""
+        raise ConfigError(f"{path}: not valid YAML{line}: {getattr(error, 'problem', 'syntax error')}") from None
+    if data is None:
+        return {}
+    if not isinstance(data, dict):
+        raise ConfigError(f"{path}: must hold a map of keys, not {type(data).__name__}")
+    return data
+
+
+def _apply(data: dict[str, Any], override: str) -> None:
+    key, sign, raw = override.partition("=")
+    parts = key.strip().split(".")
+    if not sign or not all(parts):
+        raise ConfigError(f"--set {override!r}: must be dotted.key=value")
+    try:
+        value = yaml.safe_load(raw)
+    except yaml.YAMLError:
+        raise ConfigError(f"--set {key}: {raw!r} is not a YAML value") from None
+    node = data
+    for part in parts[:-1]:
+        node = node.setdefault(part, {})
+        if not isinstance(node, dict):
+            raise ConfigError(f"--set {key}: {part} is not a group of keys")
+    node[parts[-1]] = value
+
+
+def _explain(cls: type[Config], error: ValidationError) -> str:
+    problems = error.errors()
+    first = problems[0]
+    key = ".".join(str(part) for part in first["loc"]) or "(top)"
+    if first["type"] == "extra_forbidden":
+        allowed = _allowed_keys(cls, first["loc"][:-1])
+        close = difflib.get_close_matches(str(first["loc"][-1]), allowed, n=1)
+        hint = f"did you mean {close[0]}? " if close else ""
+        text = f"{key}: unknown key; {hint}allowed here: {', '.join(allowed)}"
+    elif first["type"] == "missing":
+        text = f"{key}: required, and not given"
+    else:
+        given = repr(first["input"])
+        given = given if len(given) <= 60 else given[:57] + "..."
+        text = f"{key}: {given} given; {first['msg'][0].lower()}{first['msg'][1:]}"
+    more = len(problems) - 1
+    return text + (f" (and {more} more)" if more else "")
+
+
+def _allowed_keys(cls: type[Config], loc: Sequence[int | str]) -> list[str]:
+    node: Any = cls
+    for part in loc:
+        if not (isinstance(node, type) and issubclass(node, BaseModel)) or part not in node.model_fields:
+            continue  # an index or a tag of a union inside the location
+        node = _model_in(node.model_fields[str(part)].annotation)
+    return sorted(node.model_fields) if isinstance(node, type) and issubclass(node, BaseModel) else []
+
+
+def _model_in(annotation: Any) -> Any:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((m for m in map(_model_in, get_args(annotation)) if m is not None), None)

@@ -1,0 +1,73 @@
+"""Every error a user can meet. Each has a one-line message that names the thing and the way out.
+
+    BcafError                 exit code 1: failed at run time
+    ├── SourceError           audio that cannot be read: missing, empty, not audio, not finite
+    ├── TranscriptError       a transcript that cannot be read or does not fit its call
+    ├── AsrError              speech recognition that cannot be loaded or fails
+    ├── EncoderError          encoder weights that cannot be loaded or do not match
+    ├── CheckpointError       a model folder that is missing, broken or of another kind
+    ├── ModelError            numbers that are not finite, shapes that do not fit
+    ├── EventError            events that cannot be encoded, stored or published
+    ├── LinkError             a peer that breaks the audio link's protocol, or cannot be reached
+    ├── DeploymentError       a Ray deployment that cannot be started, reached or stopped
+    ├── DataError             a training corpus, manifest or feature shard that is not usable
+    └── UsageError            exit code 2: wrong usage
+        └── ConfigError       a wrong key, type or value in the configuration
+
+One positional argument each, so that all of them pickle (Ray moves exceptions between processes).
+Messages never contain sound or words of a call: those are personal data.
+"""
+
+
+class BcafError(Exception):
+    """Base of all errors that this package raises on purpose."""
+
+    exit_code = 1
+
+
+class SourceError(BcafError):
+    pass
+
+
+class TranscriptError(BcafError):
+    pass
+
+
+class AsrError(BcafError):
+    pass
+
+
+class EncoderError(BcafError):
+    pass
+
+
+class CheckpointError(BcafError):
+    pass
+
+
+class ModelError(BcafError):
+    pass
+
+
+class EventError(BcafError):
+    pass
+
+
+class LinkError(BcafError):
+    pass
+
+
+class DeploymentError(BcafError):
+    pass
+
+
+class DataError(BcafError):
+    pass
+
+
+class UsageError(BcafError):
+    exit_code = 2
+
+
+class ConfigError(UsageError):
+    pass

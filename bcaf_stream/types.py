@@ -1,0 +1,136 @@
+"""The records that travel between the stages: frozen, at the bottom of the house, importing nothing of it.
+
+Time is stream time: whole milliseconds from the first sample of the channel, counted in samples. Wall
+clock stands only in fields named `*_at` (unix time in nanoseconds).
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+SAMPLE_RATE = 16_000  # Hz; the one rate behind audio/resample
+
+PcmN = NDArray[np.int16]  # mono PCM, N samples
+VectorD = NDArray[np.float32]
+
+Role = Literal["customer", "agent", "speaker"]
+Policy = Literal["fused", "text_only", "off"]
+TextSource = Literal["given", "asr", "none"]
+Modality = Literal["audio", "text"]
+
+
+@dataclass(frozen=True, slots=True)
+class Channel:
+    """One side of a call; its name is unique in the call."""
+
+    name: str
+    role: Role = "speaker"
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A conversation and its channels, in the order in which ties in time are resolved."""
+
+    id: str
+    channels: tuple[Channel, ...]
+
+    def role_of(self, channel: str) -> Role:
+        return next(c.role for c in self.channels if c.name == channel)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class AudioChunk:
+    """Consecutive PCM of one channel.
+
+    `start` is the index of the first sample in the channel's stream at `rate` Hz; `received_at` (unix ns)
+    is when the last sample arrived.
+    """
+
+    channel: str
+    start: int
+    rate: int
+    samples: PcmN
+    received_at: int = 0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SpeechSegment:
+    """A stretch of one channel that the VAD took for speech, at SAMPLE_RATE.
+
+    `index` counts the channel's segments from 0. `closed_ms` is the stream time at which the segmenter
+    could know the end (end plus hang-over): segments of a call are ordered by (closed_ms, channel order).
+    `speech_ended_at` is the wall clock (unix ns) of `end_ms`. `split` says that the segment was cut at the
+    longest allowed length, so that the next one continues the same breath.
+    """
+
+    channel: str
+    index: int
+    start_ms: int
+    end_ms: int
+    closed_ms: int
+    samples: PcmN
+    speech_ended_at: int = 0
+    split: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """Text with its time in one channel, of any length from one word to a whole cue; `channel` None fits all."""
+
+    start_ms: int
+    end_ms: int
+    text: str
+    channel: str | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Utterance:
+    """A speech segment with the words that were said in it.
+
+    `text` is None where nobody knows the words; then `text_source` is "none". `samples` is None where the
+    policy of the role forbids listening (`text_only`).
+    """
+
+    call: str
+    channel: str
+    role: Role
+    index: int
+    start_ms: int
+    end_ms: int
+    samples: PcmN | None
+    text: str | None
+    text_source: TextSource
+    speech_ended_at: int = 0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Features:
+    """The encoders' vectors of one utterance; None is an absent modality (never a vector of zeros)."""
+
+    audio: VectorD | None
+    text: VectorD | None
+
+
+@dataclass(frozen=True, slots=True)
+class EmotionPrediction:
+    """Calibrated probabilities of one utterance, in the order of `labels`.
+
+    `audio_probs` and `text_probs` are the unimodal heads' own; None where the modality was absent.
+    `confidence` is the probability of `emotion`, the most probable label.
+    """
+
+    labels: tuple[str, ...]
+    probs: tuple[float, ...]
+    audio_probs: tuple[float, ...] | None
+    text_probs: tuple[float, ...] | None
+    modalities: tuple[Modality, ...]
+
+    @property
+    def emotion(self) -> str:
+        return self.labels[self.probs.index(max(self.probs))]
+
+    @property
+    def confidence(self) -> float:
+        return max(self.probs)
