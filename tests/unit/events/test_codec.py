@@ -1,0 +1,209 @@
+import contextlib
+import json
+import math
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import msgpack
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bcaf_stream.errors import EventError
+from bcaf_stream.events.codec import decode, encode, from_json, to_json, to_map
+from bcaf_stream.events.messages import EVENT_TYPES, Event
+
+GOLDEN = Path(__file__).with_name("golden") / "events_v1.json"
+
+TEXT = st.text(st.characters(codec="utf-8"), max_size=20)
+WHOLE = st.integers(0, 2**63 - 1)
+PROBABILITY = st.floats(0, 1)
+PROBABILITIES = st.dictionaries(TEXT, PROBABILITY, max_size=4)
+EVENTS = st.builds(
+    Event,
+    v=st.just(1),
+    type=st.sampled_from(EVENT_TYPES),
+    id=TEXT,
+    call=TEXT,
+    channel=TEXT,
+    role=st.sampled_from(["customer", "agent", "speaker", None]),
+    utterance=st.none() | WHOLE,
+    revision=WHOLE,
+    offset=st.none() | WHOLE,
+    seq=WHOLE,
+    start_ms=st.none() | WHOLE,
+    end_ms=st.none() | WHOLE,
+    speech_ended_at=st.none() | WHOLE,
+    emitted_at=WHOLE,
+    text=st.none() | TEXT,
+    text_source=st.sampled_from(["given", "asr", "none"]),
+    emotion=st.none() | TEXT,
+    confidence=st.none() | PROBABILITY,
+    probs=PROBABILITIES,
+    audio_probs=st.none() | PROBABILITIES,
+    text_probs=st.none() | PROBABILITIES,
+    modalities=st.lists(st.sampled_from(["audio", "text"]), max_size=2).map(tuple),
+    model=TEXT,
+    degraded=st.none() | st.lists(TEXT, max_size=3).map(tuple),
+    reason=st.none() | TEXT,
+)
+FINAL = Event(
+    type="emotion.final",
+    id="9f",
+    call="call.7",
+    channel="left",
+    role="customer",
+    utterance=3,
+    offset=12,
+    seq=4,
+    start_ms=1500,
+    end_ms=2750,
+    speech_ended_at=1_700_000_000_000_000_000,
+    emitted_at=1_700_000_000_250_000_000,
+    text="that's fine, thänk you",
+    text_source="asr",
+    emotion="joy",
+    confidence=0.75,
+    probs={"joy": 0.75, "anger": 0.25},
+    audio_probs={"joy": 0.5, "anger": 0.5},
+    text_probs=None,
+    modalities=("audio",),
+    model="bcaf-demo",
+    degraded=("no_text",),
+)
+
+
+def golden_event(type: str) -> Event:
+    """What the golden bytes of a type hold; call-level types carry nothing of an utterance."""
+    if type.startswith("emotion."):
+        return replace(FINAL, type=type)
+    bare = Event(type=type, id="9f", call="call.7", seq=4, emitted_at=1_700_000_000_250_000_000, model="bcaf-demo")
+    if type == "audio.gap":
+        return replace(bare, channel="left", role="customer", start_ms=10, end_ms=30, reason="lost")
+    if type in ("degraded", "call.end"):
+        return replace(bare, reason="closed")
+    return replace(bare, call="") if type == "heartbeat" else bare
+
+
+@pytest.mark.parametrize("type", EVENT_TYPES)
+def test_the_bytes_of_version_1_never_change(type: str):
+    golden = json.loads(GOLDEN.read_text(encoding="utf-8"))
+    assert set(golden) == set(EVENT_TYPES)
+    event = golden_event(type)
+    assert encode(event).hex() == golden[type]["msgpack"]
+    assert json.loads(to_json(event)) == golden[type]["json"]
+    assert decode(bytes.fromhex(golden[type]["msgpack"])) == event
+    assert from_json(json.dumps(golden[type]["json"])) == event
+
+
+@given(EVENTS)
+def test_round_trips(event: Event):
+    assert decode(encode(event)) == event
+    assert from_json(to_json(event)) == event
+    assert "\n" not in to_json(event)
+    assert msgpack.unpackb(encode(event)) == json.loads(to_json(event)) == to_map(event)
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_raise_event_errors_only(data: bytes):
+    for read in (decode, from_json):
+        with pytest.raises(EventError, match=r"^event"):
+            read(data)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@given(st.sampled_from(list(asdict(FINAL))), JSON)
+def test_any_value_in_any_field_is_taken_or_an_event_error(name: str, value: object):
+    """A value that is taken survives writing it again, so that a reader can always pass on what it read."""
+    try:
+        event = from_json(json.dumps(to_map(FINAL) | {name: value}))
+    except EventError:
+        return
+    assert decode(encode(event)) == event
+
+
+@given(EVENTS, st.data())
+def test_damaged_bytes_raise_event_errors_only(event: Event, data: st.DataObject):
+    good = bytearray(encode(event))
+    at = data.draw(st.integers(0, len(good) - 1))
+    good[at] = data.draw(st.integers(0, 255))
+    cut = data.draw(st.integers(at, len(good)))
+    with contextlib.suppress(EventError):
+        decode(bytes(good[:cut]))
+
+
+@pytest.mark.parametrize("name", [n for n in asdict(FINAL) if n != "reason"])
+def test_a_missing_field_is_named(name: str):
+    data = to_map(FINAL)
+    del data[name]
+    with pytest.raises(EventError, match=f"the field {name} is missing"):
+        decode(msgpack.packb(data))
+
+
+def test_fields_of_a_later_writer_are_ignored_and_added_ones_may_be_absent():
+    data = to_map(FINAL) | {"arousal": {"deep": [1]}, "zzz": math.nan}
+    del data["reason"]
+    assert decode(msgpack.packb(data)) == FINAL
+    assert from_json(json.dumps(data)) == FINAL
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("v", 2),
+        ("v", True),
+        ("v", 1.0),
+        ("type", "emotion.guess"),
+        ("type", ["alert"]),
+        ("seq", -1),
+        ("seq", True),
+        ("seq", 2**63),
+        ("seq", 1.5),
+        ("seq", None),
+        ("text", b"x"),
+        ("role", "boss"),
+        ("probs", None),
+        ("probs", {"joy": math.nan}),
+        ("probs", {"joy": math.inf}),
+        ("probs", {"joy": 1.01}),
+        ("probs", {"joy": 10**400}),
+        ("confidence", -0.1),
+        ("confidence", math.nan),
+        ("audio_probs", [0.5]),
+        ("modalities", ["smell"]),
+        ("modalities", "audio"),
+        ("degraded", "no_text"),
+        ("text", "\ud800"),
+    ],
+)
+def test_wrong_values_are_refused_in_both_directions(name: str, value: object):
+    with pytest.raises(EventError, match=f"^event: {name} must be"):
+        encode(replace(FINAL, **{name: value}))
+    with pytest.raises(EventError, match=f"^event: {name} must be"):
+        to_json(replace(FINAL, **{name: value}))
+    if not isinstance(value, bytes):
+        with pytest.raises(EventError, match=f"^event: {name} must be"):
+            from_json(json.dumps(to_map(FINAL) | {name: value}))
+
+
+def test_errors_hold_no_words_of_the_call():
+    secret = "my card number is 1234"
+    with pytest.raises(EventError) as caught:
+        from_json(json.dumps(to_map(FINAL) | {"text": [secret], "emotion": secret}))
+    assert "1234" not in str(caught.value)
+    assert caught.value.__cause__ is None
+
+
+@pytest.mark.parametrize(
+    "data", [b"[" * 100_000, b"\x91" * 100_000, b"\xdd\xff\xff\xff\xff", b"\xc1", b"[]", b"\x90"]
+)
+def test_hostile_nesting_and_lengths(data: bytes):
+    for read in (decode, from_json):
+        with pytest.raises(EventError):
+            read(data)
