@@ -1,0 +1,276 @@
+"""BCAF: the three networks, the heads and the loss (eq. 1-24), over whole dialogues or one utterance at a time.
+
+`forward` sees a batch of dialogues; in causal mode an utterance sees itself and the `context - 1` before it
+in every attention layer. `step` computes the next utterance of each dialogue from cached keys and values and
+gives the same numbers. The bimodal layers reach back layers * (context - 1) utterances, the joint attention
+of the correlative network context - 1 further.
+
+A missing modality is a learned "absent" vector in the place of H_m, and the presence flags, which go on to
+the losses and to the decision. Features of an absent modality and of padding are never read.
+
+Legend: B dialogues, U utterances, A / T widths of the audio and text encoders, D width, E latent width,
+C classes, K = context - 1 cached utterances, W width of one cached row.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import torch
+from huggingface_hub import PyTorchModelHubMixin, snapshot_download
+from pydantic import Field, ValidationError, model_validator
+from torch import Tensor, nn
+
+from bcaf_stream.config import Config
+from bcaf_stream.errors import CheckpointError, ModelError
+from bcaf_stream.model import weights
+from bcaf_stream.model.attention import Cache, visible, visible_in_step
+from bcaf_stream.model.bimodal import Attention, BimodalAttention
+from bcaf_stream.model.connection import ConnectionForm, ConnectionNetwork, PlainLatent, connection_loss
+from bcaf_stream.model.correlative import CorrelativeAttention, PlainProjection
+from bcaf_stream.model.decision import Decision
+from bcaf_stream.model.heads import IGNORED_LABEL, BCAFOutput, classifier, cross_entropy
+from bcaf_stream.model.inputs import ModalityInput
+from bcaf_stream.model.state import DialogueState
+
+Count = Annotated[int, Field(ge=1)]
+Weight = Annotated[float, Field(ge=0)]
+
+
+class BCAFConfig(Config):
+    """The architecture; `labels` are the classes in the order of the logits.
+
+    The defaults are the paper's for MELD where it names them (5 layers, dropout 0.3, 1024, 512). `heads: 1`
+    is the paper's attention. `connection_form: off`, `bimodal: false` and `correlative: false` each take one
+    network away (see PlainLatent, bimodal.py, PlainProjection). `context` counts the utterance itself and
+    means nothing when `mode` is offline.
+    """
+
+    labels: tuple[str, ...]
+    audio_width: Count = 1024
+    text_width: Count = 1024
+    width: Count = 1024
+    latent: Count = 512
+    layers: Count = 5
+    heads: Count = 8
+    feed_forward: Count = 2048
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.3
+    context: Count = 32
+    mode: Literal["causal", "offline"] = "causal"
+    attention: Attention = "ban"
+    connection_form: ConnectionForm = "stable"
+    bimodal: bool = True
+    correlative: bool = True
+    mu: Weight = 0.1
+    alpha: Weight = 0.1
+    beta: Weight = 0.5
+    lambda_init: float = 0.2
+    decision: Decision = "weighted"
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if len(self.labels) < 2 or len(set(self.labels)) < len(self.labels):
+            raise ValueError("labels must be at least two, all different")
+        if self.width % self.heads:
+            raise ValueError(f"width {self.width} must be a multiple of heads {self.heads}")
+        return self
+
+    @property
+    def classes(self) -> int:
+        return len(self.labels)
+
+    def digest(self) -> str:
+        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:16]
+
+
+def _decode_config(data: dict[str, Any]) -> BCAFConfig:
+    try:
+        return BCAFConfig.model_validate_json(json.dumps(data))
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(map(str, first["loc"])) or "config"
+        raise CheckpointError(f"config.json does not describe a BCAF model: {key}: {first['msg']}") from None
+
+
+class BCAF(
+    nn.Module,
+    PyTorchModelHubMixin,
+    coders={BCAFConfig: (lambda config: config.model_dump(mode="json"), _decode_config)},
+    library_name="bcaf-stream",
+    tags=["speech-emotion-recognition", "emotion-recognition-in-conversation"],
+    license="apache-2.0",
+):
+    """The model; `from_pretrained` takes a checkpoint folder or a hub id, and gives the network alone."""
+
+    def __init__(self, config: BCAFConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.identity = config.digest()  # a loaded checkpoint adds the hash of its weights
+        D, E, C = config.width, config.latent, config.classes
+        self.audio_input = ModalityInput("audio", config.audio_width, D)
+        self.text_input = ModalityInput("text", config.text_width, D)
+        self.latents: ConnectionNetwork | PlainLatent | None = None
+        if config.connection_form != "off":
+            self.latents = ConnectionNetwork(D, E, config.dropout)
+        elif config.correlative:
+            self.latents = PlainLatent(D, E)
+        self.bimodal = BimodalAttention(
+            config.attention if config.bimodal else None,
+            layers=config.layers,
+            width=D,
+            heads=config.heads,
+            feed_forward=config.feed_forward,
+            dropout=config.dropout,
+            lambda_init=config.lambda_init,
+        )
+        self.correlative: CorrelativeAttention | PlainProjection = (
+            CorrelativeAttention(D, E, config.heads, config.lambda_init)
+            if config.correlative
+            else PlainProjection(D, E)
+        )
+        self.audio_head, self.text_head = nn.Linear(D, C), nn.Linear(D, C)
+        self.fused_head = classifier((2 * D + 2 * E, D, E, max(E // 2, C), C), config.dropout)
+        self.cache_width = self.bimodal.cache_width + self.correlative.cache_width
+
+    def forward(
+        self,
+        audio_BUA: Tensor,
+        text_BUT: Tensor,
+        mask_BU: Tensor,
+        audio_present_BU: Tensor | None = None,
+        text_present_BU: Tensor | None = None,
+    ) -> BCAFOutput:
+        """Whole dialogues; True in mask_BU is an utterance, False is padding. Presence None = all present.
+
+        Raises:
+            ModelError: features of another width than the encoders' in the config.
+        """
+        mask_BU = mask_BU.bool()
+        audio_present_BU = mask_BU if audio_present_BU is None else mask_BU & audio_present_BU
+        text_present_BU = mask_BU if text_present_BU is None else mask_BU & text_present_BU
+        seen_B1UU = visible(mask_BU, self.config.context if self.config.mode == "causal" else None)
+        return self._run(audio_BUA, text_BUT, audio_present_BU, text_present_BU, seen_B1UU, None)
+
+    def step(
+        self,
+        state: DialogueState,
+        audio_BA: Tensor,
+        text_BT: Tensor,
+        audio_present_B: Tensor | None = None,
+        text_present_B: Tensor | None = None,
+    ) -> tuple[BCAFOutput, DialogueState]:
+        """The next utterance of each dialogue, in time O(context): an output with U = 1, and a new state.
+
+        Raises:
+            ModelError: an offline model, a state of another model or batch, or features of another width.
+        """
+        self._check(state, audio_BA.shape[0])
+        there_B = torch.ones_like(state.count_B, dtype=torch.bool)
+        audio_present_B = there_B if audio_present_B is None else audio_present_B
+        text_present_B = there_B if text_present_B is None else text_present_B
+        cache = Cache(state.cache_BKW)
+        seen_B11T = visible_in_step(state.count_B, self.config.context - 1)
+        output = self._run(
+            audio_BA[:, None],
+            text_BT[:, None],
+            audio_present_B[:, None],
+            text_present_B[:, None],
+            seen_B11T,
+            cache,
+        )
+        return output, DialogueState(cache.rolled(), state.count_B + 1, self.identity)
+
+    def initial_state(self, batch: int = 1) -> DialogueState:
+        """The state before the first utterance of each dialogue, on the model's device."""
+        like = self.audio_input.absent_D
+        cache_BKW = like.new_zeros(batch, self.config.context - 1, self.cache_width)
+        count_B = torch.zeros(batch, dtype=torch.long, device=like.device)
+        return DialogueState(cache_BKW.detach(), count_B, self.identity)
+
+    def loss(
+        self, output: BCAFOutput, labels_BU: Tensor, mask_BU: Tensor, class_weights: Tensor | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """L = alpha * L_c + beta * (L_a + L_l) + L_m (eq. 18), and its parts, detached.
+
+        Cross-entropies are means over the valid utterances with a label (-100 is none), class_weights as in
+        torch; the unimodal ones only where their modality is present, L_c only where both are.
+        """
+        labels_BU = labels_BU.masked_fill(~mask_BU.bool(), IGNORED_LABEL)
+        audio = cross_entropy(output.audio_BUC, labels_BU, output.audio_present_BU, class_weights)
+        text = cross_entropy(output.text_BUC, labels_BU, output.text_present_BU, class_weights)
+        fused = cross_entropy(output.fused_BUC, labels_BU, mask_BU.bool(), class_weights)
+        connection = fused.new_zeros(())
+        if output.connection is not None and self.config.connection_form != "off":
+            both_BU = output.audio_present_BU & output.text_present_BU
+            connection = connection_loss(
+                *output.connection, both_BU, form=self.config.connection_form, mu=self.config.mu
+            )
+        total = self.config.alpha * connection + self.config.beta * (audio + text) + fused
+        parts = {"total": total, "connection": connection, "audio": audio, "text": text, "fused": fused}
+        return total, {name: part.detach() for name, part in parts.items()}
+
+    def _run(
+        self,
+        audio_BUA: Tensor,
+        text_BUT: Tensor,
+        audio_present_BU: Tensor,
+        text_present_BU: Tensor,
+        seen_B1UT: Tensor,
+        cache: Cache | None,
+    ) -> BCAFOutput:
+        audio_BUD = self.audio_input(audio_BUA, audio_present_BU)
+        text_BUD = self.text_input(text_BUT, text_present_BU)
+        streams = self.bimodal(audio_BUD, text_BUD, seen_B1UT, cache)
+        connection = None
+        if self.latents is not None:
+            e_audio, e_text, connection = self.latents(audio_BUD, text_BUD, decode=cache is None)
+        if isinstance(self.correlative, CorrelativeAttention):
+            star_BUE = self.correlative(
+                streams.audio_self_BUD, streams.text_self_BUD, e_audio, e_text, seen_B1UT, cache
+            )
+        else:
+            star_BUE = self.correlative.project(streams.audio_self_BUD, streams.text_self_BUD)
+        joined = torch.cat((streams.audio_cross_BUD, streams.text_cross_BUD, *star_BUE), dim=-1)  # eq. 17
+        return BCAFOutput(
+            self.fused_head(joined),
+            self.audio_head(streams.audio_self_BUD),
+            self.text_head(streams.text_self_BUD),
+            audio_present_BU,
+            text_present_BU,
+            connection,
+        )
+
+    def _check(self, state: DialogueState, batch: int) -> None:
+        if self.config.mode != "causal":
+            raise ModelError("an offline model cannot go utterance by utterance; train one with mode: causal")
+        if state.model != self.identity:
+            raise ModelError(
+                f"dialogue state of model {state.model!r}, not {self.identity!r}; start the dialogue anew"
+            )
+        if state.batch != batch:
+            raise ModelError(
+                f"{state.batch} dialogue states but {batch} utterances; give one utterance per dialogue"
+            )
+
+    @classmethod
+    def from_folder(cls, folder: Path, config: BCAFConfig) -> "tuple[BCAF, str]":
+        """The model with the weights of `folder`, ready to infer, and the sha256 of its weights file.
+
+        Raises:
+            CheckpointError: the weights are missing, broken, or do not fit `config`.
+        """
+        tensors, sha256 = weights.read(folder / weights.WEIGHTS_NAME)
+        with torch.device("meta"):
+            model = cls(config)
+        weights.assign(model, tensors, folder)
+        model.identity = f"{config.digest()}-{sha256[:16]}"
+        return model.eval(), sha256
+
+    @classmethod
+    def _from_pretrained(cls, *, model_id: str, config: BCAFConfig, **hub: Any) -> "BCAF":  # type: ignore[override]
+        folder = Path(model_id)
+        if not folder.is_dir():
+            wanted = ["config.json", weights.WEIGHTS_NAME]
+            folder = Path(snapshot_download(model_id, allow_patterns=wanted, **hub))
+        return cls.from_folder(folder, config)[0]

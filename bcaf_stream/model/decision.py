@@ -1,0 +1,169 @@
+"""The decision: three heads' log-probabilities, weighted and tempered, become one calibrated distribution.
+
+log p = (w_a log p_a + w_l log p_l + w_m log p_m) / T, normalised. Weights and temperature are fitted on
+the dev split, once for each case of presence, because a head whose modality is absent has nothing to say.
+
+With b = w / T the negative log-likelihood is convex in b, so one fit under b >= 0 gives weights and
+temperature at once, and its optimum is the global one. A grid over the weighted F1 would be the other
+choice; that score is a staircase on some thousand utterances, and its best stair is mostly luck.
+
+Legend: N labelled utterances, C classes, `...` any leading axes.
+"""
+# ruff: noqa: N812
+
+from collections.abc import Mapping
+from typing import Annotated, Literal, NamedTuple, Self
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field, model_validator
+from torch import Tensor
+
+from bcaf_stream.config import Config
+from bcaf_stream.errors import ModelError
+from bcaf_stream.model.heads import IGNORED_LABEL, BCAFOutput
+
+Decision = Literal["weighted", "fused", "mean"]
+Case = Literal["both", "audio_only", "text_only"]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+HEADS: dict[Case, tuple[bool, bool, bool]] = {  # which of (audio, text, fused) may speak
+    "both": (True, True, True),
+    "audio_only": (True, False, True),
+    "text_only": (False, True, True),
+}
+TEMPERATURES = (0.05, 20.0)  # beyond these, dev was separable or the heads are noise
+LEAST_SHARE = 1e-6  # the fit approaches a zero weight but never reaches it
+
+
+class HeadLogits(NamedTuple):
+    """Logits of the same utterances from the three heads, each (..., C)."""
+
+    audio: Tensor
+    text: Tensor
+    fused: Tensor
+
+    @staticmethod
+    def of(output: BCAFOutput) -> "HeadLogits":
+        return HeadLogits(output.audio_BUC, output.text_BUC, output.fused_BUC)
+
+
+class CaseWeights(Config):
+    """Weights of the heads, which sum to 1, and the temperature."""
+
+    audio: Share
+    text: Share
+    fused: Share
+    temperature: Annotated[float, Field(gt=0)] = 1.0
+
+    @model_validator(mode="after")
+    def _sum_to_one(self) -> Self:
+        if abs(self.audio + self.text + self.fused - 1) > 1e-6:
+            raise ValueError("the weights of the heads must sum to 1")
+        return self
+
+    @staticmethod
+    def fixed(case: Case, decision: Decision) -> "CaseWeights":
+        """`fused`: the fused head alone. Otherwise every head that may speak, alike."""
+        speaks = (False, False, True) if decision == "fused" else HEADS[case]
+        audio, text, fused = (float(one) / sum(speaks) for one in speaks)
+        return CaseWeights(audio=audio, text=text, fused=fused)
+
+
+class Calibration(Config):
+    """The weights for each case of presence, as stored in a checkpoint."""
+
+    both: CaseWeights
+    audio_only: CaseWeights
+    text_only: CaseWeights
+
+    @model_validator(mode="after")
+    def _absent_is_silent(self) -> Self:
+        if self.audio_only.text or self.text_only.audio:
+            raise ValueError("the head of an absent modality must have weight 0")
+        return self
+
+    @staticmethod
+    def unfitted(decision: Decision) -> "Calibration":
+        """Before there is a dev split to fit on: fixed weights, temperature 1."""
+        return Calibration(**{case: CaseWeights.fixed(case, decision) for case in HEADS})
+
+    def decide(self, output: BCAFOutput) -> Tensor:
+        """Probabilities (B, U, C) in float64. Where neither modality is present, the fused head's own."""
+        heads = HeadLogits.of(output)
+        cases = (
+            CaseWeights(audio=0.0, text=0.0, fused=1.0),
+            self.text_only,
+            self.audio_only,
+            self.both,
+        )
+        table_43 = torch.tensor([(c.audio, c.text, c.fused) for c in cases], dtype=torch.float64)
+        scale_43 = table_43 / torch.tensor([[c.temperature] for c in cases], dtype=torch.float64)
+        case_BU = 2 * output.audio_present_BU.long() + output.text_present_BU.long()
+        scale_BU31 = scale_43.to(heads.fused.device)[case_BU][..., None]
+        return (_log_probs(heads) * scale_BU31).sum(-2).softmax(-1)
+
+
+def fit_calibration(
+    cases: Mapping[Case, HeadLogits], labels: Tensor, decision: Decision = "weighted"
+) -> Calibration:
+    """Fit on dev: for each case the logits (..., C) of the same utterances, run with that modality withheld.
+
+    labels (...) with -100 for none. `fused` and `mean` fix the weights and fit the temperature alone. A case
+    that is not given stays unfitted.
+
+    Raises:
+        ModelError: no labels, shapes that do not fit, or logits that are not finite.
+    """
+    fitted = {
+        case: fit_case(cases[case], labels, case, decision) if case in cases else CaseWeights.fixed(case, decision)
+        for case in HEADS
+    }
+    return Calibration(**fitted)
+
+
+def fit_case(heads: HeadLogits, labels: Tensor, case: Case, decision: Decision = "weighted") -> CaseWeights:
+    """Weights and temperature of least negative log-likelihood for one case of presence."""
+    labelled = labels != IGNORED_LABEL
+    if not labelled.any():
+        raise ModelError(f"no labels to fit the decision on ({case}); give a dev split with labels")
+    if any(logits.shape[:-1] != labels.shape or not logits.isfinite().all() for logits in heads):
+        raise ModelError(f"logits to fit the decision on ({case}) are not finite or do not fit their labels")
+    log_probs_N3C = _log_probs(HeadLogits(*(logits[labelled].detach() for logits in heads)))
+    start = CaseWeights.fixed(case, decision)
+    share_3 = torch.tensor((start.audio, start.text, start.fused), dtype=torch.float64)
+    free = share_3 > 0
+    if decision == "weighted":
+        scale_3 = torch.zeros(3, dtype=torch.float64)
+        scale_3[free] = _least_nll(log_probs_N3C[:, free], labels[labelled], share_3[free])
+    else:
+        mixed_N1C = (log_probs_N3C * share_3[:, None]).sum(1, keepdim=True)
+        scale_3 = share_3 * _least_nll(mixed_N1C, labels[labelled], torch.ones(1, dtype=torch.float64))
+    temperature = min(max(1 / scale_3.sum().item(), TEMPERATURES[0]), TEMPERATURES[1])
+    share_3 = scale_3 / scale_3.sum()
+    share_3 = torch.where(share_3 < LEAST_SHARE, 0.0, share_3)
+    audio, text, fused = (share_3 / share_3.sum()).tolist()
+    return CaseWeights(audio=audio, text=text, fused=fused, temperature=temperature)
+
+
+def _least_nll(log_probs_NHC: Tensor, labels_N: Tensor, start_H: Tensor) -> Tensor:
+    """The positive scales of least NLL, by L-BFGS over their logarithms: any real number is allowed there."""
+    log_scale_H = start_H.log().requires_grad_()
+    optimizer = torch.optim.LBFGS(
+        [log_scale_H], max_iter=500, tolerance_grad=1e-9, tolerance_change=1e-12, line_search_fn="strong_wolfe"
+    )
+
+    def nll() -> float:
+        optimizer.zero_grad()
+        loss = F.cross_entropy((log_probs_NHC * log_scale_H.exp()[:, None]).sum(1), labels_N)
+        loss.backward()
+        return loss.item()
+
+    with torch.enable_grad():
+        optimizer.step(nll)
+    return log_scale_H.detach().exp()
+
+
+def _log_probs(heads: HeadLogits) -> Tensor:
+    """(..., 3, C) in float64."""
+    return torch.stack([logits.double().log_softmax(-1) for logits in heads], dim=-2)
