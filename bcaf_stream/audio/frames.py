@@ -1,0 +1,22 @@
+"""The record between the voice activity decision and the segmenter; the grid on which both work."""
+
+from dataclasses import dataclass
+
+from bcaf_stream.types import SAMPLE_RATE, PcmN
+
+FRAME_MS = 20
+FRAME_SAMPLES = SAMPLE_RATE * FRAME_MS // 1000
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Frame:
+    """One decided frame of FRAME_SAMPLES samples at SAMPLE_RATE; only a channel's last one may hold fewer.
+
+    `level_db` is the frame's power in dB below full scale, `ended_at` the wall clock (unix ns) of its last
+    sample, 0 where it is not known.
+    """
+
+    speech: bool
+    level_db: float
+    samples: PcmN
+    ended_at: int = 0

@@ -1,0 +1,165 @@
+"""From decided frames to speech segments: a pure state machine, without a model and without a clock.
+
+Everything is counted in frames of FRAME_MS. Outside a segment the last frames are remembered. When enough
+of the start window is voiced, a segment opens: it begins `pre_roll_ms` before the first voiced frame of that
+window, but never before the end of the previous segment. It closes when hardly anything of the stop window
+is voiced any more, and is kept up to the last voiced frame plus the hang-over. One that reaches the longest
+allowed length is split at its quietest recent frame, and its rest is never dropped, however short.
+"""
+
+import math
+from collections import deque
+from collections.abc import Iterable
+from itertools import islice
+from typing import Annotated
+
+import numpy as np
+from pydantic import Field, model_validator
+
+from bcaf_stream.audio.frames import FRAME_MS, Frame
+from bcaf_stream.config import Config
+from bcaf_stream.types import SAMPLE_RATE, SpeechSegment
+
+
+class SegmenterConfig(Config):
+    """When a segment opens and closes: lengths in ms, rounded up to whole frames; ratios are voiced shares.
+
+    At least `start_ratio` of the start window opens a segment, at most `stop_ratio` of the stop window closes
+    it. `hangover_ms` is kept after the last voiced frame. `min_ms` counts from the first to the last voiced
+    frame, and what is shorter is dropped; `max_ms` counts everything, and what would be longer is split at
+    the quietest of its last `split_search_ms`.
+    """
+
+    start_window_ms: Annotated[int, Field(ge=FRAME_MS)] = 240
+    start_ratio: Annotated[float, Field(gt=0, le=1)] = 0.5
+    stop_window_ms: Annotated[int, Field(ge=FRAME_MS)] = 480
+    stop_ratio: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    pre_roll_ms: Annotated[int, Field(ge=0)] = 240
+    hangover_ms: Annotated[int, Field(ge=0)] = 200
+    min_ms: Annotated[int, Field(ge=0)] = 160
+    max_ms: Annotated[int, Field(ge=FRAME_MS)] = 15_000
+    split_search_ms: Annotated[int, Field(ge=FRAME_MS)] = 3000
+
+    @model_validator(mode="after")
+    def _fitting(self) -> "SegmenterConfig":
+        if self.hangover_ms > self.stop_window_ms:
+            raise ValueError("hangover_ms must not be above stop_window_ms: it is not known earlier what follows")
+        shortest = self.pre_roll_ms + self.start_window_ms + self.stop_window_ms + self.split_search_ms
+        if self.max_ms < shortest:
+            raise ValueError(
+                "max_ms must be at least pre_roll_ms + start_window_ms + stop_window_ms + split_search_ms,"
+                f" here {shortest}"
+            )
+        return self
+
+
+def _frames(ms: int) -> int:
+    return math.ceil(ms / FRAME_MS)
+
+
+class Segmenter:
+    """Cuts one channel's decided frames into speech segments; holds max_ms of sound at most."""
+
+    def __init__(self, channel: str, config: SegmenterConfig | None = None) -> None:
+        self.channel = channel
+        self.config = config or SegmenterConfig()
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget everything: the next frame is the first of a channel, the next segment has index 0."""
+        self._index = 0
+        self._samples = 0
+        self._ended_at = 0
+        self._open = False
+        self._continues = False  # the open segment is the rest of a split one
+        self._kept: deque[Frame] = deque()  # of the open segment, or what may become a pre-roll
+        self._begin = 0  # index of the first frame in self._kept
+        self._first_voiced = self._last_voiced = 0  # of the open segment
+        self._starting: deque[bool] = deque(maxlen=_frames(self.config.start_window_ms))
+        self._stopping: deque[bool] = deque(maxlen=_frames(self.config.stop_window_ms))
+
+    @property
+    def progressed_ms(self) -> int:
+        """Stream time up to which everything is decided: what is still to come closes later."""
+        return self._samples * 1000 // SAMPLE_RATE
+
+    def push(self, frames: Iterable[Frame]) -> list[SpeechSegment]:
+        """Take the next frames; return the segments that they closed."""
+        return [segment for frame in frames for segment in self._step(frame)]
+
+    def flush(self) -> list[SpeechSegment]:
+        """Close the segment that the end of the channel cuts short."""
+        return self._finish() if self._open else []
+
+    def close(self) -> None:
+        self.reset()
+
+    @property
+    def _end(self) -> int:
+        return self._begin + len(self._kept)
+
+    def _step(self, frame: Frame) -> list[SpeechSegment]:
+        self._kept.append(frame)
+        self._samples += len(frame.samples)
+        self._ended_at = frame.ended_at
+        if not self._open:
+            self._wait(frame.speech)
+            return []
+        self._stopping.append(frame.speech)
+        if frame.speech:
+            self._last_voiced = self._end - 1
+        elif sum(self._stopping) <= self.config.stop_ratio * len(self._stopping):
+            return self._finish()
+        return self._split() if len(self._kept) >= self.config.max_ms // FRAME_MS else []
+
+    def _wait(self, speech: bool) -> None:
+        """Open a segment if the start window is voiced enough; otherwise forget what no pre-roll can reach."""
+        config = self.config
+        self._starting.append(speech)
+        if speech and sum(self._starting) >= config.start_ratio * _frames(config.start_window_ms):
+            self._first_voiced = self._end - len(self._starting) + list(self._starting).index(True)
+            self._last_voiced = self._end - 1
+            self._forget_before(self._first_voiced - _frames(config.pre_roll_ms))
+            # What was before the opening counts as voiced: a segment cannot close before its stop window has run.
+            self._stopping.extend([True] * _frames(config.stop_window_ms))
+            self._open = True
+        else:
+            self._forget_before(self._end - _frames(config.pre_roll_ms) - _frames(config.start_window_ms))
+
+    def _finish(self) -> list[SpeechSegment]:
+        """Close the open segment at its natural end; what follows it may become the next one's pre-roll."""
+        voiced = self._last_voiced + 1 - self._first_voiced
+        end = min(self._last_voiced + 1 + _frames(self.config.hangover_ms), self._end)
+        long_enough = self._continues or voiced * FRAME_MS >= self.config.min_ms
+        segments = [self._cut(end, split=False)] if long_enough else []
+        self._forget_before(end)
+        self._forget_before(self._end - _frames(self.config.pre_roll_ms))
+        self._starting.clear()
+        self._open = self._continues = False
+        return segments
+
+    def _split(self) -> list[SpeechSegment]:
+        """Cut the open segment at its quietest frame; if nothing was voiced since then, it has ended there."""
+        search = range(self._end - _frames(self.config.split_search_ms), self._end)
+        quietest = min(search, key=lambda index: (self._kept[index - self._begin].level_db, -index))
+        if quietest > self._last_voiced:
+            return self._finish()
+        segment = self._cut(quietest, split=True)
+        self._forget_before(quietest)
+        self._continues = True
+        return [segment]
+
+    def _cut(self, end: int, *, split: bool) -> SpeechSegment:
+        samples = np.concatenate([frame.samples for frame in islice(self._kept, end - self._begin)])
+        start_ms = self._begin * FRAME_MS
+        end_ms = start_ms + len(samples) * 1000 // SAMPLE_RATE
+        closed_ms = self.progressed_ms
+        spoken_at = self._ended_at and self._ended_at - (closed_ms - end_ms) * 1_000_000
+        segment = SpeechSegment(self.channel, self._index, start_ms, end_ms, closed_ms, samples, spoken_at, split)
+        self._index += 1
+        return segment
+
+    def _forget_before(self, index: int) -> None:
+        while self._begin < index:
+            self._kept.popleft()
+            self._begin += 1

@@ -1,0 +1,152 @@
+"""From the channels' sound to speech segments in the order of the dialogue.
+
+`TurnOrder` releases a segment once every other channel is known beyond its `closed_ms`, so that the order depends
+on stream time alone, never on which channel's sound happened to come first. What follows from this: a
+channel of a live call that delivers nothing holds the others back, until it is ended.
+"""
+
+import heapq
+from collections.abc import Iterable
+
+from bcaf_stream.audio.resample import Resampler
+from bcaf_stream.audio.segmenter import Segmenter, SegmenterConfig
+from bcaf_stream.audio.vad import VadConfig, VoiceActivityDetector
+from bcaf_stream.config import Config
+from bcaf_stream.errors import SourceError
+from bcaf_stream.types import AudioChunk, Call, SpeechSegment
+
+
+class AudioConfig(Config):
+    vad: VadConfig = VadConfig()
+    segmenter: SegmenterConfig = SegmenterConfig()
+
+
+class TurnOrder:
+    """Merges the channels' segments by (closed_ms, order of the channels)."""
+
+    def __init__(self, channels: Iterable[str]) -> None:
+        self._rank = {name: rank for rank, name in enumerate(channels)}
+        self.reset()
+
+    def reset(self) -> None:
+        self._progress: dict[str, float] = dict.fromkeys(self._rank, 0)
+        self._waiting: list[tuple[int, int, int, SpeechSegment]] = []
+
+    def push(self, segments: Iterable[SpeechSegment], channel: str, progressed_ms: int) -> list[SpeechSegment]:
+        """Take a channel's segments and how far it is decided; return what nothing can precede any more."""
+        for segment in segments:
+            heapq.heappush(self._waiting, (segment.closed_ms, self._rank[channel], segment.index, segment))
+        self._progress[channel] = max(self._progress[channel], progressed_ms)
+        return self._release()
+
+    def end(self, channel: str) -> list[SpeechSegment]:
+        """Take note that nothing more comes from this channel; return what waited for it alone."""
+        self._progress[channel] = float("inf")
+        return self._release()
+
+    def flush(self) -> list[SpeechSegment]:
+        """End all channels."""
+        self._progress = dict.fromkeys(self._rank, float("inf"))
+        return self._release()
+
+    def close(self) -> None:
+        self.reset()
+
+    def _release(self) -> list[SpeechSegment]:
+        released = []
+        while self._waiting and self._is_next(self._waiting[0][-1]):
+            released.append(heapq.heappop(self._waiting)[-1])
+        return released
+
+    def _is_next(self, segment: SpeechSegment) -> bool:
+        # Not "up to": the end of a channel may still close a segment at exactly the time that is known.
+        return all(
+            known_ms > segment.closed_ms
+            for channel, known_ms in self._progress.items()
+            if channel != segment.channel
+        )
+
+
+class _ChannelCutter:
+    """Resampling, decision and segmentation of one channel."""
+
+    def __init__(self, channel: str, config: AudioConfig) -> None:
+        self._channel = channel
+        self._resampler: Resampler | None = None  # made for the rate of the first chunk
+        self._vad = VoiceActivityDetector(config.vad)
+        self.segmenter = Segmenter(channel, config.segmenter)
+        self._next = 0  # index of the sample that must come next
+        self.ended = False
+
+    def push(self, chunk: AudioChunk) -> list[SpeechSegment]:
+        if self.ended:
+            raise SourceError(f"channel {self._channel!r} has ended; start a new call for more sound")
+        if chunk.start != self._next:
+            raise SourceError(
+                f"channel {self._channel!r}: sample {self._next} was expected, and {chunk.start} came;"
+                " send every chunk once, in order"
+            )
+        if self._resampler is None:
+            self._resampler = Resampler(chunk.rate)
+        segments = self._cut(self._resampler.push(chunk))
+        self._next += len(chunk.samples)
+        return segments
+
+    def flush(self) -> list[SpeechSegment]:
+        if self.ended:
+            return []
+        self.ended = True
+        segments = self._cut(self._resampler.flush()) if self._resampler else []
+        return segments + self.segmenter.push(self._vad.flush()) + self.segmenter.flush()
+
+    def _cut(self, chunks: Iterable[AudioChunk]) -> list[SpeechSegment]:
+        frames = [f for chunk in chunks for f in self._vad.push(chunk.samples, chunk.received_at)]
+        return self.segmenter.push(frames)
+
+
+class CallCutter:
+    """Sound of all channels of a call in, at any rate and in any chunks; speech segments in dialogue order out."""
+
+    def __init__(self, call: Call, config: AudioConfig | None = None) -> None:
+        self.call = call
+        self.config = config or AudioConfig()
+        self._order = TurnOrder(channel.name for channel in call.channels)
+        self.reset()
+
+    @property
+    def progressed_ms(self) -> int:
+        """Stream time up to which every channel is decided: later segments close after it."""
+        return min((cutter.segmenter.progressed_ms for cutter in self._cutters.values()), default=0)
+
+    def reset(self) -> None:
+        self._order.reset()
+        self._cutters = {c.name: _ChannelCutter(c.name, self.config) for c in self.call.channels}
+
+    def push(self, chunk: AudioChunk) -> list[SpeechSegment]:
+        """Take the next chunk of any channel; return the segments whose turn it is.
+
+        Raises:
+            SourceError: the channel is unknown or ended, its rate changed, or samples are missing or doubled.
+        """
+        cutter = self._cutter(chunk.channel)
+        segments = cutter.push(chunk)
+        return self._order.push(segments, chunk.channel, cutter.segmenter.progressed_ms)
+
+    def end(self, channel: str) -> list[SpeechSegment]:
+        """End one channel while others go on (a leg was hung up): they need not wait for it any more."""
+        cutter = self._cutter(channel)
+        segments = cutter.flush()
+        return self._order.push(segments, channel, cutter.segmenter.progressed_ms) + self._order.end(channel)
+
+    def flush(self) -> list[SpeechSegment]:
+        """End all channels."""
+        return [segment for channel in self._cutters for segment in self.end(channel)]
+
+    def close(self) -> None:
+        self.reset()
+
+    def _cutter(self, channel: str) -> _ChannelCutter:
+        if channel not in self._cutters:
+            known = ", ".join(self._cutters)
+            raise SourceError(f"channel {channel!r} is not of call {self.call.id!r}, which has {known}")
+        return self._cutters[channel]
