@@ -1,0 +1,251 @@
+"""Every word ends in exactly one utterance or is counted; order and result do not depend on arrival."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bcaf_stream.errors import AsrError, TranscriptError
+from bcaf_stream.transcripts.pairing import Pairing, PairingConfig
+from bcaf_stream.transcripts.stage import TextStage
+from bcaf_stream.types import Call, Channel, SpeechSegment, Utterance, Words
+
+CALL = Call("c1", (Channel("customer", "customer"), Channel("agent", "agent")))
+GIVEN = PairingConfig(text="given")
+
+
+def segment(channel: str, index: int, start: int, end: int, split: bool = False) -> SpeechSegment:
+    closed = end if split else end + 400
+    return SpeechSegment(
+        channel, index, start, end, closed, np.zeros(16, np.int16), speech_ended_at=end, split=split
+    )
+
+
+def key(u: Utterance) -> tuple[str, int, str | None, str]:
+    return u.channel, u.index, u.text, u.text_source
+
+
+def pair_all(words: list[Words], segments: list[SpeechSegment], config: PairingConfig = GIVEN):
+    pairing = Pairing(config, CALL, words)
+    done = [u for s in segments for u in pairing.push(s)]
+    return pairing, done + pairing.flush()
+
+
+@st.composite
+def calls(draw) -> list[SpeechSegment]:
+    segments = []
+    for channel in ("customer", "agent"):
+        at = 0
+        for index in range(draw(st.integers(0, 6))):
+            split = draw(st.booleans())
+            start = at + draw(st.integers(0, 2000))
+            end = start + draw(st.integers(100, 5000))
+            segments.append(segment(channel, index, start, end, split))
+            at = end if split else end + 140
+    order = {"customer": 0, "agent": 1}
+    return sorted(segments, key=lambda s: (s.closed_ms, order[s.channel]))
+
+
+@st.composite
+def transcripts(draw, channels=("customer", "agent", None)) -> list[Words]:
+    words = []
+    for number in range(draw(st.integers(0, 12))):
+        start = draw(st.integers(0, 20_000))
+        length = draw(st.integers(0, 4000))
+        text = " ".join(f"w{number}.{i}" for i in range(draw(st.integers(0, 5))))
+        words.append(Words(start, start + length, text, draw(st.sampled_from(channels))))
+    return sorted(words, key=lambda w: w.start_ms)
+
+
+@given(calls(), transcripts(), st.sampled_from([{}, {"agent": "off"}, {"customer": "text_only", "agent": "off"}]))
+def test_every_word_is_in_one_utterance_or_counted(segments, words, policy):
+    pairing, done = pair_all(words, segments, PairingConfig(text="given", policy=policy))
+    told = [word for u in done if u.text for word in u.text.split()]
+    known = [token for w in words for token in w.text.split()]
+    assert len(set(told)) == len(told)
+    assert set(told) <= set(known)
+    assert len(told) + pairing.unpaired + pairing.counts.words_withheld == len(known)
+    assert pairing.counts.words_paired == len(told)
+    assert pairing.pending_words == 0
+
+
+@given(calls(), transcripts())
+def test_segments_go_out_once_and_in_order(segments, words):
+    pairing, done = pair_all(words, segments)
+    assert [(u.channel, u.index) for u in done] == [(s.channel, s.index) for s in segments]
+    assert all((u.text is None) == (u.text_source == "none") for u in done)
+    assert pairing.held == 0
+
+
+@given(calls(), transcripts(("customer", "agent")), st.data())
+def test_live_words_give_what_words_up_front_give(segments, words, data):
+    """Whatever the interleaving, as long as the words come within the wait."""
+    pairing = Pairing(PairingConfig(text="given", wait_ms=60_000), CALL)
+    done, left, to_come = [], list(words), list(segments)
+    while left or to_come:
+        if left and (not to_come or data.draw(st.booleans())):
+            done += pairing.push_words([left.pop(0)])
+        else:
+            done += pairing.push(to_come.pop(0))
+    done += pairing.flush()
+    reference, expected = pair_all(words, segments)
+    assert list(map(key, done)) == list(map(key, expected))
+    assert pairing.unpaired == reference.unpaired
+
+
+@given(calls(), transcripts((None,)), st.booleans())
+def test_unlabelled_live_words_give_the_same_too(segments, words, words_first):
+    pairing = Pairing(PairingConfig(text="given", wait_ms=60_000), CALL)
+    steps = [lambda: pairing.push_words(words), lambda: [u for s in segments for u in pairing.push(s)]]
+    done = [u for step in (steps if words_first else steps[::-1]) for u in step()] + pairing.flush()
+    assert list(map(key, done)) == list(map(key, pair_all(words, segments)[1]))
+
+
+@given(calls(), transcripts())
+def test_reset_begins_again(segments, words):
+    pairing, first = pair_all(words, segments)
+    pairing.reset()
+    again = [u for s in segments for u in pairing.push(s)] + pairing.flush()
+    assert list(map(key, again)) == list(map(key, first))
+
+
+def test_a_cue_over_two_segments_is_divided_by_time():
+    cue = Words(1000, 5000, "one two three four five six seven eight", "customer")
+    _, done = pair_all([cue], [segment("customer", 0, 1000, 2750), segment("customer", 1, 3000, 5000)])
+    assert [u.text for u in done] == ["one two three four", "five six seven eight"]
+
+
+def test_several_cues_in_one_segment_are_joined_in_order_of_time():
+    words = [Words(1500, 1900, "there", "customer"), Words(1000, 1400, "hello", "A")]
+    _, done = pair_all(words, [segment("customer", 0, 900, 2000)])
+    assert [u.text for u in done] == ["hello there"]
+    assert done[0].text_source == "given"
+
+
+def test_a_cue_that_stays_on_the_screen_is_not_stretched_over_the_next_segment():
+    cue = Words(1000, 9000, "thank you", "customer")
+    _, done = pair_all([cue], [segment("customer", 0, 1000, 2000), segment("customer", 1, 5000, 9000)])
+    assert [u.text for u in done] == ["thank you", None]
+
+
+@pytest.mark.parametrize(("at", "paired"), [(400, False), (600, True), (2100, True), (2300, False)])
+def test_words_in_silence_belong_to_a_segment_within_reach(at: int, paired: bool):
+    """500 ms before the segment; behind it half of the 400 ms of silence that closed it."""
+    pairing, done = pair_all([Words(at, at, "hm", "customer")], [segment("customer", 0, 1000, 2000)])
+    assert (done[0].text == "hm") is paired
+    assert pairing.unpaired == (not paired)
+
+
+def test_words_of_the_other_channel_are_not_taken():
+    pairing, done = pair_all([Words(1000, 2000, "hi", "agent")], [segment("customer", 0, 1000, 2000)])
+    assert done[0].text is None
+    assert pairing.unpaired == 1
+
+
+def test_an_unlabelled_cue_goes_to_who_speaks_and_not_to_a_short_mhm():
+    cue = Words(1000, 5000, "my internet has been down for three whole days and nobody has called me", None)
+    mhm, turn = segment("agent", 0, 2800, 3200), segment("customer", 0, 900, 5100)
+    _, done = pair_all([cue], [mhm, turn])
+    assert [(u.channel, u.text) for u in done] == [("agent", None), ("customer", cue.text)]
+
+
+def test_an_unlabelled_cue_through_two_turns_is_divided():
+    cue = Words(1000, 5000, "one two three four five six seven eight", None)
+    _, done = pair_all([cue], [segment("customer", 0, 1000, 2800), segment("agent", 0, 3000, 5100)])
+    assert [u.text for u in done] == ["one two three four", "five six seven eight"]
+
+
+def test_a_segment_waits_for_live_words_and_then_goes_alone():
+    pairing = Pairing(PairingConfig(text="given", wait_ms=1500), CALL)
+    assert pairing.push(segment("customer", 0, 1000, 2000)) == []  # closed at 2400
+    assert pairing.advance(3899) == []
+    [alone] = pairing.advance(3900)
+    assert (alone.text, alone.text_source, pairing.counts.timed_out) == (None, "none", 1)
+    assert pairing.push_words([Words(1100, 1500, "late", "customer")]) == []
+    assert pairing.flush() == []
+    assert pairing.unpaired == 1
+
+
+def test_a_later_word_lets_the_segment_go_only_from_a_source_in_order():
+    words = [Words(1100, 1500, "hello", "customer"), Words(3000, 3500, "and", "customer")]
+    live = Pairing(PairingConfig(text="given"), CALL)
+    live.push(segment("customer", 0, 1000, 2000))
+    assert [u.text for u in live.push_words(words)] == ["hello"]
+    unordered = Pairing(PairingConfig(text="given", in_order=False), CALL)
+    unordered.push(segment("customer", 0, 1000, 2000))
+    assert unordered.push_words(words) == []
+    assert [u.text for u in unordered.end_words()] == ["hello"]
+
+
+def test_held_segments_and_words_are_bounded():
+    pairing = Pairing(PairingConfig(text="given", wait_ms=60_000, max_held=3, max_words=5), CALL)
+    done = [u for i in range(10) for u in pairing.push(segment("customer", i, i * 600, i * 600 + 100))]
+    assert (len(done), pairing.held, pairing.counts.forced_out) == (7, 3, 7)
+    pairing.push_words([Words(90_000 + i, 90_001 + i, "a b", None if i % 2 else "agent") for i in range(20)])
+    assert pairing.pending_words <= 5
+    assert pairing.pending_words + pairing.unpaired == 40
+
+
+def test_the_policy_of_each_role():
+    config = PairingConfig(text="given", policy={"customer": "text_only", "agent": "off"})
+    words = [Words(1000, 1500, "hello", "customer"), Words(2000, 2500, "good day", "agent")]
+    turns = [
+        segment("customer", 0, 900, 1600),
+        segment("agent", 0, 1900, 2600),
+        segment("customer", 1, 5000, 6000),
+    ]
+    pairing, done = pair_all(words, turns, config)
+    assert [(u.channel, u.text, u.samples) for u in done] == [("customer", "hello", None)]
+    counts = pairing.counts
+    assert (counts.segments_off, counts.words_withheld, counts.segments_wordless) == (1, 2, 1)
+
+
+def test_unknown_channels_and_misplaced_words_are_refused():
+    with pytest.raises(TranscriptError, match=r"'Bob' is not in this call: name one of customer, agent"):
+        Pairing(GIVEN, CALL, [Words(0, 1, "secret", "Bob")])
+    with pytest.raises(TranscriptError, match="set text: given"):
+        Pairing(PairingConfig(text="asr"), CALL, [])
+    with pytest.raises(TranscriptError, match="given up front"):
+        Pairing(GIVEN, CALL, []).push_words([])
+    with pytest.raises(TranscriptError, match="text is none"):
+        Pairing(PairingConfig(text="none"), CALL).push_words([])
+
+
+class FakeTranscriber:
+    """Says how many samples it heard; fails on demand."""
+
+    name = "fake"
+
+    def __init__(self) -> None:
+        self.heard: list[int] = []
+        self.broken = False
+
+    def transcribe(self, samples) -> str:
+        if self.broken:
+            raise AsrError("fake failed: switched off")
+        self.heard.append(len(samples))
+        return f"{len(samples)} samples "
+
+    def close(self) -> None:
+        pass
+
+
+def test_the_stage_recognises_where_the_policy_permits_and_survives_failure(caplog):
+    fake = FakeTranscriber()
+    config = PairingConfig(text="asr", policy={"customer": "text_only", "agent": "off"})
+    stage = TextStage(config, CALL, fake)
+    [heard] = stage.push(segment("customer", 0, 0, 1000))
+    assert (heard.text, heard.text_source, heard.samples) == ("16 samples", "asr", None)
+    assert stage.push(segment("agent", 0, 0, 1000)) == []
+    assert fake.heard == [16]
+    fake.broken = True
+    fused = TextStage(PairingConfig(text="asr"), CALL, fake)
+    [alone] = fused.push(segment("customer", 0, 0, 1000))
+    assert (alone.text, fused.asr_failures, alone.samples is not None) == (None, 1, True)
+    assert "switched off" in caplog.text
+
+
+def test_without_text_every_segment_goes_out_at_once_on_audio_alone():
+    stage = TextStage(PairingConfig(text="none"), CALL, FakeTranscriber())
+    [alone] = stage.push(segment("agent", 0, 0, 1000))
+    assert (alone.text, alone.text_source, alone.role) == (None, "none", "agent")
