@@ -179,18 +179,9 @@ class EventWriter:
         Raises:
             EventError: the utterance is of another call, or the prediction is not finite.
         """
-        if utterance.call != self._call.id:
-            raise EventError(f"call {self._call.id!r}: got an utterance of call {utterance.call!r}")
         return self._write(
             "emotion.final",
-            channel=utterance.channel,
-            role=utterance.role,
-            utterance=utterance.index,
-            start_ms=utterance.start_ms,
-            end_ms=utterance.end_ms,
-            speech_ended_at=utterance.speech_ended_at or None,
-            text=utterance.text,
-            text_source=utterance.text_source,
+            **self._about(utterance),
             emotion=prediction.emotion,
             confidence=_rounded(prediction.confidence),
             probs=_labelled(prediction.labels, prediction.probs),
@@ -212,12 +203,27 @@ class EventWriter:
             reason=reason,
         )
 
-    def degraded(self, reason: str) -> Event:
-        """From here on the call is analysed with less than was asked for."""
-        return self._write("degraded", revision=self._count("degraded"), degraded=(reason,), reason=reason)
+    def degraded(self, reason: str, utterance: Utterance | None = None) -> Event:
+        """The call, or this one utterance of it, is analysed with less than was asked for, or not at all."""
+        about = self._about(utterance) if utterance is not None else {"revision": self._count("degraded")}
+        return self._write("degraded", degraded=(reason,), reason=reason, **about)
 
     def end(self, reason: str) -> Event:
         return self._write("call.end", reason=reason)
+
+    def _about(self, utterance: Utterance) -> dict[str, Any]:
+        if utterance.call != self._call.id:
+            raise EventError(f"call {self._call.id!r}: got an utterance of call {utterance.call!r}")
+        return {
+            "channel": utterance.channel,
+            "role": utterance.role,
+            "utterance": utterance.index,
+            "start_ms": utterance.start_ms,
+            "end_ms": utterance.end_ms,
+            "speech_ended_at": utterance.speech_ended_at or None,
+            "text": utterance.text,
+            "text_source": utterance.text_source,
+        }
 
     def _count(self, type: EventType, channel: str = "") -> int:
         self._occurrences[channel, type] += 1
