@@ -1,33 +1,37 @@
 """Joins speech segments with the words said in them: segments in, utterances out, in the same order.
 
-A pure machine: it hears nothing, reads no file and no clock. Speech recognition is somebody else's work
-(`stage.TextStage` in one process, a thread in an ingest actor), whose result comes with the segment. Live text
-comes by `push_words`; a segment waits for it at most `wait_ms` of stream time, then goes out on audio alone.
+`Pairing` is a pure machine: it hears nothing, reads no file and no clock. What speech recognition heard comes
+with the segment, live text by `push_words`; a segment waits for live text at most `wait_ms` of stream time, then
+goes out on audio alone. `TextStage` is the same with a transcriber in front, which works while it is pushed.
 """
 
+import logging
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, NamedTuple
 
 from pydantic import Field
 
 from bcaf_stream.config import Config
-from bcaf_stream.errors import TranscriptError
+from bcaf_stream.errors import AsrError, TranscriptError
+from bcaf_stream.transcripts.asr import AsrConfig, Transcriber
 from bcaf_stream.transcripts.channels import resolve_channel
 from bcaf_stream.transcripts.timeline import Timeline, Zone
 from bcaf_stream.types import Call, Policy, Role, SpeechSegment, TextSource, Utterance, Words
 
+logger = logging.getLogger(__name__)
 
-class PairingConfig(Config):
-    """Where the words come from, how long they are waited for, and what each role permits.
+
+class TextConfig(Config):
+    """Who recognises speech, how long live words are waited for, and what each role permits.
 
     `in_order` says that a live source sends each channel's words in order of time, so that a later word lets an
     earlier segment go before its wait is over; a source labels either all of its words with a channel or none.
     A role that `policy` does not name is `fused`.
     """
 
-    text: Literal["given", "asr", "none"] = "asr"
+    asr: AsrConfig = AsrConfig()
     tolerance_ms: Annotated[int, Field(ge=0, le=5000)] = 500
     wait_ms: Annotated[int, Field(ge=0, le=60_000)] = 1500
     in_order: bool = True
@@ -60,22 +64,18 @@ class Pairing:
     """The words and segments of one call.
 
     Args:
-        config: see PairingConfig.
         call: its channels, whose names the words must carry (or "A"/"1", "B"/"2", or None for unknown).
-        words: with `text: given`, all words of the call, known up front: nothing waits then. None means live
-            words by `push_words`.
+        config: see TextConfig.
+        words: all words of the call, known up front: nothing waits. An empty sequence means that they come
+            live by `push_words`. None means that there are none but those heard.
 
     Raises:
-        TranscriptError: a word's channel is not in the call, or words are given although `text` is not "given".
+        TranscriptError: a word's channel is not in the call.
     """
 
-    def __init__(self, config: PairingConfig, call: Call, words: Sequence[Words] | None = None) -> None:
-        self.config = config
+    def __init__(self, call: Call, config: TextConfig, words: Sequence[Words] | None = None) -> None:
         self.call = call
-        if words is not None and config.text != "given":
-            raise TranscriptError(
-                f"call {call.id}: a transcript is given, but text is {config.text}: set text: given"
-            )
+        self.config = config
         self._channels = [channel.name for channel in call.channels]
         self._given = None if words is None else self._resolved(words)
         self.reset()
@@ -97,20 +97,21 @@ class Pairing:
     def reset(self) -> None:
         """Begin the call again, with the words that were given up front."""
         self.counts = PairingCounts()
-        limit = self.config.max_words if self._given is None else None
+        self._live = self._given == []
+        limit = self.config.max_words if self._live else None
         self._timeline = Timeline(self.config.tolerance_ms, limit)
         self._timeline.add(self._given or ())
         self._held: deque[Held] = deque()
         self._now_ms = 0
         self._heard_to: dict[str | None, int] = {}  # latest start of a live word, by channel
-        self._ended = self._given is not None
+        self._waits = self._live
 
     def permits(self, channel: str) -> bool:
         """Say whether the policy of the channel's role lets anybody listen at all (asr included)."""
         return self._policy(channel) != "off"
 
     def push(self, segment: SpeechSegment, heard: str | None = None) -> list[Utterance]:
-        """Take the next segment, in segment order, with what speech recognition heard in it (`text: asr`)."""
+        """Take the next segment, in segment order, with what speech recognition heard in it."""
         self._now_ms = max(self._now_ms, segment.closed_ms)
         self._held.append(Held(segment, self._timeline.zone(segment), heard))
         return self._release()
@@ -121,9 +122,11 @@ class Pairing:
         Raises:
             TranscriptError: a channel is not in the call, or this call takes no live words.
         """
-        if self.config.text != "given" or self._given is not None:
-            known = "its words were given up front" if self._given is not None else f"text is {self.config.text}"
-            raise TranscriptError(f"call {self.call.id}: takes no live words, for {known}: set text: given")
+        if not self._live:
+            known = (
+                "was opened without given text" if self._given is None else "was given all of its words up front"
+            )
+            raise TranscriptError(f"call {self.call.id} {known}: open it for live text to send it words")
         resolved = self._resolved(words)
         self._timeline.add(resolved)
         for word in resolved:
@@ -132,7 +135,7 @@ class Pairing:
 
     def end_words(self) -> list[Utterance]:
         """Learn that no more live words will come: nothing waits from here on."""
-        self._ended = True
+        self._waits = False
         return self._release()
 
     def advance(self, now_ms: int) -> list[Utterance]:
@@ -169,7 +172,7 @@ class Pairing:
         return done
 
     def _is_ready(self, head: Held) -> bool:
-        if self.config.text != "given" or self._ended:
+        if not self._waits:
             return True
         heard_to = max(self._heard_to.get(head.segment.channel, -1), self._heard_to.get(None, -1))
         if self.config.in_order and heard_to >= head.zone.to_ms:
@@ -208,11 +211,67 @@ class Pairing:
         )
 
     def _text(self, head: Held) -> tuple[str | None, TextSource]:
-        # Claimed in every mode: words of a segment that is off must not fall to somebody else's.
-        claimed = self._timeline.claim(head.segment, head.zone)
-        if self.config.text == "given" and claimed:
-            return " ".join(claimed), "given"
+        if self._given is not None:
+            # Claimed even if the role is off: what the agent said must not fall to the customer.
+            claimed = self._timeline.claim(head.segment, head.zone)
+            return (" ".join(claimed), "given") if claimed else (None, "none")
         heard = (head.heard or "").strip()
-        if self.config.text == "asr" and heard:
-            return heard, "asr"
-        return None, "none"
+        return (heard, "asr") if heard else (None, "none")
+
+
+class TextStage:
+    """`Pairing` with a transcriber in front; see there for the other arguments and errors.
+
+    The transcriber is used where no words are given (None: audio alone) and where the policy permits it. It is
+    only borrowed: it serves many calls, and whoever loaded it closes it. Where it fails, the segment goes out on
+    audio alone, and `asr_failures` counts it.
+    """
+
+    def __init__(
+        self,
+        call: Call,
+        config: TextConfig,
+        transcriber: Transcriber | None = None,
+        words: Sequence[Words] | None = None,
+    ) -> None:
+        self.pairing = Pairing(call, config, words)
+        self.asr_failures = 0
+        self._transcriber = transcriber if words is None else None
+
+    @property
+    def unpaired(self) -> int:
+        return self.pairing.unpaired
+
+    def push(self, segment: SpeechSegment) -> list[Utterance]:
+        return self.pairing.push(segment, self._hear(segment))
+
+    def push_words(self, words: Sequence[Words]) -> list[Utterance]:
+        return self.pairing.push_words(words)
+
+    def end_words(self) -> list[Utterance]:
+        return self.pairing.end_words()
+
+    def advance(self, now_ms: int) -> list[Utterance]:
+        return self.pairing.advance(now_ms)
+
+    def flush(self) -> list[Utterance]:
+        return self.pairing.flush()
+
+    def reset(self) -> None:
+        self.asr_failures = 0
+        self.pairing.reset()
+
+    def close(self) -> None:
+        self.pairing.close()
+
+    def _hear(self, segment: SpeechSegment) -> str | None:
+        if self._transcriber is None or not self.pairing.permits(segment.channel):
+            return None
+        try:
+            return self._transcriber.transcribe(segment.samples)
+        except AsrError as error:
+            self.asr_failures += 1
+            logger.warning(
+                "channel %s at %d ms goes on without words: %s", segment.channel, segment.start_ms, error
+            )
+            return None

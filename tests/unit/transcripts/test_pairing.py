@@ -6,12 +6,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bcaf_stream.errors import AsrError, TranscriptError
-from bcaf_stream.transcripts.pairing import Pairing, PairingConfig
-from bcaf_stream.transcripts.stage import TextStage
+from bcaf_stream.transcripts.pairing import Pairing, TextConfig, TextStage
 from bcaf_stream.types import Call, Channel, SpeechSegment, Utterance, Words
 
 CALL = Call("c1", (Channel("customer", "customer"), Channel("agent", "agent")))
-GIVEN = PairingConfig(text="given")
+DEFAULT = TextConfig()
+NOTHING = Words(0, 0, "", None)  # a transcript known up front, though nothing is said in it
 
 
 def segment(channel: str, index: int, start: int, end: int, split: bool = False) -> SpeechSegment:
@@ -25,8 +25,8 @@ def key(u: Utterance) -> tuple[str, int, str | None, str]:
     return u.channel, u.index, u.text, u.text_source
 
 
-def pair_all(words: list[Words], segments: list[SpeechSegment], config: PairingConfig = GIVEN):
-    pairing = Pairing(config, CALL, words)
+def pair_all(words: list[Words], segments: list[SpeechSegment], config: TextConfig = DEFAULT):
+    pairing = Pairing(CALL, config, words or [NOTHING])
     done = [u for s in segments for u in pairing.push(s)]
     return pairing, done + pairing.flush()
 
@@ -59,7 +59,7 @@ def transcripts(draw, channels=("customer", "agent", None)) -> list[Words]:
 
 @given(calls(), transcripts(), st.sampled_from([{}, {"agent": "off"}, {"customer": "text_only", "agent": "off"}]))
 def test_every_word_is_in_one_utterance_or_counted(segments, words, policy):
-    pairing, done = pair_all(words, segments, PairingConfig(text="given", policy=policy))
+    pairing, done = pair_all(words, segments, TextConfig(policy=policy))
     told = [word for u in done if u.text for word in u.text.split()]
     known = [token for w in words for token in w.text.split()]
     assert len(set(told)) == len(told)
@@ -80,7 +80,7 @@ def test_segments_go_out_once_and_in_order(segments, words):
 @given(calls(), transcripts(("customer", "agent")), st.data())
 def test_live_words_give_what_words_up_front_give(segments, words, data):
     """Whatever the interleaving, as long as the words come within the wait."""
-    pairing = Pairing(PairingConfig(text="given", wait_ms=60_000), CALL)
+    pairing = Pairing(CALL, TextConfig(wait_ms=60_000), ())
     done, left, to_come = [], list(words), list(segments)
     while left or to_come:
         if left and (not to_come or data.draw(st.booleans())):
@@ -95,7 +95,7 @@ def test_live_words_give_what_words_up_front_give(segments, words, data):
 
 @given(calls(), transcripts((None,)), st.booleans())
 def test_unlabelled_live_words_give_the_same_too(segments, words, words_first):
-    pairing = Pairing(PairingConfig(text="given", wait_ms=60_000), CALL)
+    pairing = Pairing(CALL, TextConfig(wait_ms=60_000), ())
     steps = [lambda: pairing.push_words(words), lambda: [u for s in segments for u in pairing.push(s)]]
     done = [u for step in (steps if words_first else steps[::-1]) for u in step()] + pairing.flush()
     assert list(map(key, done)) == list(map(key, pair_all(words, segments)[1]))
@@ -156,7 +156,7 @@ def test_an_unlabelled_cue_through_two_turns_is_divided():
 
 
 def test_a_segment_waits_for_live_words_and_then_goes_alone():
-    pairing = Pairing(PairingConfig(text="given", wait_ms=1500), CALL)
+    pairing = Pairing(CALL, TextConfig(wait_ms=1500), ())
     assert pairing.push(segment("customer", 0, 1000, 2000)) == []  # closed at 2400
     assert pairing.advance(3899) == []
     [alone] = pairing.advance(3900)
@@ -168,17 +168,17 @@ def test_a_segment_waits_for_live_words_and_then_goes_alone():
 
 def test_a_later_word_lets_the_segment_go_only_from_a_source_in_order():
     words = [Words(1100, 1500, "hello", "customer"), Words(3000, 3500, "and", "customer")]
-    live = Pairing(PairingConfig(text="given"), CALL)
+    live = Pairing(CALL, TextConfig(), ())
     live.push(segment("customer", 0, 1000, 2000))
     assert [u.text for u in live.push_words(words)] == ["hello"]
-    unordered = Pairing(PairingConfig(text="given", in_order=False), CALL)
+    unordered = Pairing(CALL, TextConfig(in_order=False), ())
     unordered.push(segment("customer", 0, 1000, 2000))
     assert unordered.push_words(words) == []
     assert [u.text for u in unordered.end_words()] == ["hello"]
 
 
 def test_held_segments_and_words_are_bounded():
-    pairing = Pairing(PairingConfig(text="given", wait_ms=60_000, max_held=3, max_words=5), CALL)
+    pairing = Pairing(CALL, TextConfig(wait_ms=60_000, max_held=3, max_words=5), ())
     done = [u for i in range(10) for u in pairing.push(segment("customer", i, i * 600, i * 600 + 100))]
     assert (len(done), pairing.held, pairing.counts.forced_out) == (7, 3, 7)
     pairing.push_words([Words(90_000 + i, 90_001 + i, "a b", None if i % 2 else "agent") for i in range(20)])
@@ -187,7 +187,7 @@ def test_held_segments_and_words_are_bounded():
 
 
 def test_the_policy_of_each_role():
-    config = PairingConfig(text="given", policy={"customer": "text_only", "agent": "off"})
+    config = TextConfig(policy={"customer": "text_only", "agent": "off"})
     words = [Words(1000, 1500, "hello", "customer"), Words(2000, 2500, "good day", "agent")]
     turns = [
         segment("customer", 0, 900, 1600),
@@ -202,13 +202,11 @@ def test_the_policy_of_each_role():
 
 def test_unknown_channels_and_misplaced_words_are_refused():
     with pytest.raises(TranscriptError, match=r"'Bob' is not in this call: name one of customer, agent"):
-        Pairing(GIVEN, CALL, [Words(0, 1, "secret", "Bob")])
-    with pytest.raises(TranscriptError, match="set text: given"):
-        Pairing(PairingConfig(text="asr"), CALL, [])
-    with pytest.raises(TranscriptError, match="given up front"):
-        Pairing(GIVEN, CALL, []).push_words([])
-    with pytest.raises(TranscriptError, match="text is none"):
-        Pairing(PairingConfig(text="none"), CALL).push_words([])
+        Pairing(CALL, DEFAULT, [Words(0, 1, "secret", "Bob")])
+    with pytest.raises(TranscriptError, match="up front: open it for live text"):
+        Pairing(CALL, DEFAULT, [Words(0, 1, "known", "A")]).push_words([])
+    with pytest.raises(TranscriptError, match="without given text"):
+        Pairing(CALL, DEFAULT).push_words([])
 
 
 class FakeTranscriber:
@@ -232,20 +230,20 @@ class FakeTranscriber:
 
 def test_the_stage_recognises_where_the_policy_permits_and_survives_failure(caplog):
     fake = FakeTranscriber()
-    config = PairingConfig(text="asr", policy={"customer": "text_only", "agent": "off"})
-    stage = TextStage(config, CALL, fake)
+    config = TextConfig(policy={"customer": "text_only", "agent": "off"})
+    stage = TextStage(CALL, config, fake)
     [heard] = stage.push(segment("customer", 0, 0, 1000))
     assert (heard.text, heard.text_source, heard.samples) == ("16 samples", "asr", None)
     assert stage.push(segment("agent", 0, 0, 1000)) == []
     assert fake.heard == [16]
     fake.broken = True
-    fused = TextStage(PairingConfig(text="asr"), CALL, fake)
+    fused = TextStage(CALL, TextConfig(), fake)
     [alone] = fused.push(segment("customer", 0, 0, 1000))
     assert (alone.text, fused.asr_failures, alone.samples is not None) == (None, 1, True)
     assert "switched off" in caplog.text
 
 
 def test_without_text_every_segment_goes_out_at_once_on_audio_alone():
-    stage = TextStage(PairingConfig(text="none"), CALL, FakeTranscriber())
+    stage = TextStage(CALL, TextConfig())
     [alone] = stage.push(segment("agent", 0, 0, 1000))
     assert (alone.text, alone.text_source, alone.role) == (None, "none", "agent")
