@@ -187,12 +187,12 @@ def _open(source: str | Path, name: str, timeout_s: float) -> InputContainer:
         raise SourceError(f"{name}: is empty; record or copy it again")
     try:
         return av.open(f"file:{path}")  # without the prefix a colon in a name would look like a protocol
-    except av.InvalidDataError:
-        raise SourceError(
-            f"{name}: is not an audio or video file, or is cut off; convert it to WAV or FLAC"
-        ) from None
+    except PermissionError:
+        raise SourceError(f"{name}: may not be read; check its permissions") from None
     except (av.FFmpegError, OSError) as error:
-        raise SourceError(f"{name}: cannot be opened: {_reason(error)}; check its permissions") from None
+        raise SourceError(
+            f"{name}: is not an audio or video file, or is damaged ({_reason(error)}); convert it to WAV or FLAC"
+        ) from None
 
 
 def _reason(error: Exception) -> str:
