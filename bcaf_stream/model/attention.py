@@ -57,6 +57,8 @@ class Cache:
     def rolled(self) -> Tensor:
         """The past of the next step: the oldest utterance gone, the new one last; same shape as before."""
         assert self._used == self._past_BKW.shape[-1], "a step must fill every column of its row"
+        if not self._new:  # a model without any attention remembers nothing
+            return self._past_BKW
         kept = self._past_BKW.shape[1]
         new_B1W = torch.cat(self._new, dim=-1)
         return torch.cat((self._past_BKW[:, 1:], new_B1W[:, :kept]), dim=1)

@@ -261,7 +261,7 @@ class BCAF(
             CheckpointError: the weights are missing, broken, or do not fit `config`.
         """
         tensors, sha256 = weights.read(folder / weights.WEIGHTS_NAME)
-        with torch.device("meta"):
+        with torch.random.fork_rng(devices=[]):  # the weights drawn here are thrown away; so is their randomness
             model = cls(config)
         weights.assign(model, tensors, folder)
         model.identity = f"{config.digest()}-{sha256[:16]}"

@@ -55,7 +55,7 @@ def read(path: Path) -> tuple[dict[str, Tensor], str]:
 
 
 def assign(model: nn.Module, tensors: dict[str, Tensor], folder: Path) -> None:
-    """Give the model its weights; it may stand on the meta device, where building it costs nothing.
+    """Give the model its weights; the tensors become its own.
 
     Raises:
         CheckpointError: a tensor is missing, left over, or of another shape.
