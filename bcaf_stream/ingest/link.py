@@ -190,13 +190,13 @@ class LinkSender:
             self._read(partial(self._state.may_send, audio))
             self._socket.send(pack(audio))
 
-    def send_words(self, words: Sequence[Words]) -> None:
-        """Send given words; best before the audio that they were said in.
+    def send_words(self, words: Sequence[Words], last: bool = False) -> None:
+        """Send given words; best before the audio that they were said in. After the `last` ones nothing waits.
 
         Raises:
             LinkError: as for `send`.
         """
-        for message in words_messages(words):
+        for message in words_messages(words, last):
             self._read(lambda: True)
             self._socket.send(pack(message))
 
@@ -207,6 +207,7 @@ class LinkSender:
             LinkError: as for `send`.
         """
         if self._state.closed is None:
+            self._read(lambda: True)
             self._state.closing = True
             self._socket.send(pack(Close()))
             try:
@@ -218,10 +219,11 @@ class LinkSender:
 
     def abort(self) -> None:
         """Leave without a word; the server finds out by itself."""
-        self._socket.disable_monitor()
-        self._monitor.close()
-        self._socket.close()
-        self._context.term()
+        if not self._socket.closed:
+            self._socket.disable_monitor()
+            self._monitor.close()
+            self._socket.close()
+            self._context.term()
 
     def __enter__(self) -> "LinkSender":
         return self
@@ -241,6 +243,8 @@ class LinkSender:
 
     def _read(self, done: Callable[[], bool]) -> None:
         """Take what the server sent, and wait for more until `done`."""
+        if self._socket.closed:
+            raise LinkError(f"{self._endpoint}: this call is over; open another")
         opening = self._state.accepted is None
         patience_s = self._config.connect_s if opening else self._config.stall_s
         deadline = time.monotonic() + patience_s
