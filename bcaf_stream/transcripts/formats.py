@@ -160,10 +160,11 @@ def _subtitles(text: str, kind: str) -> Iterator[Cue]:
 def _cue(where: str, clock: str, payload: str, kind: str) -> Iterator[Cue]:
     # One line of payload: pysubs2 drops a last line of digits, which may be the customer's number.
     for voice, part in _voices(payload) if kind == "vtt" else [(None, payload)]:
-        events = SSAFile.from_string(f"{clock}\n{part}\n", format_=kind).events
-        if len(events) != 1 or re.search(r"(^|\s)-\d", clock):
+        # pysubs2 searches for two times, and would find them inside "-00:00:01,000" and "100:00:01,000".
+        events = SSAFile.from_string(f"{clock}\n{part}\n", format_=kind).events if CLOCK.match(clock) else []
+        if len(events) != 1:
             raise TranscriptError(
-                f"{where}: the times are negative or no times: write HH:MM:SS,mmm --> HH:MM:SS,mmm"
+                f"{where}: no valid times: write HH:MM:SS{_mark(kind)}mmm --> HH:MM:SS{_mark(kind)}mmm"
             )
         words = events[0].plaintext
         yield Cue(

@@ -38,8 +38,10 @@ class MoonshineTranscriber:
             # Imported here: the package exists for few platforms, and its library needs glibc 2.34 or newer.
             from moonshine_voice import ModelArch, Transcriber, get_model_path
 
+            # Where its library does not load, its destructor asks for a handle that was never set, and complains.
+            quiet = type("QuietTranscriber", (Transcriber,), {"_handle": None})
             with _single_thread(threads == 1):
-                self._native = Transcriber(get_model_path("tiny-en"), ModelArch.TINY, options=OPTIONS)
+                self._native = quiet(get_model_path("tiny-en"), ModelArch.TINY, options=OPTIONS)
             self.name = f"moonshine-tiny-en {version('moonshine-voice')}"
         except (ImportError, PackageNotFoundError):
             raise AsrError(

@@ -4,7 +4,7 @@ import threading
 
 import numpy as np
 import torch
-from transformers import WhisperForConditionalGeneration, WhisperProcessor
+from transformers import WhisperFeatureExtractor, WhisperForConditionalGeneration, WhisperTokenizer
 
 from bcaf_stream.errors import AsrError
 from bcaf_stream.transcripts.asr import audible_pieces, believable
@@ -22,7 +22,9 @@ class WhisperTranscriber:
         self.name = f"whisper {model}"
         self._lock = threading.Lock()
         try:
-            self._processor = WhisperProcessor.from_pretrained(model)
+            # Not WhisperProcessor, which joins these two: importing it takes as long as importing torch.
+            self._extractor = WhisperFeatureExtractor.from_pretrained(model)
+            self._tokenizer = WhisperTokenizer.from_pretrained(model)
             self._model = WhisperForConditionalGeneration.from_pretrained(model, dtype=torch.float32)
             torch.nn.Module.to(self._model, device)
         except Exception as error:  # transformers raises OSError, ValueError, KeyError and others for bad folders
@@ -44,10 +46,10 @@ class WhisperTranscriber:
     @torch.inference_mode()
     def _hear(self, samples: PcmN) -> str:
         wave = samples.astype(np.float32) / 32768
-        inputs = self._processor(wave, sampling_rate=SAMPLE_RATE, return_tensors="pt", return_attention_mask=True)
+        inputs = self._extractor(wave, sampling_rate=SAMPLE_RATE, return_tensors="pt", return_attention_mask=True)
         with self._lock:
             try:
                 tokens = self._model.generate(**inputs.to(self._model.device), do_sample=False, num_beams=1)
             except RuntimeError as error:
                 raise AsrError(f"{self.name} failed: {str(error).strip().splitlines()[0]}") from None
-        return str(self._processor.batch_decode(tokens, skip_special_tokens=True)[0])
+        return str(self._tokenizer.batch_decode(tokens, skip_special_tokens=True)[0])

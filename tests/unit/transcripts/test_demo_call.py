@@ -15,30 +15,30 @@ ROWS = [json.loads(line) for line in SCRIPT.read_text(encoding="utf-8").splitlin
 
 
 @pytest.fixture(scope="module")
-def call_CN() -> np.ndarray:
+def sound_cn() -> np.ndarray:
     with av.open(str(CALL)) as container:
         stream = container.streams.audio[0]
         assert (stream.codec_context.name, stream.rate, stream.channels) == ("pcm_mulaw", 8000, 2)
         return np.concatenate([frame.to_ndarray().reshape(-1, 2) for frame in container.decode(audio=0)]).T
 
 
-def test_it_is_a_call_of_70_to_100_seconds_that_does_not_clip(call_CN):
-    assert 70 <= call_CN.shape[1] / 8000 <= 100
-    assert 10_000 < np.abs(call_CN).max() < 32_000
+def test_it_is_a_call_of_70_to_100_seconds_that_does_not_clip(sound_cn):
+    assert 70 <= sound_cn.shape[1] / 8000 <= 100
+    assert 10_000 < np.abs(sound_cn).max() < 32_000
     assert CALL.stat().st_size < 1_600_000
 
 
-def test_the_script_is_the_recipe_and_fits_the_sound(call_CN):
+def test_the_script_is_the_recipe_and_fits_the_sound(sound_cn):
     assert [(row["channel"], row["mood"], row["text"]) for row in ROWS] == [
         (line.channel, line.mood, line.text) for line in make_call.SCRIPT
     ]
     words = read_transcript(SCRIPT, ["customer", "agent"])
-    check_fits(words, call_CN.shape[1] // 8)
+    check_fits(words, sound_cn.shape[1] // 8)
     assert {"anger", "sadness", "joy", "neutral"} <= {row["mood"] for row in ROWS if row["channel"] == "customer"}
 
 
-def test_each_line_is_heard_on_its_channel_at_its_time(call_CN):
-    for channel, wave in zip(("customer", "agent"), call_CN.astype(np.float64), strict=True):
+def test_each_line_is_heard_on_its_channel_at_its_time(sound_cn):
+    for channel, wave in zip(("customer", "agent"), sound_cn.astype(np.float64), strict=True):
         spoken = np.zeros(len(wave), bool)
         for row in (row for row in ROWS if row["channel"] == channel):
             spoken[row["start_ms"] * 8 : row["end_ms"] * 8] = True

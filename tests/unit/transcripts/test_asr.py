@@ -1,0 +1,204 @@
+"""Both recognisers on real sound: Moonshine with its own weights, Whisper with small random ones."""
+
+import os
+import re
+import sys
+import threading
+
+import av
+import numpy as np
+import pytest
+
+from bcaf_stream.config import load_config
+from bcaf_stream.demo import CALL, SCRIPT
+from bcaf_stream.errors import AsrError, ConfigError
+from bcaf_stream.transcripts.asr import LONGEST, AsrConfig, audible_pieces, believable, load_transcriber
+from bcaf_stream.transcripts.moonshine import SINGLE_THREAD, MoonshineTranscriber
+from bcaf_stream.transcripts.sources import read_transcript
+
+
+@pytest.fixture(scope="module")
+def moonshine():
+    try:
+        transcriber = MoonshineTranscriber()
+    except AsrError as error:
+        pytest.skip(f"moonshine-voice does not run here: {error}")
+    yield transcriber
+    transcriber.close()
+
+
+@pytest.fixture(scope="module")
+def lines() -> list[tuple[str, np.ndarray]]:
+    """The demo call's lines: text and sound at 16 kHz."""
+    with av.open(str(CALL)) as container:
+        resampler = av.AudioResampler(format="s16p", layout="stereo", rate=16_000)
+        blocks = [f.to_ndarray() for frame in container.decode(audio=0) for f in resampler.resample(frame)]
+    sound = np.concatenate(blocks, axis=1)
+    row = {"customer": 0, "agent": 1}
+    return [
+        (w.text, sound[row[str(w.channel)], max(0, w.start_ms - 200) * 16 : (w.end_ms + 200) * 16])
+        for w in read_transcript(SCRIPT)
+    ]
+
+
+def words(text: str) -> list[str]:
+    return re.findall(r"[a-z']+", text.lower())
+
+
+def test_moonshine_hears_the_demo_call(moonshine, lines):
+    found = total = 0
+    for text, sound in lines[:4]:
+        heard = words(moonshine.transcribe(sound))
+        found += sum(word in heard for word in words(text))
+        total += len(words(text))
+    assert found / total > 0.9
+
+
+def test_moonshine_says_the_same_again_whatever_came_between(moonshine, lines):
+    sound = lines[3][1]
+    first = moonshine.transcribe(sound)
+    moonshine.transcribe(lines[2][1])
+    assert moonshine.transcribe(sound) == first != ""
+
+
+def test_moonshine_in_several_threads_does_not_mix_its_answers(moonshine, lines):
+    sounds = [sound for _, sound in lines[2:5]]
+    expected = [moonshine.transcribe(sound) for sound in sounds]
+    got: list[str] = [""] * 3
+
+    def work(i: int) -> None:
+        got[i] = moonshine.transcribe(sounds[i])
+
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert got == expected
+
+
+@pytest.mark.parametrize("seconds", [0, 0.01, 0.1, 0.3, 1.0, 31.0])
+def test_silence_and_short_noise_have_no_words(moonshine, seconds: float):
+    count = int(seconds * 16_000)
+    assert moonshine.transcribe(np.zeros(count, np.int16)) == ""
+    noise = np.random.default_rng(0).normal(scale=300, size=min(count, 16_000)).astype(np.int16)
+    assert len(words(moonshine.transcribe(noise))) <= 3
+
+
+def test_faint_speech_is_understood(moonshine, lines):
+    text, sound = lines[2]
+    heard = words(moonshine.transcribe((sound * 0.02).astype(np.int16)))
+    assert sum(word in heard for word in words(text)) > 0.8 * len(words(text))
+
+
+def test_moonshine_prints_nothing_and_leaves_the_environment_alone(capfd, lines):
+    before = dict(os.environ)
+    transcriber = load_transcriber(AsrConfig())
+    assert transcriber is not None
+    transcriber.transcribe(lines[3][1])
+    transcriber.close()
+    assert capfd.readouterr() == ("", "")
+    assert dict(os.environ) == before
+    assert SINGLE_THREAD not in os.environ
+    with pytest.raises(AsrError, match="failed"):
+        transcriber.transcribe(lines[3][1])
+
+
+def test_without_the_package_the_message_says_the_way_out(monkeypatch):
+    monkeypatch.setitem(sys.modules, "moonshine_voice", None)
+    with pytest.raises(AsrError, match=r"not installed.*--transcript FILE.*--text none"):
+        load_transcriber(AsrConfig())
+
+
+def test_where_its_library_does_not_load_the_message_says_so(monkeypatch):
+    import moonshine_voice.transcriber
+
+    def refuse(*_: object) -> None:
+        raise OSError("version `GLIBC_2.34' not found")
+
+    monkeypatch.setattr(moonshine_voice.transcriber, "_MoonshineLib", refuse)
+    with pytest.raises(AsrError, match=r"cannot run here \(version `GLIBC_2.34' not found\).*--text none"):
+        load_transcriber(AsrConfig())
+
+
+def test_long_sound_is_cut_where_it_is_quiet():
+    sound = np.full(40 * 16_000, 1000, np.int16)
+    sound[12 * 16_000 : 12 * 16_000 + 400] = 0
+    pieces = list(audible_pieces(sound))
+    assert abs(len(pieces[0]) - 12 * 16_000) < 400
+    assert max(map(len, pieces)) <= LONGEST
+    assert np.array_equal(np.concatenate(pieces), sound)
+
+
+@pytest.mark.parametrize(
+    ("said", "kept"),
+    [
+        ("You", ""),
+        (" Thank you for watching. ", ""),
+        ("♪♪♪", ""),
+        ("?", ""),
+        ("You are late.", "You are late."),
+        ("Thank you.", "Thank you."),
+        ("No, no, no!", "No, no, no!"),
+        ("Hello, hello, hello, hello, hello, hello. It's me.", "Hello. It's me."),
+        ("The first is the first is the first is the first is the first is", ""),
+        ("I told you it was broken. That is the end is the end is the end is the end", None),
+    ],
+)
+def test_what_models_invent_is_not_believed(said: str, kept: str | None):
+    assert believable(said) == kept if kept is not None else len(believable(said)) < len(said)
+
+
+def test_the_config_names_what_is_missing():
+    assert load_transcriber(AsrConfig(kind="none")) is None
+    with pytest.raises(ConfigError, match="kind: whisper needs a model"):
+        load_config(AsrConfig, None, ["kind=whisper"])
+    with pytest.raises(ConfigError, match="takes no model"):
+        load_config(AsrConfig, None, ["model=somewhere"])
+
+
+@pytest.fixture(scope="module")
+def tiny_whisper(tmp_path_factory) -> str:
+    """A Whisper with random weights that can only say letters."""
+    import torch
+    from transformers import (
+        WhisperConfig,
+        WhisperFeatureExtractor,
+        WhisperForConditionalGeneration,
+        WhisperTokenizer,
+    )
+
+    torch.manual_seed(0)
+    torch.set_num_threads(1)
+    letters = {"<|endoftext|>": 0, **{c: i for i, c in enumerate("abcdefghijklmnopqrstuvwxyzĠ", 1)}}
+    tokenizer = WhisperTokenizer(vocab=letters, merges=[])
+    marks = ["<|startoftranscript|>", "<|en|>", "<|transcribe|>", "<|notimestamps|>"]
+    tokenizer.add_special_tokens({"additional_special_tokens": marks})
+    size = {f"{part}_{what}": n for part in ("encoder", "decoder") for what, n in (("layers", 1), ("ffn_dim", 16))}
+    heads = {"encoder_attention_heads": 2, "decoder_attention_heads": 2}
+    ids = {"pad_token_id": 0, "bos_token_id": 0, "eos_token_id": 0, "decoder_start_token_id": len(letters)}
+    config = WhisperConfig(vocab_size=len(tokenizer), d_model=16, max_target_positions=20, **size, **heads, **ids)
+    model = WhisperForConditionalGeneration(config)
+    model.generation_config.update(max_length=12, suppress_tokens=[0, *range(28, 32)])
+    folder = str(tmp_path_factory.mktemp("whisper"))
+    WhisperFeatureExtractor().save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    model.save_pretrained(folder)
+    return folder
+
+
+def test_any_whisper_folder_can_be_loaded_and_is_greedy(tiny_whisper, lines):
+    transcriber = load_transcriber(AsrConfig(kind="whisper", model=tiny_whisper))
+    assert transcriber is not None
+    sound = lines[3][1]
+    heard = transcriber._hear(sound)
+    assert heard.strip()
+    assert transcriber._hear(sound) == heard
+    assert transcriber.transcribe(sound) == believable(heard)
+    assert transcriber.transcribe(np.zeros(16_000, np.int16)) == ""
+    transcriber.close()
+
+
+def test_a_folder_without_a_whisper_is_refused(tmp_path):
+    with pytest.raises(AsrError, match=r"cannot be loaded on cpu as a Whisper model.*asr.kind: moonshine or none"):
+        load_transcriber(AsrConfig(kind="whisper", model=str(tmp_path)))
