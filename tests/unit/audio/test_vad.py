@@ -1,3 +1,4 @@
+import importlib.util
 import subprocess
 import sys
 
@@ -5,10 +6,10 @@ import numpy as np
 import pytest
 
 from bcaf_stream.audio.frames import FRAME_SAMPLES
-from bcaf_stream.audio.silero import SileroStream
+from bcaf_stream.audio.silero import SileroStream, _model_path
 from bcaf_stream.audio.vad import VadConfig, VoiceActivityDetector
 from bcaf_stream.config import load_config
-from bcaf_stream.errors import ConfigError
+from bcaf_stream.errors import ConfigError, SourceError
 from tests.unit.audio.signals import babble, silence, tone
 
 MODES = ["confirmed", "webrtc", "silero"]
@@ -116,3 +117,15 @@ def test_wrong_settings_name_the_key():
         load_config(VadConfig, overrides=["keep_threshold=0.5"])
     with pytest.raises(ConfigError, match="mode: 'energy' given"):
         load_config(VadConfig, overrides=["mode=energy"])
+
+
+def test_the_grouping_of_windows_does_not_show_in_the_numbers():
+    alone, together = SileroStream(), SileroStream()
+    alone._group = 1
+    assert alone.push(babble(2)) == together.push(babble(2))
+
+
+def test_a_missing_model_says_what_to_install(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(SourceError, match="pip install 'silero-vad"):
+        _model_path()
