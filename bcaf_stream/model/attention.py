@@ -3,7 +3,9 @@
 The sequence axis is the dialogue. The paper gives one vector per utterance and modality, and attention over
 a single key is the constant 1, so its queries and keys would never learn. There are no positional
 encodings in the paper and none here; the cache stays in time order all the same. Heads have no output
-projection, so that one head is the paper to the letter: the feed-forward layer mixes them.
+projection, so that one head is the paper to the letter: the feed-forward layer mixes them. Projections of
+the same input are one matrix (rows in the order of its name), because a live step is bound by memory and by
+the number of calls.
 
 Legend: B dialogues, U utterances that ask, T utterances that may be seen (U in a batch, `context` in a
 step), K = context - 1 cached utterances, D width, H heads, F = D / H, W width of one cached row.
@@ -48,11 +50,11 @@ class Cache:
         self._new: list[Tensor] = []
         self._used = 0
 
-    def extend(self, new_B1D: Tensor) -> Tensor:
-        """The past of this projection with the new utterance behind it: (B, K + 1, D)."""
-        start, self._used = self._used, self._used + new_B1D.shape[-1]
-        self._new.append(new_B1D)
-        return torch.cat((self._past_BKW[..., start : self._used], new_B1D), dim=1)
+    def extend(self, new_B1X: Tensor) -> Tensor:
+        """The past of these columns with the new utterance behind it: (B, K + 1, X)."""
+        start, self._used = self._used, self._used + new_B1X.shape[-1]
+        self._new.append(new_B1X)
+        return torch.cat((self._past_BKW[..., start : self._used], new_B1X), dim=1)
 
     def rolled(self) -> Tensor:
         """The past of the next step: the oldest utterance gone, the new one last; same shape as before."""
@@ -72,8 +74,8 @@ def join_heads(x_BHUF: Tensor) -> Tensor:
     return x_BHUF.transpose(1, 2).flatten(2)
 
 
-def _projection(width: int) -> nn.Linear:
-    return nn.Linear(width, width, bias=False)
+def _projection(width: int, count: int = 1) -> nn.Linear:
+    return nn.Linear(width, count * width, bias=False)
 
 
 class AddNorm(nn.Module):
@@ -107,16 +109,15 @@ class AttentionBlock(nn.Module):
         super().__init__()
         self.heads = heads
         self.cache_width = 2 * width
-        self.query, self.key, self.value = _projection(width), _projection(width), _projection(width)
+        self.query, self.key_value = _projection(width), _projection(width, 2)
         self.add_norm = AddNorm(width, feed_forward, dropout)
 
     def forward(
         self, asking_BUD: Tensor, own_BUD: Tensor, visible_B1UT: Tensor, cache: Cache | None = None
     ) -> Tensor:
-        key_BTD, value_BTD = self.key(own_BUD), self.value(own_BUD)
-        if cache is not None:
-            key_BTD, value_BTD = cache.extend(key_BTD), cache.extend(value_BTD)
-        query, key, value = (split_heads(x, self.heads) for x in (self.query(asking_BUD), key_BTD, value_BTD))
+        kept = self.key_value(own_BUD)
+        kept = cache.extend(kept) if cache is not None else kept
+        query, key, value = (split_heads(x, self.heads) for x in (self.query(asking_BUD), *kept.chunk(2, dim=-1)))
         found_BHUF = F.scaled_dot_product_attention(query, key, value, attn_mask=visible_B1UT)
         return self.add_norm(own_BUD, join_heads(found_BHUF))
 
@@ -132,24 +133,18 @@ class JointAttention(nn.Module):
         super().__init__()
         self.heads = heads
         self.cache_width = 3 * width
-        self.audio_query, self.text_query = _projection(width), _projection(width)
-        self.audio_key, self.text_key = _projection(width), _projection(width)
-        self.audio_value, self.text_value = _projection(width), _projection(width)
+        self.audio_query_key_value, self.text_query_key_value = _projection(width, 3), _projection(width, 3)
         self.lambda_ = nn.Parameter(torch.tensor(float(lambda_init)))
 
     def forward(
         self, audio_BUD: Tensor, text_BUD: Tensor, visible_B1UT: Tensor, cache: Cache | None = None
     ) -> Tensor:
-        kept = [
-            self.audio_key(audio_BUD),
-            self.text_key(text_BUD),
-            (self.audio_value(audio_BUD) + self.text_value(text_BUD)) / 2,
-        ]
-        if cache is not None:
-            kept = [cache.extend(x) for x in kept]
-        audio_key, text_key, value = (split_heads(x, self.heads) for x in kept)
-        audio_query = split_heads(self.audio_query(audio_BUD), self.heads)
-        text_query = split_heads(self.text_query(text_BUD), self.heads)
+        audio_query, audio_key, audio_value = self.audio_query_key_value(audio_BUD).chunk(3, dim=-1)
+        text_query, text_key, text_value = self.text_query_key_value(text_BUD).chunk(3, dim=-1)
+        kept = torch.cat((audio_key, text_key, (audio_value + text_value) / 2), dim=-1)
+        kept = cache.extend(kept) if cache is not None else kept
+        audio_key, text_key, value = (split_heads(x, self.heads) for x in kept.chunk(3, dim=-1))
+        audio_query, text_query = split_heads(audio_query, self.heads), split_heads(text_query, self.heads)
         within_BHUF = F.scaled_dot_product_attention(
             torch.cat((audio_query, text_query), dim=-1),
             torch.cat((audio_key, text_key), dim=-1),

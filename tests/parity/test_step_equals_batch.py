@@ -8,9 +8,8 @@ from hypothesis import strategies as st
 from bcaf_stream.model.bcaf import BCAF
 from bcaf_stream.model.heads import BCAFOutput
 from bcaf_stream.model.state import DialogueState
-from tests.unit.model.small import Batch, batch, small_model
+from tests.unit.model.small import Batch, assert_close, batch, small_model
 
-TOLERANCE = 1e-5
 CONTEXT = 4
 VARIANTS = [
     {},
@@ -48,10 +47,6 @@ def stepped(model: BCAF, given_: Batch) -> torch.Tensor:
     return torch.cat(found, dim=2)
 
 
-def close(got: torch.Tensor, expected: torch.Tensor) -> None:
-    torch.testing.assert_close(got, expected, atol=TOLERANCE, rtol=0)
-
-
 @pytest.mark.parametrize("length", [1, CONTEXT - 1, CONTEXT, CONTEXT + 1, 5 * CONTEXT])
 @pytest.mark.parametrize("changes", VARIANTS, ids=str)
 def test_every_length(changes: dict, length: int):
@@ -59,7 +54,7 @@ def test_every_length(changes: dict, length: int):
     given_ = batch(model, [length] * 3, absent=0.3)
     with torch.inference_mode():
         expected = logits(model(*given_))
-    close(stepped(model, given_), expected)
+    assert_close(stepped(model, given_), expected)
 
 
 def test_a_window_of_32_over_160_utterances():
@@ -67,7 +62,7 @@ def test_a_window_of_32_over_160_utterances():
     given_ = batch(model, [160], absent=0.2)
     with torch.inference_mode():
         expected = logits(model(*given_))
-    close(stepped(model, given_), expected)
+    assert_close(stepped(model, given_), expected)
 
 
 @torch.inference_mode()
@@ -87,7 +82,7 @@ def test_a_batch_of_dialogues_at_different_positions():
         now = [torch.stack(column) for column in zip(*columns, strict=True)]
         output, state = model.step(DialogueState.stack(states), *now)
         for b, start in enumerate(starts):
-            close(logits(output)[:, b, 0], expected[:, b, start + ahead])
+            assert_close(logits(output)[:, b, 0], expected[:, b, start + ahead])
         states = state.split()
 
 
@@ -106,7 +101,7 @@ def test_a_state_may_be_used_twice():
         walking = state
         for u in (6, 7):
             output, walking = model.step(walking, *utterance(future, u))
-            close(logits(output)[:, :, 0], expected[:, :, u])
+            assert_close(logits(output)[:, :, 0], expected[:, :, u])
 
 
 @settings(max_examples=60, deadline=None)
@@ -121,4 +116,4 @@ def test_any_pattern_of_absent_modalities(presence: list[tuple[bool, bool]], att
     given_ = batch(model, [len(presence)])._replace(audio_present_BU=audio, text_present_BU=text)
     with torch.inference_mode():
         expected = logits(model(*given_))
-    close(stepped(model, given_), expected)
+    assert_close(stepped(model, given_), expected)

@@ -4,7 +4,7 @@ It shares no code with the package; `p` maps a weight's name to its array, as in
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,7 +42,7 @@ def sees(i: int, j: int, context: int | None) -> bool:
     return context is None or (j <= i and i - j < context)
 
 
-def attend(scores_of, values: list[Array], context: int | None) -> list[Array]:
+def attend(scores_of, values: Sequence[Array], context: int | None) -> list[Array]:
     found = []
     for i in range(len(values)):
         seen = [j for j in range(len(values)) if sees(i, j, context)]
@@ -52,7 +52,7 @@ def attend(scores_of, values: list[Array], context: int | None) -> list[Array]:
 
 
 def attention(
-    queries: list[Array], keys: list[Array], values: list[Array], context: int | None, heads: int
+    queries: Sequence[Array], keys: Sequence[Array], values: Sequence[Array], context: int | None, heads: int
 ) -> list[Array]:
     """Eq. 4, 7, 10; heads take consecutive slices."""
     d_k = len(queries[0]) // heads
@@ -75,19 +75,15 @@ def add_norm(own: Array, found: Array, p: Params) -> Array:
 
 def block(asking: list[Array], own: list[Array], p: Params, context: int | None, heads: int) -> list[Array]:
     queries = [linear(x, p, "query") for x in asking]
-    keys = [linear(x, p, "key") for x in own]
-    values = [linear(x, p, "value") for x in own]
+    keys, values = np.split(np.array([linear(x, p, "key_value") for x in own]), 2, axis=1)
     found = attention(queries, keys, values, context, heads)
     return [add_norm(x, y, below(p, "add_norm.")) for x, y in zip(own, found, strict=True)]
 
 
 def joint(audio: list[Array], text: list[Array], p: Params, context: int | None, heads: int) -> list[Array]:
     """Eq. 13-14."""
-    Qa, Ql, Ka, Kl, Va, Vl = (
-        [linear(x, p, f"{modality}_{role}") for x in (audio if modality == "audio" else text)]
-        for role in ("query", "key", "value")
-        for modality in ("audio", "text")
-    )
+    Qa, Ka, Va = np.split(np.array([linear(x, p, "audio_query_key_value") for x in audio]), 3, axis=1)
+    Ql, Kl, Vl = np.split(np.array([linear(x, p, "text_query_key_value") for x in text]), 3, axis=1)
     values = [(a + b) / 2 for a, b in zip(Va, Vl, strict=True)]
     d_k = len(values[0]) // heads
     lambda_ = float(p["lambda_"])

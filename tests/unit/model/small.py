@@ -3,6 +3,7 @@
 
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -67,3 +68,8 @@ def small_specs() -> EncoderSpecs:
         audio=EncoderSpec(kind="fake", name="twelve", width=12),
         text=EncoderSpec(kind="fake", name="ten", width=10),
     )
+
+
+def assert_close(got: Tensor, expected: Tensor, atol: float = 1e-5) -> None:
+    """Equal to an absolute tolerance (torch.testing takes four seconds to import)."""
+    np.testing.assert_allclose(got.detach().numpy(), expected.detach().numpy(), atol=atol, rtol=0)

@@ -9,7 +9,7 @@ from bcaf_stream.errors import ModelError
 from bcaf_stream.model.attention import visible
 from bcaf_stream.model.bcaf import BCAF
 from bcaf_stream.model.heads import BCAFOutput
-from tests.unit.model.small import batch, small_model
+from tests.unit.model.small import assert_close, batch, small_model
 
 HEADS = ("fused_BUC", "audio_BUC", "text_BUC")
 ATTENTIONS = ("ban", "jan", "self", "cross")
@@ -69,7 +69,7 @@ def test_padding_changes_nothing(mode: str, attention: str):
     padded.text_BUT[0, 5:] = float("inf")
     got = logits(model(*padded))
     assert got.isfinite().all()
-    torch.testing.assert_close(got[:, :1, :5], expected, atol=1e-6, rtol=0)
+    assert_close(got[:, :1, :5], expected, atol=1e-6)
 
 
 @settings(max_examples=40, deadline=None)
@@ -84,7 +84,7 @@ def test_padding_may_lie_anywhere(holes: list[bool], mode: str):
         if mask.any():
             audio, text = whole.audio_BUA[mask][None], whole.text_BUT[mask][None]
             expected = logits(model(audio, text, torch.ones(audio.shape[:2], dtype=torch.bool)))
-            torch.testing.assert_close(got[:, mask], expected[:, 0], atol=1e-6, rtol=0)
+            assert_close(got[:, mask], expected[:, 0], atol=1e-6)
 
 
 def test_every_row_sees_something():
@@ -110,7 +110,7 @@ def test_features_of_an_absent_modality_are_never_read():
     given_ = given_._replace(audio_present_BU=gone)
     expected = logits(model(*given_))
     given_.audio_BUA[0, [1, 4]] = float("nan")
-    torch.testing.assert_close(logits(model(*given_)), expected, atol=0, rtol=0)
+    assert_close(logits(model(*given_)), expected, atol=0)
 
 
 @torch.inference_mode()

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from bcaf_stream.model.bcaf import BCAF
 from tests.unit.model import paper
-from tests.unit.model.small import batch, small_config, small_model
+from tests.unit.model.small import assert_close, batch, small_config, small_model
 
 VARIANTS = [
     {"attention": attention, "connection_form": form}
@@ -120,7 +120,7 @@ def test_padding_changes_no_loss():
     pad = [F.pad(x, (0, 0, 0, 3), value=float("nan")) for x in short[:2]]
     flags = [F.pad(x, (0, 3)) for x in short[2:]]
     got, _ = model.loss(model(*pad, *flags), F.pad(labels, (0, 3), value=2), flags[0])
-    torch.testing.assert_close(got, expected)
+    assert_close(got, expected)
 
 
 def test_reconstruction_does_not_pull_the_target():
@@ -134,7 +134,7 @@ def test_reconstruction_does_not_pull_the_target():
     through_d = torch.autograd.grad(
         connection.d_audio_BUD, connection.H_audio_BUD, 2 * (connection.d_audio_BUD - connection.H_audio_BUD) / 40
     )[0]
-    torch.testing.assert_close(grad, through_d)
+    assert_close(grad, through_d)
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from bcaf_stream.errors import ModelError
 from bcaf_stream.model.decision import Calibration, CaseWeights, HeadLogits, fit_calibration, fit_case
 from bcaf_stream.model.heads import BCAFOutput
 from tests.unit.model import paper
+from tests.unit.model.small import assert_close
 
 FITTED = Calibration(
     both=CaseWeights(audio=0.2, text=0.3, fused=0.5, temperature=1.7),
@@ -48,7 +49,7 @@ def test_decide_is_the_weighted_tempered_mean_of_log_probabilities():
             )
             np.testing.assert_allclose(got[b, u], reference(heads, (b, u), w), atol=1e-12)
     assert got.dtype == torch.float64
-    torch.testing.assert_close(got.sum(-1), torch.ones(2, 3, dtype=torch.float64), atol=1e-12, rtol=0)
+    assert_close(got.sum(-1), torch.ones(2, 3, dtype=torch.float64), atol=1e-12)
 
 
 def test_the_head_of_an_absent_modality_has_no_say():
@@ -56,7 +57,7 @@ def test_the_head_of_an_absent_modality_has_no_say():
     there, gone = torch.tensor([[True]]), torch.tensor([[False]])
     other = heads._replace(audio=-5 * heads.audio)
     same = [FITTED.decide(output_of(h, gone, there)) for h in (heads, other)]
-    torch.testing.assert_close(same[0], same[1], atol=0, rtol=0)
+    assert_close(same[0], same[1], atol=0)
     moved = [FITTED.decide(output_of(h, there, there)) for h in (heads, other)]
     assert (moved[0] - moved[1]).abs().max() > 1e-3
 
