@@ -44,11 +44,13 @@ class SegmenterConfig(Config):
     def _fitting(self) -> "SegmenterConfig":
         if self.hangover_ms > self.stop_window_ms:
             raise ValueError("hangover_ms must not be above stop_window_ms: it is not known earlier what follows")
-        shortest = self.pre_roll_ms + self.start_window_ms + self.stop_window_ms + self.split_search_ms
-        if self.max_ms < shortest:
+        # So that a split leaves a piece in which somebody speaks, and an utterance that is long enough to be kept.
+        voiced = max(_frames(self.start_window_ms) + _frames(self.stop_window_ms), _frames(self.min_ms))
+        shortest = _frames(self.pre_roll_ms) + voiced + _frames(self.split_search_ms)
+        if self.max_ms // FRAME_MS < shortest:
             raise ValueError(
-                "max_ms must be at least pre_roll_ms + start_window_ms + stop_window_ms + split_search_ms,"
-                f" here {shortest}"
+                "max_ms must be at least pre_roll_ms + split_search_ms + the longer of min_ms and"
+                f" start_window_ms + stop_window_ms, here {shortest * FRAME_MS}"
             )
         return self
 
@@ -71,10 +73,9 @@ class Segmenter:
         self._samples = 0
         self._ended_at = 0
         self._open = False
-        self._continues = False  # the open segment is the rest of a split one
         self._kept: deque[Frame] = deque()  # of the open segment, or what may become a pre-roll
         self._begin = 0  # index of the first frame in self._kept
-        self._first_voiced = self._last_voiced = 0  # of the open segment
+        self._first_voiced = self._last_voiced = 0  # of the open segment, with the pieces already split off
         self._starting: deque[bool] = deque(maxlen=_frames(self.config.start_window_ms))
         self._stopping: deque[bool] = deque(maxlen=_frames(self.config.stop_window_ms))
 
@@ -130,12 +131,12 @@ class Segmenter:
         """Close the open segment at its natural end; what follows it may become the next one's pre-roll."""
         voiced = self._last_voiced + 1 - self._first_voiced
         end = min(self._last_voiced + 1 + _frames(self.config.hangover_ms), self._end)
-        long_enough = self._continues or voiced * FRAME_MS >= self.config.min_ms
+        long_enough = voiced * FRAME_MS >= self.config.min_ms
         segments = [self._cut(end, split=False)] if long_enough else []
         self._forget_before(end)
         self._forget_before(self._end - _frames(self.config.pre_roll_ms))
         self._starting.clear()
-        self._open = self._continues = False
+        self._open = False
         return segments
 
     def _split(self) -> list[SpeechSegment]:
@@ -146,7 +147,6 @@ class Segmenter:
             return self._finish()
         segment = self._cut(quietest, split=True)
         self._forget_before(quietest)
-        self._continues = True
         return [segment]
 
     def _cut(self, end: int, *, split: bool) -> SpeechSegment:

@@ -232,5 +232,7 @@ def test_settings_that_do_not_fit():
         load_config(SegmenterConfig, overrides=["hangover_ms=500"])
     with pytest.raises(ConfigError, match=r"max_ms must be at least .* here 3960"):
         load_config(SegmenterConfig, overrides=["max_ms=3000"])
+    with pytest.raises(ConfigError, match="max_ms must be at least"):
+        load_config(SegmenterConfig, overrides=["min_ms=12000"])
     with pytest.raises(ConfigError, match="start_ratio: 0 given"):
         load_config(SegmenterConfig, overrides=["start_ratio=0"])
