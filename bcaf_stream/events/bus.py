@@ -37,10 +37,10 @@ class BusConfig(Config):
 
     insecure: bool = False  # above `bind`, whose check looks at it
     bind: str = "tcp://127.0.0.1:5561"
-    high_water_mark: int = Field(10_000, ge=1)
+    high_water_mark: int = Field(default=10_000, ge=1)
     when_full: Literal["drop", "block"] = "drop"
-    block_s: float = Field(5.0, gt=0)
-    linger_s: float = Field(2.0, ge=0)
+    block_s: float = Field(default=5.0, gt=0)
+    linger_s: float = Field(default=2.0, ge=0)
 
     @field_validator("bind")
     @classmethod

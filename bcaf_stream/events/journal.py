@@ -63,7 +63,7 @@ class JournalConfig(Config):
 
     path: Path = Path("bcaf-events.sqlite3")
     durability: Literal["power_loss", "crash"] = "power_loss"
-    busy_ms: int = Field(5000, ge=0)
+    busy_ms: int = Field(default=5000, ge=0)
 
 
 class Journal:
