@@ -96,8 +96,8 @@ class AudioOrder:
         return True
 
 
-def words_messages(words: Sequence[Words]) -> Iterator[WordsMessage]:
-    """The words in their order, in messages of a bounded size."""
+def words_messages(words: Sequence[Words], last: bool = False) -> Iterator[WordsMessage]:
+    """The words in their order, in messages of a bounded size; with `last` at least one, which says so."""
     batch: list[Words] = []
     chars = 0
     for item in words:
@@ -107,5 +107,5 @@ def words_messages(words: Sequence[Words]) -> Iterator[WordsMessage]:
             batch, chars = [], 0
         batch.append(item)
         chars += size
-    if batch:
-        yield WordsMessage(tuple(batch))
+    if batch or last:
+        yield WordsMessage(tuple(batch), last)

@@ -4,7 +4,7 @@ One message is one msgpack map; `t` says which.
 
     client -> server  open      {v, call, rate, channels: [[name, role], ...], text}
                       audio     {seq, start, pcm}    int16 little endian, interleaved by channel
-                      words     {items: [[channel | None, start_ms, end_ms, text], ...]}
+                      words     {items: [[channel | None, start_ms, end_ms, text], ...], last: bool = False}
                       close     {}
     server -> client  accepted  {call, window_ms}
                       credit    {upto_ms}            audio may be sent up to this stream time
@@ -54,7 +54,10 @@ class Audio:
 
 @dataclass(frozen=True, slots=True)
 class WordsMessage:
+    """Given words; `last` says that no more will come, so that nothing waits for them."""
+
     words: tuple[Words, ...]
+    last: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,8 +112,9 @@ def _plain(message: ClientMessage | ServerMessage) -> dict[str, Any]:
             return {"t": "open", "v": VERSION, "call": call, "rate": rate, "channels": names, "text": text}
         case Audio(seq, start, samples_NC):
             return {"t": "audio", "seq": seq, "start": start, "pcm": samples_NC.astype("<i2").tobytes()}
-        case WordsMessage(words):
-            return {"t": "words", "items": [[w.channel, w.start_ms, w.end_ms, w.text] for w in words]}
+        case WordsMessage(words, last):
+            items = [[w.channel, w.start_ms, w.end_ms, w.text] for w in words]
+            return {"t": "words", "items": items} | ({"last": True} if last else {})
         case Close():
             return {"t": "close"}
         case Accepted(call, window_ms):
@@ -136,7 +140,8 @@ def parse_client(data: bytes, channels: int | None = None) -> ClientMessage:
         case "audio":
             return _audio(fields, channels)
         case "words":
-            return WordsMessage(tuple(_words(item) for item in _get(fields, "items", list)))
+            words = tuple(_words(item) for item in _get(fields, "items", list))
+            return WordsMessage(words, _get({"last": False} | fields, "last", bool))
         case "close":
             return Close()
     raise LinkError("message: t must be one of open, audio, words, close")

@@ -97,9 +97,13 @@ def test_audio_sent_twice_is_ignored_and_missing_audio_is_an_error():
     assert order.received == 30
 
 
-@given(st.lists(st.builds(Words, st.just(0), st.just(1), st.text("ab ", max_size=6000)), max_size=8))
-def test_words_are_sent_whole_in_order_and_in_bounded_messages(words: list[Words]):
-    messages = list(words_messages(words))
+@given(
+    st.lists(st.builds(Words, st.just(0), st.just(1), st.text("ab ", max_size=6000)), max_size=8), st.booleans()
+)
+def test_words_are_sent_whole_in_order_and_in_bounded_messages(words: list[Words], last: bool):
+    messages = list(words_messages(words, last))
     assert [w for m in messages for w in m.words] == words
     assert all(sum(len(w.text) for w in m.words) <= BATCH_CHARS for m in messages)
-    assert all(m.words for m in messages)
+    assert [m.last for m in messages] == [False] * (len(messages) - 1) + [last] * bool(messages)
+    assert all(m.words for m in messages[:-1])
+    assert bool(messages) == (bool(words) or last)

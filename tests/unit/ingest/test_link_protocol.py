@@ -45,7 +45,7 @@ ITEM = st.builds(
     TEXT,
     st.none() | NAME,
 )
-CLIENT = OPEN | st.builds(WordsMessage, st.lists(ITEM, max_size=4).map(tuple)) | st.just(Close())
+CLIENT = OPEN | st.builds(WordsMessage, st.lists(ITEM, max_size=4).map(tuple), st.booleans()) | st.just(Close())
 SERVER = (
     st.builds(Accepted, NAME, WHOLE)
     | st.builds(Credit, WHOLE)
@@ -89,6 +89,7 @@ def test_the_bytes_of_version_1_never_change():
         GOOD_WORDS,
         {"t": "close"},
     ]
+    assert msgpack.unpackb(pack(WordsMessage((), last=True))) == {"t": "words", "items": [], "last": True}
     assert [msgpack.unpackb(pack(m)) for m in (Accepted("7", 5), Credit(6), Closed(2, "end"), Refused("no"))] == [
         {"t": "accepted", "call": "7", "window_ms": 5},
         {"t": "credit", "upto_ms": 6},
@@ -150,6 +151,7 @@ def test_any_value_in_any_field_is_taken_or_a_link_error(case: tuple[dict, str, 
         (GOOD_WORDS, {"items": [[None, 10, 0, "hi"]]}, "in order"),
         (GOOD_WORDS, {"items": [[None, 0, 10, "x" * 10_001]]}, "at most 10000"),
         (GOOD_WORDS, {"items": [["", 0, 10, "hi"]]}, "name of a channel"),
+        (GOOD_WORDS, {"last": 1}, "last must be given as bool"),
         (GOOD_WORDS, {"items": "hi"}, "items must be given as list"),
     ],
 )
