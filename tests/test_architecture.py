@@ -18,8 +18,11 @@ LAYERS = [  # low to high; members of one set must not import each other
         "bcaf_stream.events",
     },
     {"bcaf_stream.dialogue"},
+    {"bcaf_stream.engine"},  # encoders and model together
     {"bcaf_stream.analyzer"},
-    {"bcaf_stream.dashboard", "bcaf_stream.cli"},
+    {"bcaf_stream.console", "bcaf_stream.recording", "bcaf_stream.demo"},
+    {"bcaf_stream.timeline", "bcaf_stream.doctor", "bcaf_stream.sending"},
+    {"bcaf_stream.cli"},
     {"actors", "training"},
 ]
 MAY_IMPORT = {  # third-party package -> the only modules allowed to import it

@@ -1,0 +1,135 @@
+"""bcaf-serve: bring the deployment up, look at it, bring it down, and the demo."""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from actors.report import end, read_status, state_folder
+from bcaf_stream.config import load_config
+from bcaf_stream.console import run
+from bcaf_stream.errors import DeploymentError
+
+app = typer.Typer(
+    no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None, add_completion=False
+)
+
+ConfigFile = Annotated[Path | None, typer.Option("--config", help="a YAML file; see configs/serve")]
+Overrides = Annotated[list[str] | None, typer.Option("--set", help="dotted.key=value, over the file")]
+Name = Annotated[str, typer.Option(help="the deployment's name")]
+
+
+@app.callback()
+def main_help() -> None:
+    """Run the streaming analyzer on Ray: sound in at one socket, emotion events out at another."""
+
+
+@app.command()
+def up(
+    config: ConfigFile = None,
+    set_: Overrides = None,
+    address: Annotated[str | None, typer.Option(help="an existing Ray cluster; default: a local Ray")] = None,
+    foreground: Annotated[bool, typer.Option(help="stay, and go down with Ctrl-C (containers, systemd)")] = False,
+) -> None:
+    """Bring the deployment up and say where to send sound and listen to events."""
+    from actors.config import ServeConfig  # Ray and torch load in seconds: not for --help and status
+    from actors.supervisor import supervise
+
+    overrides = [*(set_ or []), *([f"ray.address={address}"] if address else [])]
+    serve = load_config(ServeConfig, config, overrides)
+    if foreground:
+        supervise(serve, lambda endpoints: _announce(serve.name, endpoints))
+        return
+    if read_status(serve.name):
+        raise DeploymentError(f"a deployment named {serve.name} is running: bcaf-serve down --name {serve.name}")
+    _announce(serve.name, _start_in_background(serve.name, config, overrides))
+
+
+@app.command()
+def status(
+    name: Name = "bcaf",
+    as_json: Annotated[bool, typer.Option("--json", help="one JSON object")] = False,
+) -> None:
+    """Show the actors of a running deployment. Exit code 1 when there is none."""
+    report = read_status(name)
+    if report is None:
+        raise DeploymentError(f"no deployment named {name} is running here: bcaf-serve up")
+    if as_json:
+        print(json.dumps(report))
+        return
+    age = (time.time_ns() - report["reported_at"]) / 1e9
+    table = Table(title=f"{report['name']}: {report['state']} ({age:.0f} s ago)", title_justify="left")
+    for column in ("actor", "alive", "what it says"):
+        table.add_column(column)
+    for actor, stats in report.get("actors", {}).items():
+        says = ", ".join(f"{key} {value}" for key, value in stats.items() if key != "alive")
+        table.add_row(actor, "yes" if stats["alive"] else "NO", says)
+    console = Console()
+    console.print(table)
+    for key in ("audio", "events", "model"):
+        if key in report:
+            console.print(f"{key:<7} {report[key]}", highlight=False)
+
+
+@app.command()
+def down(name: Name = "bcaf", timeout: Annotated[float, typer.Option(help="seconds to wait")] = 30.0) -> None:
+    """End a deployment: running calls are closed, what was heard of them is published and journalled."""
+    end(name, timeout)
+    print(f"{name} is down")
+
+
+@app.command()
+def demo(
+    output: Annotated[Path, typer.Option(help="where the events go, as JSON lines")] = Path("demo-events.jsonl"),
+    speed: Annotated[float, typer.Option(min=0, help="1 = as it was spoken; 0 = as fast as it goes")] = 1.0,
+) -> None:
+    """Play the call that ships with the project through a deployment of its own, and show its emotions."""
+    from actors.demo import play
+
+    play(output, speed)
+
+
+def _announce(name: str, endpoints: dict[str, Any]) -> None:
+    print(f"{name} is up: model {endpoints['model']}")
+    if endpoints["provisional"]:
+        print(
+            f"bcaf-serve: the weights of {endpoints['model']} are provisional: a first training", file=sys.stderr
+        )
+    print(f"  bcaf-stream listen --connect {endpoints['events']}")
+    print(f"  bcaf-stream send CALL.wav --to {endpoints['audio']}")
+    sys.stdout.flush()
+
+
+def _start_in_background(name: str, config: Path | None, overrides: list[str]) -> dict[str, Any]:
+    """Start the supervisor as a process of its own and wait until it is up, or says why not."""
+    command = [sys.executable, "-m", "actors.cli", "up", "--foreground"]
+    command += ["--config", str(config)] if config else []
+    for override in overrides:
+        command += ["--set", override]
+    log = state_folder(name) / "log.txt"
+    with log.open("w") as out:
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True
+        )
+    while process.poll() is None:
+        report = read_status(name)
+        if report and report["state"] == "up":
+            return report
+        time.sleep(0.1)
+    last = log.read_text(encoding="utf-8").strip().splitlines()
+    reason = last[-1].removeprefix("bcaf-serve: ") if last else f"it ended with code {process.returncode}"
+    raise DeploymentError(reason)
+
+
+def main() -> None:
+    run(app, "bcaf-serve")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,73 @@
+"""The configuration of a deployment: what `bcaf-serve up --config` reads."""
+
+from typing import Any
+
+from pydantic import Field
+
+from bcaf_stream.analyzer import AnalyzerConfig
+from bcaf_stream.config import Config
+from bcaf_stream.events.bus import BusConfig
+from bcaf_stream.events.journal import JournalConfig
+from bcaf_stream.ingest.link import LinkConfig
+
+
+class IngestConfig(Config):
+    """`num_cpus` is what Ray reserves; speech recognition takes most of it.
+
+    A call whose sender is silent for `idle_s` ends with the reason "sender lost".
+    """
+
+    link: LinkConfig = LinkConfig()
+    num_cpus: float = Field(1.0, ge=0)
+    idle_s: float = Field(30.0, gt=0)
+    max_calls: int = Field(64, ge=1)
+
+
+class BatchConfig(Config):
+    """A batch leaves when it is full by count or by audio, or when its first utterance waited `wait_ms`."""
+
+    max_utterances: int = Field(16, ge=1)
+    max_audio_s: float = Field(60.0, gt=0)
+    wait_ms: int = Field(5, ge=0)
+
+
+class EmotionConfig(Config):
+    """`replicas` engines, each with its own weights; `retry_s` is how long an utterance looks for a live one."""
+
+    replicas: int = Field(1, ge=1)
+    num_cpus: float = Field(1.0, ge=0)
+    num_gpus: float = Field(0.0, ge=0)
+    retry_s: float = Field(60.0, gt=0)
+    batch: BatchConfig = BatchConfig()
+
+
+class HubConfig(Config):
+    """The journal is written before anything is published; a heartbeat goes out every `heartbeat_s`."""
+
+    journal: JournalConfig = JournalConfig()
+    bus: BusConfig = BusConfig()
+    heartbeat_s: float = Field(2.0, gt=0)
+
+
+class RayConfig(Config):
+    """`address` None starts a local Ray that ends with the deployment; otherwise an existing cluster's.
+
+    `num_cpus` bounds a local Ray (None: the machine's). `runtime_env` is handed to Ray as it is, for a
+    cluster whose nodes do not have this package installed.
+    """
+
+    address: str | None = None
+    num_cpus: int | None = None
+    runtime_env: dict[str, Any] = Field(default_factory=dict)
+    start_timeout_s: float = Field(120.0, gt=0)
+
+
+class ServeConfig(Config):
+    """`name` is the Ray namespace and what `status` and `down` look for."""
+
+    name: str = Field("bcaf", pattern=r"^[A-Za-z0-9_-]+$")
+    analyzer: AnalyzerConfig = AnalyzerConfig()
+    ingest: IngestConfig = IngestConfig()
+    emotion: EmotionConfig = EmotionConfig()
+    hub: HubConfig = HubConfig()
+    ray: RayConfig = RayConfig()

@@ -1,0 +1,90 @@
+"""The demo: a deployment of its own, the call that ships with the project, and its emotions as they arrive."""
+
+import sys
+import tempfile
+import threading
+from pathlib import Path
+
+from actors.config import ServeConfig
+from actors.launch import Deployment
+from bcaf_stream.config import load_config
+from bcaf_stream.console import EventView, clock, lag_ms
+from bcaf_stream.demo import CALL
+from bcaf_stream.errors import BcafError
+from bcaf_stream.events.bus import EventListener
+from bcaf_stream.events.codec import to_json
+from bcaf_stream.events.messages import Event
+from bcaf_stream.recording import Recording
+from bcaf_stream.sending import send_recording
+
+
+def play(output: Path, speed: float) -> None:
+    """Run the demo and write its events to `output` as JSON lines.
+
+    Raises:
+        BcafError: the deployment cannot start, or the call does not come through whole.
+    """
+    recording = Recording.open(str(CALL), {}, {}, "demo", unique=True)
+    with tempfile.TemporaryDirectory(prefix="bcaf-demo-") as folder:
+        # Free ports and a journal of its own: a deployment that runs already is not disturbed.
+        config = load_config(ServeConfig, None, _overrides(Path(folder)))
+        print("starting Ray, the encoders and the speech recognition ...", file=sys.stderr)
+        with Deployment(config) as deployment:
+            endpoints = deployment.up()
+            with EventListener(endpoints.events, call=recording.call.id) as listener:
+                deployment.wait_for_listener(timeout_s=10)
+                sender = _Sender(recording, endpoints.audio, speed)
+                sender.start()
+                events = _show(listener, sender)
+            sender.join()
+    output.write_text("".join(to_json(event) + "\n" for event in events), encoding="utf-8")
+    if sender.error:
+        raise sender.error
+    _summary(events, output)
+
+
+def _overrides(folder: Path) -> list[str]:
+    return [
+        "name=bcaf-demo",
+        "ingest.link.bind=tcp://127.0.0.1:*",
+        "hub.bus.bind=tcp://127.0.0.1:*",
+        f"hub.journal.path={folder / 'events.sqlite'}",
+    ]
+
+
+class _Sender(threading.Thread):
+    """Plays the call beside the view; what goes wrong is kept for the main thread."""
+
+    def __init__(self, recording: Recording, endpoint: str, speed: float) -> None:
+        super().__init__(name="send", daemon=True)
+        self._arguments = (recording, endpoint, speed)
+        self.error: BcafError | None = None
+
+    def run(self) -> None:
+        recording, endpoint, speed = self._arguments
+        try:
+            send_recording(recording, endpoint, speed, "asr", None)
+        except BcafError as error:
+            self.error = error
+
+
+def _show(listener: EventListener, sender: _Sender) -> list[Event]:
+    events: list[Event] = []
+    with EventView("table", live=True, title="BCAF Stream: a made call, played as if it were live") as view:
+        while not sender.error:
+            event = listener.receive(timeout_s=0.5)
+            if event is None or event.type == "heartbeat":
+                continue
+            events.append(event)
+            view.add(event)
+            if event.type == "call.end":
+                break
+    return events
+
+
+def _summary(events: list[Event], output: Path) -> None:
+    spoken = [event for event in events if event.emotion is not None]
+    lags = sorted(lag for event in spoken if (lag := lag_ms(event)) is not None)
+    length = clock(max((event.end_ms or 0 for event in spoken), default=0))
+    middle = f", half of them within {lags[len(lags) // 2]} ms of the end of the speech" if lags else ""
+    print(f"{len(spoken)} utterances in {length} of call{middle}; events in {output}")

@@ -1,0 +1,25 @@
+"""Decisions of the deployment as pure functions; `pool.py` and `supervisor.py` carry them out."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Replica:
+    """What the caller knows of one EmotionActor: its unanswered requests, and until when to leave it alone."""
+
+    outstanding: int
+    resting_until: float = 0.0
+
+
+def choose(replicas: Sequence[Replica], now: float) -> int:
+    """The replica to ask: the least loaded that answers; if all rest, the one that rests the shortest."""
+    awake = [i for i, replica in enumerate(replicas) if replica.resting_until <= now]
+    if awake:
+        return min(awake, key=lambda i: (replicas[i].outstanding, i))
+    return min(range(len(replicas)), key=lambda i: (replicas[i].resting_until, i))
+
+
+def rest_s(failures: int) -> float:
+    """How long to leave a replica alone after its n-th failure in a row: 0.25 s doubling to 4 s."""
+    return min(4.0, 0.25 * 2 ** max(0, failures - 1))

@@ -1,0 +1,102 @@
+"""THE MAIN PATH: one call's sound in, its emotion events out. Plain Python, one process, no Ray.
+
+    AudioChunk -> CallCutter -> SpeechSegment -> TextStage -> Utterance
+               -> EmotionEngine.encode -> Features -> EmotionEngine.step -> EmotionPrediction
+               -> EventWriter -> Event
+
+On Ray the same stages stand in actors (`actors/ingest.py`, `actors/emotion.py`) and give the same events.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+
+from bcaf_stream.audio.turns import AudioConfig, CallCutter
+from bcaf_stream.config import Config
+from bcaf_stream.engine import EmotionEngine, ModelConfig
+from bcaf_stream.events.messages import Event, EventWriter
+from bcaf_stream.transcripts.asr import Transcriber
+from bcaf_stream.transcripts.pairing import TextConfig, TextStage
+from bcaf_stream.types import AudioChunk, Call, SpeechSegment, Words
+
+
+class AnalyzerConfig(Config):
+    """What decides the events of a call; the same for `analyze` and for a deployment."""
+
+    audio: AudioConfig = AudioConfig()
+    text: TextConfig = TextConfig()
+    model: ModelConfig = ModelConfig()
+
+
+class ConversationAnalyzer:
+    """Analyses one call: push its audio in any chunks, get its events in order.
+
+    Args:
+        call: the call and its channels.
+        config: thresholds and choices of every stage.
+        engine: the loaded weights; several analyzers may share one.
+        transcriber: writes the text of a segment; None with a given transcript, or for audio alone.
+        words: a transcript known beforehand; None where there is none.
+        clock: unix time in ns, for the `emitted_at` fields.
+    """
+
+    def __init__(
+        self,
+        call: Call,
+        config: AnalyzerConfig,
+        engine: EmotionEngine,
+        transcriber: Transcriber | None = None,
+        words: Sequence[Words] | None = None,
+        clock: Callable[[], int] = time.time_ns,
+    ) -> None:
+        self._call = call
+        self._clock = clock
+        self._engine = engine
+        self._cutter = CallCutter(call, config.audio)
+        self._text = TextStage(call, config.text, transcriber, words)
+        self._begin()
+
+    @property
+    def unpaired_words(self) -> int:
+        """Words of the given transcript that fell in no speech segment so far."""
+        return self._text.unpaired
+
+    def push(self, chunk: AudioChunk) -> list[Event]:
+        """Take the next audio of one channel; return the events that it completes."""
+        return self._opening() + self._analyze(self._cutter.push(chunk))
+
+    def flush(self) -> list[Event]:
+        """The audio is over: finish what is open and end the call."""
+        events = self._opening() + self._analyze(self._cutter.flush(), last=True)
+        return [*events, self._writer.end("complete")]
+
+    def reset(self) -> None:
+        """Forget the call: the next push begins it anew."""
+        self._cutter.reset()
+        self._text.reset()
+        self._begin()
+
+    def close(self) -> None:
+        self._cutter.close()
+        self._text.close()
+
+    def _begin(self) -> None:
+        self._writer = EventWriter(self._call, self._engine.model_id, self._clock)
+        self._state = self._engine.initial_state()
+        self._started = False
+
+    def _opening(self) -> list[Event]:
+        if self._started:
+            return []
+        self._started = True
+        return [self._writer.start()]
+
+    def _analyze(self, segments: Sequence[SpeechSegment], last: bool = False) -> list[Event]:
+        utterances = [u for segment in segments for u in self._text.push(segment)]
+        if last:
+            utterances += self._text.flush()
+        events = []
+        # Encoders gain from a batch; the dialogue itself is one step after the other.
+        for utterance, features in zip(utterances, self._engine.encode(utterances), strict=True):
+            (prediction,), (self._state,) = self._engine.step([self._state], [features])
+            events.append(self._writer.final(utterance, prediction))
+        return events

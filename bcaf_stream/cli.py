@@ -1,0 +1,174 @@
+"""bcaf-stream: analyze a recording, send one as if it were live, listen to events, see what is installed."""
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Literal, TextIO
+
+import typer
+
+from bcaf_stream.config import load_config
+from bcaf_stream.console import EventView, Format, clock, run, stderr_note
+from bcaf_stream.errors import UsageError
+
+app = typer.Typer(
+    no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None, add_completion=False
+)
+
+Source = Annotated[str | None, typer.Argument(metavar="[CALL]", help="a file or URL that FFmpeg can open")]
+Channels = Annotated[
+    list[str] | None, typer.Option("--channel", help="NAME=FILE, once per channel, instead of one file")
+]
+Roles = Annotated[list[str] | None, typer.Option("--role", help="NAME=customer|agent|speaker")]
+Transcript = Annotated[
+    Path | None,
+    typer.Option(help="SRT, WebVTT, CTM, STM, JSON lines or Whisper JSON; default: speech recognition"),
+]
+TextOption = Literal["asr", "none"]
+TextMode = Annotated[
+    TextOption, typer.Option("--text", help="asr, or none for audio alone; a transcript overrides it")
+]
+ConfigFile = Annotated[Path | None, typer.Option("--config", help="a YAML file; see configs/analyze")]
+Overrides = Annotated[list[str] | None, typer.Option("--set", help="dotted.key=value, over the file")]
+Output = Annotated[Path | None, typer.Option(help="write there instead of to standard output")]
+
+
+@app.callback()
+def main_help() -> None:
+    """Emotions of a two-party call, utterance by utterance: on a file, or live over ZeroMQ."""
+
+
+@app.command()
+def analyze(
+    source: Source = None,
+    channel: Channels = None,
+    role: Roles = None,
+    transcript: Transcript = None,
+    text: TextMode = "asr",
+    format: Annotated[Format, typer.Option(help="how events are shown")] = "table",
+    output: Output = None,
+    plot: Annotated[Path | None, typer.Option(help="draw the call there, e.g. timeline.png")] = None,
+    call: Annotated[str | None, typer.Option(help="the call's id; default: the file's name")] = None,
+    config: ConfigFile = None,
+    set_: Overrides = None,
+) -> None:
+    """Print the emotion events of a whole recording."""
+    from bcaf_stream.analyzer import AnalyzerConfig  # torch loads in seconds: not for --help
+    from bcaf_stream.recording import Analysis, Recording
+
+    settings = load_config(AnalyzerConfig, config, set_ or ())
+    recording = Recording.open(source, _pairs(channel, "--channel"), _pairs(role, "--role"), call)
+    words = recording.transcript(transcript) if transcript else None
+    analysis = Analysis(recording, settings, _text_mode(text, transcript), words)
+    if analysis.engine.provisional:
+        stderr_note(f"bcaf-stream: the weights of {analysis.engine.model_id} are provisional: a first training")
+    events = []
+    with _writing_to(output) as out, EventView(format, out, title=recording.call.id) as view:
+        for event in analysis:
+            view.add(event)
+            events.append(event)
+    if not any(event.emotion for event in events):
+        stderr_note(f"bcaf-stream: no speech in {clock(recording.duration_ms) or 'the'} of audio: zero utterances")
+    if analysis.unpaired_words:
+        stderr_note(
+            f"bcaf-stream: {analysis.unpaired_words} words of the transcript fell where no speech was found"
+        )
+    if plot:
+        from bcaf_stream.timeline import save_timeline
+
+        save_timeline(events, plot, recording.call.id)
+
+
+@app.command()
+def send(
+    source: Source = None,
+    to: Annotated[str, typer.Option(help="where the deployment takes audio")] = "tcp://127.0.0.1:5560",
+    speed: Annotated[float, typer.Option(min=0, help="1 = as it was spoken; 0 = as fast as accepted")] = 1.0,
+    channel: Channels = None,
+    role: Roles = None,
+    transcript: Transcript = None,
+    text: TextMode = "asr",
+    call: Annotated[str | None, typer.Option(help="the call's id; default: the file's name and the time")] = None,
+) -> None:
+    """Stream a recording to a running deployment as a live source does."""
+    from bcaf_stream.recording import Recording
+    from bcaf_stream.sending import send_recording
+
+    recording = Recording.open(source, _pairs(channel, "--channel"), _pairs(role, "--role"), call, unique=True)
+    words = recording.transcript(transcript) if transcript else None
+    closed = send_recording(recording, to, speed, _text_mode(text, transcript), words)
+    print(f"call {recording.call.id}: {closed.utterances} utterances, {closed.reason}")
+
+
+@app.command()
+def listen(
+    connect: Annotated[str, typer.Option(help="where the deployment publishes events")] = "tcp://127.0.0.1:5561",
+    call: Annotated[str | None, typer.Option(help="this call alone")] = None,
+    format: Annotated[Format, typer.Option(help="how events are shown")] = "table",
+    until_end: Annotated[bool, typer.Option(help="leave after the end of the first call")] = False,
+) -> None:
+    """Show the events of a deployment as they come, until Ctrl-C."""
+    from bcaf_stream.events.bus import EventListener
+
+    with EventListener(connect, call=call) as listener, EventView(format, live=True) as view:
+        try:
+            for event in listener:
+                view.add(event)
+                if until_end and event.type == "call.end":
+                    break
+        except KeyboardInterrupt:
+            pass  # the way to leave
+    if listener.gaps:
+        stderr_note(f"bcaf-stream: {listener.missed} events were published before or while nobody here took them")
+
+
+@app.command()
+def doctor() -> None:
+    """Say what works here and what to do about what does not. Exit code 1 when something must be mended."""
+    from bcaf_stream.doctor import examine
+
+    raise typer.Exit(examine())
+
+
+def _pairs(options: Sequence[str] | None, flag: str) -> dict[str, str]:
+    pairs: dict[str, str] = {}
+    for option in options or ():
+        name, sign, value = option.partition("=")
+        if not sign or not name or not value:
+            raise UsageError(f"{flag} {option}: must be NAME=VALUE")
+        if name in pairs:
+            raise UsageError(f"{flag} {name}: given twice")
+        pairs[name] = value
+    return pairs
+
+
+def _text_mode(text: TextOption, transcript: Path | None) -> Literal["asr", "given", "none"]:
+    return "given" if transcript else text
+
+
+@contextmanager
+def _writing_to(path: Path | None) -> Iterator[TextIO]:
+    """The file appears when the work is done: a run that fails leaves nothing half-written."""
+    if path is None:
+        yield sys.stdout
+        return
+    draft = path.with_name(f".{path.name}.part")
+    try:
+        out = draft.open("w", encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"--output {path}: cannot be written: {error.strerror}") from None
+    try:
+        with out:
+            yield out
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def main() -> None:
+    run(app, "bcaf-stream")
+
+
+if __name__ == "__main__":
+    main()

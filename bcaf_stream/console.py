@@ -1,0 +1,175 @@
+"""What every command line shares: one-line errors with the right exit code, and the view of events.
+
+Exit codes: 0 done, 1 failed at run time, 2 wrong usage, 130 interrupted.
+"""
+
+import os
+import sys
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, Literal, TextIO
+
+import typer
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+from typer.exceptions import TyperException
+
+from bcaf_stream.errors import BcafError
+from bcaf_stream.events.codec import to_json
+from bcaf_stream.events.messages import Event
+
+Format = Literal["table", "jsonl"]
+
+EMOTION_COLOURS = {  # Okabe and Ito's palette: told apart by colour-blind readers too
+    "anger": "#D55E00",
+    "disgust": "#8C6D1F",
+    "fear": "#CC79A7",
+    "joy": "#E69F00",
+    "neutral": "#8A8A8A",
+    "sadness": "#0072B2",
+    "surprise": "#009E73",
+}
+OTHER_COLOUR = "#56B4E9"  # labels of other corpora
+
+
+def run(app: typer.Typer, name: str) -> None:
+    """Run a command line and leave the process with its exit code; errors are one line on stderr."""
+    try:
+        code = app(prog_name=name, standalone_mode=False)
+    except TyperException as error:
+        message = " ".join(error.format_message().split())
+        code = error.exit_code
+        if type(error).__name__ == "NoArgsIsHelpError":
+            print(error.format_message(), file=sys.stderr)
+        else:
+            print(f"{name}: {message} (see {name} --help)", file=sys.stderr)
+    except BcafError as error:
+        print(f"{name}: {error}", file=sys.stderr)
+        code = error.exit_code
+    except (KeyboardInterrupt, typer.Abort):
+        print(f"{name}: interrupted", file=sys.stderr)
+        code = 130
+    except BrokenPipeError:
+        # The reader (head, less) has seen enough; keep Python from complaining again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def clock(ms: int | None) -> str:
+    """Stream time as m:ss.t."""
+    if ms is None:
+        return ""
+    minutes, rest = divmod(ms, 60_000)
+    return f"{minutes}:{rest // 1000:02d}.{rest % 1000 // 100}"
+
+
+def lag_ms(event: Event) -> int | None:
+    """Wall-clock milliseconds from the end of the speech to the event; None where there was no clock."""
+    if not event.speech_ended_at or not event.emitted_at:
+        return None
+    return max(0, (event.emitted_at - event.speech_ended_at) // 1_000_000)
+
+
+def line(event: Event, show_lag: bool = False) -> str:
+    """One plain line for a pipe."""
+    if event.emotion is None:
+        what = event.reason or ""
+        return f"{clock(event.end_ms):>8}  {event.type}  {what}".rstrip()
+    words = event.text if event.text is not None else "(no words)"
+    lag = lag_ms(event) if show_lag else None
+    late = f"  +{lag} ms" if lag is not None else ""
+    return (
+        f"{clock(event.start_ms):>8}  {event.channel:<9} {event.emotion:<9}"
+        f"{event.confidence or 0:4.0%}{late}  {words}"
+    )
+
+
+class EventView:
+    """Shows events as they come: a table in a terminal, plain lines in a pipe, or JSON lines.
+
+    `live` is for a running call: the table grows as events arrive, and tells how long after the end of the
+    speech each one came. Otherwise the table is printed once, at the end.
+    """
+
+    def __init__(self, format: Format, out: TextIO | None = None, live: bool = False, title: str = "") -> None:
+        self._out = out or sys.stdout
+        self._format = format
+        self._show_lag = live
+        self._console = Console(file=self._out, highlight=False)
+        self._rows: list[Event] = []
+        self._title = title
+        self._live: Live | None = None
+
+    def __enter__(self) -> "EventView":
+        self._as_table = self._format == "table" and self._console.is_terminal
+        if self._as_table and self._show_lag:
+            self._live = Live(
+                get_renderable=self._table,
+                console=self._console,
+                refresh_per_second=4,
+                vertical_overflow="crop",
+            )
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._live:
+            live, self._live = self._live, None
+            live.transient = True  # the finished table is printed once, whole, below
+            live.stop()
+        if self._as_table:
+            self._console.print(self._table(whole=True))
+        self._out.flush()
+
+    def add(self, event: Event) -> None:
+        if self._format == "jsonl":
+            self._out.write(to_json(event) + "\n")
+            self._out.flush()
+        elif self._as_table:
+            self._rows.append(event)
+        elif event.type not in ("call.start", "heartbeat"):
+            self._out.write(line(event, self._show_lag) + "\n")
+            self._out.flush()
+
+    def _table(self, whole: bool = False) -> Table:
+        table = Table(title=self._title or None, title_justify="left", expand=False)
+        table.add_column("time", justify="right", no_wrap=True)
+        table.add_column("role", no_wrap=True)
+        table.add_column("text", ratio=1)
+        table.add_column("emotion", no_wrap=True)
+        table.add_column("conf.", justify="right", no_wrap=True)
+        if self._show_lag:
+            table.add_column("after speech", justify="right", no_wrap=True)
+        shown = [e for e in self._rows if e.emotion is not None or e.type in ("degraded", "alert", "audio.gap")]
+        room = len(shown) if whole else max(3, self._console.height - 8)
+        for event in shown[-room:]:
+            table.add_row(*self._row(event))
+        return table
+
+    def _row(self, event: Event) -> list[Text | str]:
+        if event.emotion is None:
+            cells: list[Text | str] = [clock(event.end_ms), "", Text(event.reason or "", "yellow"), event.type, ""]
+        else:
+            words = Text(event.text) if event.text is not None else Text("(no words: audio alone)", "dim")
+            colour = EMOTION_COLOURS.get(event.emotion, OTHER_COLOUR)
+            cells = [
+                clock(event.start_ms),
+                str(event.role),
+                words,
+                Text(event.emotion, f"bold {colour}"),
+                f"{event.confidence or 0:.0%}",
+            ]
+        if self._show_lag:
+            lag = lag_ms(event)
+            cells.append(f"{lag} ms" if lag is not None else "")
+        return cells
+
+
+def stderr_note(message: str, write: Callable[..., Any] = print) -> None:
+    """A remark beside the results: on stderr, so that a pipe stays clean."""
+    write(message, file=sys.stderr)

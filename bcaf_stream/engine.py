@@ -1,0 +1,150 @@
+"""The encoders and the model together: utterances and dialogue states in, predictions and new states out.
+
+It holds weights and nothing else. A dialogue's state is a value that its caller keeps, so any engine on any
+machine can take the next utterance of any call: that is what makes an EmotionActor replaceable.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from huggingface_hub import snapshot_download
+
+from bcaf_stream.config import Config
+from bcaf_stream.dialogue import DialogueAnalyzer, DialogueState
+from bcaf_stream.encoders.base import (
+    AudioEncoder,
+    AudioEncoderConfig,
+    EncoderConfig,
+    TextEncoder,
+    TextEncoderConfig,
+    load_audio_encoder,
+    load_text_encoder,
+)
+from bcaf_stream.errors import CheckpointError
+from bcaf_stream.model.checkpoint import Checkpoint, EncoderSpec, load_checkpoint
+from bcaf_stream.types import EmotionPrediction, Features, Utterance
+
+COMPACT = Path(__file__).parent / "checkpoints" / "compact"
+
+E = TypeVar("E", bound=EncoderConfig)
+
+
+class ModelConfig(Config):
+    """`checkpoint`: "compact" (the shipped one), a folder, or a hub id.
+
+    `audio_encoder` and `text_encoder` are needed only where the encoders that the checkpoint was trained with
+    lie elsewhere than where it says; their weights must still be the same. `device`: "auto" takes a GPU when
+    there is one. `threads`: torch threads on the CPU; 0 leaves torch's own choice.
+    """
+
+    checkpoint: str = "compact"
+    audio_encoder: AudioEncoderConfig | None = None
+    text_encoder: TextEncoderConfig | None = None
+    device: str = "auto"
+    threads: int = 0
+
+
+def find_checkpoint(name: str) -> Path:
+    """The folder of a checkpoint: the shipped one, a local folder, or one fetched from the model hub.
+
+    Raises:
+        CheckpointError: no such folder, and no such model on a hub that can be reached.
+    """
+    folder = COMPACT if name == "compact" else Path(name).expanduser()
+    if folder.is_dir():
+        return folder
+    if name == "compact" or name.startswith((".", "/", "~")) or name.count("/") != 1:
+        raise CheckpointError(f"{name}: no such checkpoint folder; give compact, a folder, or a hub id OWNER/NAME")
+    try:
+        return Path(snapshot_download(name))
+    except Exception as error:  # the hub client's transport errors have no common base
+        message = f"{name}: no such folder, and the model hub gave no such model ({type(error).__name__})"
+        raise CheckpointError(f"{message}; copy the checkpoint into a folder and give that") from None
+
+
+def load_encoders(checkpoint: Checkpoint, config: ModelConfig, device: str) -> tuple[AudioEncoder, TextEncoder]:
+    """The encoders that `checkpoint` was trained with.
+
+    Raises:
+        EncoderError: they cannot be loaded.
+        CheckpointError: they are not the same ones: another width or other weights.
+    """
+    specs = checkpoint.encoders
+    audio_config = config.audio_encoder or _from_spec(specs.audio, AudioEncoderConfig, device)
+    text_config = config.text_encoder or _from_spec(specs.text, TextEncoderConfig, device)
+    audio = load_audio_encoder(audio_config, checkpoint.folder)
+    text = load_text_encoder(text_config, checkpoint.folder)
+    _check_same(checkpoint, "audio", specs.audio, audio)
+    _check_same(checkpoint, "text", specs.text, text)
+    return audio, text
+
+
+class EmotionEngine:
+    """Encodes utterances in batches and moves each one's dialogue a step on.
+
+    Raises:
+        CheckpointError, EncoderError: the weights cannot be loaded, or are not the ones trained with.
+    """
+
+    def __init__(self, config: ModelConfig | None = None) -> None:
+        config = config or ModelConfig()
+        if config.threads:
+            torch.set_num_threads(config.threads)
+        device = config.device
+        if device == "auto":
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        self._checkpoint = load_checkpoint(find_checkpoint(config.checkpoint))
+        self._audio, self._text = load_encoders(self._checkpoint, config, device)
+        self._dialogue = DialogueAnalyzer(self._checkpoint, device)
+
+    @property
+    def model_id(self) -> str:
+        return self._checkpoint.model_id
+
+    @property
+    def provisional(self) -> bool:
+        """Whether the weights are a first training, not yet one to rely on."""
+        return self._checkpoint.provisional
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        return self._checkpoint.labels
+
+    def initial_state(self) -> DialogueState:
+        return self._dialogue.initial()
+
+    def encode(self, utterances: Sequence[Utterance]) -> list[Features]:
+        """One vector per utterance and present modality; each encoder sees one batch."""
+        waves = {i: u.samples for i, u in enumerate(utterances) if u.samples is not None}
+        texts = {i: u.text for i, u in enumerate(utterances) if u.text is not None}
+        audio = dict(zip(waves, self._audio.encode(list(waves.values())), strict=True)) if waves else {}
+        text = dict(zip(texts, self._text.encode(list(texts.values())), strict=True)) if texts else {}
+        return [Features(audio.get(i), text.get(i)) for i in range(len(utterances))]
+
+    def step(
+        self, states: Sequence[DialogueState], features: Sequence[Features]
+    ) -> tuple[list[EmotionPrediction], list[DialogueState]]:
+        """The next utterance of several dialogues, each with its own state. Raises ModelError."""
+        return self._dialogue.step_batch(states, features)
+
+
+def _from_spec(spec: EncoderSpec, config: type[E], device: str) -> E:
+    model = spec.name if spec.kind == "pretrained" else None
+    return config.model_validate({"kind": spec.kind, "model": model, "device": device, **spec.options})
+
+
+def _check_same(
+    checkpoint: Checkpoint, modality: str, spec: EncoderSpec, encoder: AudioEncoder | TextEncoder
+) -> None:
+    if encoder.width != spec.width:
+        raise CheckpointError(
+            f"{checkpoint.folder}: trained on {spec.width}-d {modality} vectors, and {encoder.name} gives"
+            f" {encoder.width}-d ones; configure model.{modality}_encoder as {spec.name}"
+        )
+    if spec.sha256 and encoder.weights_hash != spec.sha256:
+        raise CheckpointError(
+            f"{checkpoint.folder}: trained with {modality} encoder {spec.name} {spec.sha256[:12]}, the one here"
+            f" is {encoder.name} {encoder.weights_hash[:12]}; give the same weights in model.{modality}_encoder"
+        )

@@ -1,0 +1,138 @@
+"""A recorded call in files: its channels, its transcript, and its analysis in this process."""
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Self, cast, get_args
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from bcaf_stream.analyzer import AnalyzerConfig, ConversationAnalyzer
+from bcaf_stream.audio.sources import FileSource, Location
+from bcaf_stream.engine import EmotionEngine
+from bcaf_stream.errors import UsageError
+from bcaf_stream.events.messages import Event
+from bcaf_stream.transcripts.asr import load_transcriber
+from bcaf_stream.transcripts.sources import check_fits, read_transcript
+from bcaf_stream.types import AudioChunk, Call, Channel, Role, Words
+
+TextMode = Literal["asr", "given", "none"]
+
+SLICE_MS = 100  # what is read at once
+
+
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """A call in files: `source` is one file or URL with all channels, or a file for each channel."""
+
+    source: Location | dict[str, Location]
+    call: Call
+
+    @classmethod
+    def open(
+        cls,
+        source: str | None,
+        channels: Mapping[str, str],
+        roles: Mapping[str, str],
+        call: str | None = None,
+        unique: bool = False,
+    ) -> Self:
+        """Look at the files and name the call.
+
+        Args:
+            source: a file or URL; None where `channels` has one for each channel.
+            channels: files by channel name.
+            roles: roles by channel name, over the conventional ones.
+            call: the id; by default the name of the (first) file.
+            unique: add the time to a default id, so that a recording can be sent more than once.
+
+        Raises:
+            UsageError: both or neither of source and channels are given, or a role or its channel is unknown.
+            SourceError: a file cannot be opened.
+        """
+        if (source is None) == (not channels):
+            raise UsageError("give one recording, or --channel NAME=FILE for each channel")
+        place: Location | dict[str, Location] = source if source is not None else dict(channels)
+        with FileSource(place) as probe:
+            named = _with_roles(probe.channels, roles)
+        first = source if source is not None else next(iter(channels.values()))
+        identity = call or Path(first.partition("?")[0]).stem or "call"
+        if unique and call is None:
+            identity += time.strftime("-%Y%m%d-%H%M%S")
+        return cls(place, Call(identity, named))
+
+    def chunks(self) -> FileSource:
+        return FileSource(self.source, self.call.channels, slice_ms=SLICE_MS)
+
+    @property
+    def duration_ms(self) -> int | None:
+        with self.chunks() as source:
+            return source.duration_ms
+
+    def transcript(self, path: Path) -> list[Words]:
+        """The words of a transcript file for this recording.
+
+        Raises:
+            TranscriptError: it cannot be read, or is another recording's.
+        """
+        words = read_transcript(path, [channel.name for channel in self.call.channels])
+        if self.duration_ms is not None:
+            check_fits(words, self.duration_ms, str(path))
+        return words
+
+
+class Analysis:
+    """The events of a recording, in order, as they are found: load once, iterate once.
+
+    Raises:
+        CheckpointError, EncoderError, AsrError: at creation, what is needed cannot be loaded.
+        SourceError: while iterating, the sound is broken; what was found before it has been yielded.
+    """
+
+    def __init__(
+        self, recording: Recording, config: AnalyzerConfig, text: TextMode, words: Sequence[Words] | None = None
+    ) -> None:
+        self._recording = recording
+        self.engine = EmotionEngine(config.model)
+        self._transcriber = load_transcriber(config.text.asr) if text == "asr" else None
+        self._analyzer = ConversationAnalyzer(recording.call, config, self.engine, self._transcriber, words)
+
+    @property
+    def unpaired_words(self) -> int:
+        """Words of the given transcript that fell in no speech segment."""
+        return self._analyzer.unpaired_words
+
+    def __iter__(self) -> Iterator[Event]:
+        try:
+            with self._recording.chunks() as source:
+                for chunk in _with_progress(source):
+                    yield from self._analyzer.push(chunk)
+            yield from self._analyzer.flush()
+        finally:
+            self._analyzer.close()
+            if self._transcriber:
+                self._transcriber.close()
+
+
+def _with_roles(channels: Sequence[Channel], roles: Mapping[str, str]) -> tuple[Channel, ...]:
+    names = [channel.name for channel in channels]
+    for name, role in roles.items():
+        if name not in names:
+            raise UsageError(f"--role {name}: the call's channels are {', '.join(names)}")
+        if role not in get_args(Role):
+            raise UsageError(f"--role {name}={role}: must be one of {', '.join(get_args(Role))}")
+    return tuple(Channel(c.name, cast(Role, roles.get(c.name, c.role))) for c in channels)
+
+
+def _with_progress(source: FileSource) -> Iterator[AudioChunk]:
+    """The chunks, with a bar on stderr where that is a terminal."""
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"))
+    # A second live display on one terminal would fight with the table of events.
+    with Progress(*columns, TimeRemainingColumn(), console=console, transient=True) as progress:
+        bar = progress.add_task("analysing", total=source.duration_ms, visible=console.is_terminal)
+        for chunk in source:
+            yield chunk
+            progress.update(bar, completed=(chunk.start + len(chunk.samples)) * 1000 // chunk.rate)

@@ -1,0 +1,96 @@
+"""A recording sent to a deployment as a live source sends: slice after slice, no faster than it is taken."""
+
+import itertools
+import time
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bcaf_stream.audio.resample import Resampler
+from bcaf_stream.errors import SourceError
+from bcaf_stream.ingest.link import Closed, LinkSender
+from bcaf_stream.ingest.link_protocol import RATES
+from bcaf_stream.recording import Recording, TextMode
+from bcaf_stream.types import SAMPLE_RATE, AudioChunk, Words
+
+PcmNC = NDArray[np.int16]
+
+
+def send_recording(
+    recording: Recording, endpoint: str, speed: float, text: TextMode, words: Sequence[Words] | None = None
+) -> Closed:
+    """Stream a recording; `speed` 1 is real time, 0 as fast as the deployment takes it.
+
+    An interruption or broken sound hangs up: what was sent until then is analysed to its end.
+
+    Raises:
+        LinkError: the deployment cannot be reached, refuses the call, or goes away.
+        SourceError: the sound is broken.
+    """
+    with recording.chunks() as source:
+        chunks = iter(source)
+        first = list(itertools.islice(chunks, len(recording.call.channels)))
+        rate = _link_rate({chunk.rate for chunk in first})
+        with LinkSender(endpoint, recording.call, rate, text) as sender:
+            if words is not None:
+                sender.send_words(words, last=True)
+            try:
+                _play(sender, _SideBySide(recording, rate), itertools.chain(first, chunks), rate * speed)
+            except (SourceError, KeyboardInterrupt):
+                sender.close()
+                raise
+            return sender.close()
+
+
+def _play(sender: LinkSender, columns: "_SideBySide", chunks: Iterator[AudioChunk], per_second: float) -> None:
+    started, sent = time.monotonic(), 0
+    for samples_NC in columns.slices(chunks):
+        sender.send(samples_NC)
+        sent += len(samples_NC)
+        if per_second:
+            time.sleep(max(0.0, started + sent / per_second - time.monotonic()))
+
+
+def _link_rate(rates: set[int]) -> int:
+    """The files' own rate where they share one that the link carries: half the bytes for a telephone call."""
+    shared = rates.pop() if len(rates) == 1 else 0
+    return shared if RATES[0] <= shared <= RATES[1] else SAMPLE_RATE
+
+
+class _SideBySide:
+    """The channels' chunks as the columns of one array, as the link carries them."""
+
+    def __init__(self, recording: Recording, rate: int) -> None:
+        self._rate = rate
+        self._columns = {channel.name: np.empty(0, np.int16) for channel in recording.call.channels}
+        self._resamplers: dict[str, Resampler] = {}
+
+    def slices(self, chunks: Iterator[AudioChunk]) -> Iterator[PcmNC]:
+        for chunk in chunks:
+            for same in self._at_rate(chunk):
+                self._add(same)
+            ready = min(map(len, self._columns.values()))
+            if ready:
+                yield self._take(ready)
+        for resampler in self._resamplers.values():
+            for rest in resampler.flush():
+                self._add(rest)
+        longest = max(map(len, self._columns.values()))
+        if longest:  # rounding of different rates leaves a sample or two
+            for name, column_N in self._columns.items():
+                self._columns[name] = np.pad(column_N, (0, longest - len(column_N)))
+            yield self._take(longest)
+
+    def _at_rate(self, chunk: AudioChunk) -> list[AudioChunk]:
+        if chunk.rate == self._rate:
+            return [chunk]
+        return self._resamplers.setdefault(chunk.channel, Resampler(chunk.rate)).push(chunk)
+
+    def _add(self, chunk: AudioChunk) -> None:
+        self._columns[chunk.channel] = np.concatenate([self._columns[chunk.channel], chunk.samples])
+
+    def _take(self, count: int) -> PcmNC:
+        taken_NC = np.stack([column_N[:count] for column_N in self._columns.values()], axis=1)
+        self._columns = {name: column_N[count:] for name, column_N in self._columns.items()}
+        return taken_NC

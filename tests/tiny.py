@@ -1,0 +1,66 @@
+"""A whole checkpoint with small random weights: real files and real code, made in a second, knowing nothing."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+from transformers import BertConfig, BertModel
+
+from bcaf_stream.encoders.base import AudioEncoderConfig, TextEncoderConfig, load_audio_encoder, load_text_encoder
+from bcaf_stream.encoders.compact_audio import AudioTrunk, CompactAudioConfig
+from bcaf_stream.encoders.storage import save_weights
+from bcaf_stream.model.bcaf import BCAF, BCAFConfig
+from bcaf_stream.model.checkpoint import EncoderSpec, EncoderSpecs, save_checkpoint
+
+LABELS = ("anger", "disgust", "fear", "joy", "neutral", "sadness", "surprise")
+
+
+def tiny_checkpoint(folder: Path, seed: int = 0, **changes: Any) -> Path:
+    """Write a checkpoint with compact encoders 2 x 8 and 16 wide; `changes` go to BCAFConfig."""
+    torch.manual_seed(seed)
+    scratch = folder.with_name(f"{folder.name}-encoders")
+    _write_encoders(scratch / "encoders")
+    audio = load_audio_encoder(AudioEncoderConfig(), scratch)
+    text = load_text_encoder(TextEncoderConfig(), scratch)
+    shape: dict[str, Any] = {
+        **{"labels": LABELS, "audio_width": audio.width, "text_width": text.width, "width": 16, "latent": 8},
+        **{"layers": 2, "heads": 2, "feed_forward": 32, "context": 4},
+    }
+    specs = EncoderSpecs(
+        audio=EncoderSpec(kind="compact", name=audio.name, width=audio.width, sha256=audio.weights_hash),
+        text=EncoderSpec(kind="compact", name=text.name, width=text.width, sha256=text.weights_hash),
+    )
+    model = BCAF(BCAFConfig(**(shape | changes)))
+    return save_checkpoint(folder, model, encoders=specs, write_encoders=_write_same(scratch / "encoders"))
+
+
+def _write_same(source: Path) -> Any:
+    def write(target: Path) -> None:
+        for path in source.rglob("*.*"):
+            copy = target / path.relative_to(source)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            copy.write_bytes(path.read_bytes())
+
+    return write
+
+
+def _write_encoders(folder: Path) -> None:
+    audio, text = folder / "audio", folder / "text"
+    audio.mkdir(parents=True)
+    text.mkdir(parents=True)
+    shape = CompactAudioConfig(width=8, heads=2, blocks=1)
+    (audio / "config.json").write_text(shape.model_dump_json())
+    save_weights(audio / "weights.safetensors", AudioTrunk(shape).state_dict())
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *"abcdefghijklmnopqrstuvwxyz", *(f"##{c}" for c in "aeiounrst")]
+    bert = BertConfig(
+        vocab_size=len(words), hidden_size=16, num_hidden_layers=4, num_attention_heads=2, intermediate_size=32
+    )
+    (text / "config.json").write_text(json.dumps(bert.to_dict()))
+    save_weights(text / "weights.safetensors", BertModel(bert, add_pooling_layer=False).state_dict())
+    tokenizer = Tokenizer(models.WordPiece({word: i for i, word in enumerate(words)}, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
+    tokenizer.save(str(text / "tokenizer.json"))

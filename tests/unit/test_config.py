@@ -1,0 +1,80 @@
+"""Strict configuration: every wrong key, type and value is one line that names it and the way out."""
+
+from pathlib import Path
+from typing import Literal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bcaf_stream.config import Config, load_config
+from bcaf_stream.errors import ConfigError
+
+
+class Inner(Config):
+    hang_over_ms: int = 480
+    mode: Literal["confirmed", "webrtc"] = "confirmed"
+    weights: tuple[float, ...] = ()
+
+
+class Outer(Config):
+    name: str = "x"
+    inner: Inner = Inner()
+    maybe: Inner | None = None
+
+
+def test_defaults_file_and_overrides(tmp_path: Path):
+    file = tmp_path / "c.yaml"
+    file.write_text("name: y\ninner: {hang_over_ms: 300, weights: [1, 0.5]}\n")
+    assert load_config(Outer) == Outer()
+    config = load_config(Outer, file, ["inner.hang_over_ms=200", "maybe.mode=webrtc"])
+    assert config.name == "y"
+    assert config.inner == Inner(hang_over_ms=200, weights=(1.0, 0.5))
+    assert config.maybe == Inner(mode="webrtc")
+
+
+@pytest.mark.parametrize(
+    ("override", "parts"),
+    [
+        ("inner.hangover_ms=3", ["inner.hangover_ms", "did you mean hang_over_ms", "mode"]),
+        ("maybe.hangover_ms=3", ["maybe.hangover_ms", "did you mean hang_over_ms"]),
+        ("inner.hang_over_ms=long", ["inner.hang_over_ms", "'long'", "integer"]),
+        ("inner.hang_over_ms=1.5", ["inner.hang_over_ms", "1.5"]),
+        ("inner.mode=loud", ["inner.mode", "'loud'", "'confirmed' or 'webrtc'"]),
+        ("inner=3", ["inner", "3"]),
+        ("name=[1", ["name", "not a YAML value"]),
+        ("name", ["dotted.key=value"]),
+        ("name.deeper=1", ["name.deeper"]),
+    ],
+)
+def test_what_is_wrong_is_named_in_one_line(tmp_path: Path, override: str, parts: list[str]):
+    file = tmp_path / "c.yaml"
+    file.write_text("name: y\n")
+    with pytest.raises(ConfigError) as caught:
+        load_config(Outer, file, [override])
+    message = str(caught.value)
+    assert "\n" not in message
+    assert all(part in message for part in parts), message
+
+
+@pytest.mark.parametrize(
+    ("content", "part"), [("a: [1", "not valid YAML"), ("- 1\n", "map of keys"), ("x: 2024-01-01\n", "x")]
+)
+def test_unusable_files(tmp_path: Path, content: str, part: str):
+    file = tmp_path / "c.yaml"
+    file.write_text(content)
+    with pytest.raises(ConfigError, match=part):
+        load_config(Outer, file)
+
+
+def test_a_missing_file(tmp_path: Path):
+    with pytest.raises(ConfigError, match="no such configuration file"):
+        load_config(Outer, tmp_path / "none.yaml")
+
+
+@given(st.text(max_size=40))
+def test_any_override_is_taken_or_refused_cleanly(text: str):
+    try:
+        load_config(Outer, None, [text])
+    except ConfigError as error:
+        assert "\n" not in str(error)
