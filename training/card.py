@@ -1,0 +1,102 @@
+"""The model card: what a checkpoint was made of, how good it is, and what it must not be used for."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from training.config import TrainConfig
+from training.datasets.manifest import SPLITS, calls_of
+from training.material import Material
+
+RESULTS = "## Test results"
+FRONT_MATTER = """---
+library_name: bcaf-stream
+tags: [speech-emotion-recognition, emotion-recognition-in-conversation]
+---"""
+LIMITS = """\
+## What it must not be used for
+
+- Inferring the emotions of people at work or in education: prohibited in the European Union
+  (Regulation 2024/1689, Art. 5(1)(f)). The policy `off` for agents exists for this.
+- Decisions about a person: credit, employment, care, police, migration, justice.
+- Medical or psychological diagnosis.
+- People who have not been told that their voice or words are analysed.
+
+It recognises what annotators perceived in the corpus above, not what anybody felt. Other languages, cultures,
+ages, microphones and situations are untested unless a number below says otherwise. Rare classes are weak:
+read the table per class, and use the confidence to abstain.
+"""
+
+
+def model_card(config: TrainConfig, material: Material, best_epoch: int, dev: Mapping[str, Any]) -> str:
+    """Markdown with the hub's front matter; `dev` maps a view to its summary."""
+    corpus = material.manifest.corpus
+    parts = [
+        FRONT_MATTER,
+        f"# {config.name}",
+        f"Bimodal connection attention fusion (BCAF) over dialogues, `{config.model.mode}` context"
+        + (f" of {config.model.context} utterances" if config.model.mode == "causal" else "")
+        + f". Labels: {', '.join(config.model.labels)}.",
+        "## Data",
+        f"{corpus.name} ({corpus.source}). Licence of the data: {corpus.licence}. Splits: {corpus.separation}.",
+        *(f"Note: {note}." for note in corpus.notes),
+        _splits(material),
+        f"Trained on {' and '.join(config.data.modalities)}.",
+        "## Encoders",
+        _encoders(material),
+        "## Training",
+        f"Seed {config.loop.seed}, best of dev at epoch {best_epoch}; {config.loop.optimizer}, learning rate "
+        f"{config.loop.learning_rate:g}, L2 {config.loop.l2:g}, dropout {config.model.dropout:g}, patience "
+        f"{config.loop.patience}, {config.loop.batch} dialogues a step, modality dropout "
+        f"{config.loop.modality_dropout:g}, class weights {config.loop.class_weights}. The decision was fitted "
+        "on dev.",
+        "## Dev results",
+        "These chose the epoch and fitted the decision, so they flatter.",
+        scores(dev),
+        LIMITS,
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def scores(views: Mapping[str, Mapping[str, Any]]) -> str:
+    """One row per view, and F1 per class of the first."""
+    lines = [
+        "| shown | n | weighted F1 | 95 % | macro F1 | unweighted recall | ECE |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for view, s in views.items():
+        low, high = s["ci95"]["weighted_f1"]
+        lines.append(
+            f"| {view} | {s['n']} | {100 * s['weighted_f1']:.2f} | {100 * low:.1f} to {100 * high:.1f} |"
+            f" {100 * s['macro_f1']:.2f} | {100 * s['unweighted_recall']:.2f} | {100 * s['ece']:.2f} |"
+        )
+    first = next(iter(views.values()))
+    lines += ["", "| class | n | precision | recall | F1 |", "|---|---|---|---|---|"]
+    for label, c in first["per_class"].items():
+        lines.append(
+            f"| {label} | {c['n']} | {100 * c['precision']:.1f} | {100 * c['recall']:.1f} | {100 * c['f1']:.1f} |"
+        )
+    return "\n".join(lines)
+
+
+def with_results(card: str, split: str, results: Mapping[str, Mapping[str, Any]]) -> str:
+    """The card with a section of results, in the place of the one it had."""
+    kept = card.split(f"\n{RESULTS}\n", 1)[0].rstrip()
+    parts = [f"### {split}, {mode} context\n\n{scores(views)}" for mode, views in results.items() if views]
+    return f"{kept}\n\n{RESULTS}\n\n" + "\n\n".join(parts) + "\n"
+
+
+def _splits(material: Material) -> str:
+    lines = ["| split | dialogues | utterances | labelled |", "|---|---|---|---|"]
+    for split in SPLITS:
+        rows = material.manifest.split(split)
+        labelled = sum(row.label is not None for row in rows)
+        lines.append(f"| {split} | {sum(1 for _ in calls_of(rows))} | {len(rows)} | {labelled} |")
+    return "\n".join(lines)
+
+
+def _encoders(material: Material) -> str:
+    lines = []
+    for modality, spec in (("audio", material.specs.audio), ("text", material.specs.text)):
+        weights = f"weights {spec.sha256[:16]}" if spec.sha256 else "weights not verified"
+        lines.append(f"- {modality}: {spec.kind} `{spec.name}`, {spec.width}-d, {weights}")
+    return "\n".join(lines)

@@ -1,0 +1,200 @@
+"""bcaf-train: from a corpus to a checkpoint, and what it is worth."""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from bcaf_stream.config import load_config
+from bcaf_stream.console import run, stderr_note
+from bcaf_stream.errors import DataError, UsageError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from training.datasets.manifest import Manifest
+
+app = typer.Typer(
+    no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None, add_completion=False
+)
+
+ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="a YAML file; see configs/train")]
+Overrides = Annotated[list[str] | None, typer.Option("--set", help="dotted.key=value, over the file")]
+Corpus = Annotated[Literal["meld", "iemocap", "manifest"], typer.Argument(help="the corpus's published layout")]
+
+
+@app.callback()
+def main_help() -> None:
+    """Prepare a corpus, compute features, train, evaluate, ablate, search."""
+
+
+@app.command()
+def prepare(
+    corpus: Corpus,
+    root: Annotated[Path, typer.Option(help="the corpus's folder, or the table for `manifest`")],
+    out: Annotated[Path, typer.Option(help="folder for manifest.parquet")],
+    classes: Annotated[int, typer.Option(help="IEMOCAP: 6 or 4")] = 6,
+    keep_unlabelled: Annotated[bool, typer.Option(help="IEMOCAP: other labels stay as context")] = False,
+    name: Annotated[str | None, typer.Option(help="manifest: what to call the corpus")] = None,
+    licence: Annotated[str, typer.Option(help="manifest: goes into the model card")] = "not stated",
+    shared_speakers: Annotated[bool, typer.Option(help="manifest: speakers may stand in several splits")] = False,
+    vectors: Annotated[
+        list[str] | None, typer.Option(help="manifest: audio=NAME, text=NAME: their encoders")
+    ] = None,
+) -> None:
+    """Read a corpus, listen to every clip, audit it, and write one manifest."""
+    from training.datasets.audit import audit
+    from training.datasets.manifest import write_manifest
+    from training.datasets.sound import listen
+
+    manifest = _read(corpus, root, classes, keep_unlabelled, name, licence, shared_speakers, vectors or [])
+    heard = listen(manifest, progress=lambda rows: _progress(rows, "listening", len(manifest.rows)))
+    found = audit(heard)
+    path = write_manifest(heard.manifest, out)
+    _show_audit(heard.manifest, found)
+    print(f"{path}: {len(heard.manifest.rows)} utterances, {' and '.join(heard.manifest.modalities)}")
+
+
+@app.command()
+def fit(config: ConfigFile, set_: Overrides = None) -> None:
+    """Train; a run that was cut short goes on where it stopped."""
+    from training.config import TrainConfig  # torch and Ray load in seconds: not for --help
+    from training.log import shown
+
+    settings = load_config(TrainConfig, config, set_ or ())
+    if settings.ray.num_workers == 0:
+        from training.fit import fit_here as train
+    else:
+        from training.ray_train import fit_on_ray as train
+    folder = train(settings, lambda record: print(shown(record), flush=True))
+    print(f"checkpoint: {folder}")
+
+
+@app.command()
+def evaluate(
+    checkpoint: Annotated[str, typer.Argument(help="a folder, a hub id, or compact")],
+    manifest: Annotated[Path, typer.Option(help="what prepare wrote")],
+    split: Annotated[Literal["train", "dev", "test"], typer.Option(help="which part of the corpus")] = "test",
+    through: Annotated[
+        Literal["batch", "analyzer"], typer.Option(help="whole dialogues, or the live path")
+    ] = "batch",
+    features: Annotated[Path | None, typer.Option(help="where vectors lie; default: beside the manifest")] = None,
+    out: Annotated[Path, typer.Option(help="folder for the pictures")] = Path("evaluation"),
+    json_: Annotated[Path | None, typer.Option("--json", help="write every number there")] = None,
+    card: Annotated[bool, typer.Option(help="write the results into the checkpoint's model card")] = False,
+    device: Annotated[str, typer.Option(help="cpu or cuda")] = "cpu",
+) -> None:
+    """Score a checkpoint: causal and offline context, both modalities and each alone."""
+    from training.evaluate import evaluate as score
+    from training.evaluate import evaluate_streaming, open_subject
+    from training.metrics import summary
+
+    subject = open_subject(checkpoint, manifest, split, features, device, lambda x: _progress(x, "encoding"))
+    results = evaluate_streaming(subject, device) if through == "analyzer" else score(subject)
+    numbers = {mode: {view: summary(s) for view, s in views.items()} for mode, views in results.items()}
+    _show_results(numbers, subject.checkpoint, subject.manifest.corpus.name, split, out)
+    if json_ is not None:
+        _write(json_, json.dumps(numbers, indent=2) + "\n")
+    if card:
+        _into_card(subject.checkpoint.folder, split, numbers)
+
+
+def _read(
+    corpus: str,
+    root: Path,
+    classes: int,
+    keep_unlabelled: bool,
+    name: str | None,
+    licence: str,
+    shared_speakers: bool,
+    vectors: list[str],
+) -> "Manifest":
+    from training.datasets.iemocap import read_iemocap
+    from training.datasets.meld import read_meld
+    from training.datasets.table import read_table
+
+    if corpus == "meld":
+        return read_meld(root)
+    if corpus == "iemocap":
+        if classes not in (4, 6):
+            raise UsageError(f"--classes {classes}: IEMOCAP is read with 4 or 6")
+        return read_iemocap(root, classes, keep_unlabelled)
+    named = dict(pair.partition("=")[::2] for pair in vectors)
+    if not set(named) <= {"audio", "text"} or not all(named.values()):
+        raise UsageError("--vectors must be audio=NAME or text=NAME")
+    return read_table(root, name=name, licence=licence, shared_speakers=shared_speakers, vectors=named)
+
+
+def _show_audit(manifest: "Manifest", found: Any) -> None:
+    from rich.table import Table
+
+    from training.datasets.manifest import SPLITS
+
+    console = _console()
+    table = Table(title=f"{manifest.corpus.name}: utterances by label and split", title_justify="left")
+    for column in ("label", *SPLITS):
+        table.add_column(column, justify="left" if column == "label" else "right")
+    rows = {**found.labels, "all": found.utterances, "dialogues": found.calls}
+    rows |= {"without sound": found.without_sound, "without text": found.without_text}
+    for label, counts in rows.items():
+        table.add_row(label, *(str(counts[split]) for split in SPLITS))
+    console.print(table)
+    for note in (f"splits: {manifest.corpus.separation}", *manifest.corpus.notes):
+        console.print(note, markup=False)
+    for what, names in found.findings:
+        stderr_note(f"{len(names)} {what}: {', '.join(names[:5])}{', ...' if len(names) > 5 else ''}")
+
+
+def _show_results(numbers: Any, checkpoint: Any, corpus: str, split: str, out: Path) -> None:
+    from training.report import overview, per_class, save_pictures
+
+    console = _console()
+    trained = checkpoint.model.config.mode
+    title = f"{checkpoint.model_id} on {corpus}, {split} (trained for {trained} context)"
+    console.print(overview(numbers, title))
+    mode = trained if trained in numbers else next(iter(numbers))
+    view = next(iter(numbers[mode]))
+    console.print(per_class(numbers[mode][view], f"{mode} context, {view}: per class, and what it was taken for"))
+    for path in save_pictures(numbers, out):
+        console.print(str(path), markup=False)
+
+
+def _into_card(folder: Path, split: str, numbers: Any) -> None:
+    from training.card import with_results
+
+    path = folder / "README.md"
+    card = path.read_text(encoding="utf-8") if path.is_file() else f"# {folder.name}\n"
+    _write(path, with_results(card, split, numbers))
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise DataError(f"{path}: cannot be written: {error.strerror}") from None
+
+
+def _console() -> "Console":
+    """Wide enough for the tables where nobody says how wide the terminal is."""
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=140)
+
+
+def _progress(rows: Iterable[Any], what: str, total: int | None = None) -> Iterable[Any]:
+    """A bar on standard error, so that what is printed stays clean in a pipe."""
+    from rich.console import Console
+    from rich.progress import track
+
+    return track(rows, description=what, total=total, console=Console(stderr=True), transient=True)
+
+
+def main() -> None:
+    run(app, "bcaf-train")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,160 @@
+"""The YAML file of a training run: data, encoders, model, loop, and where it runs."""
+
+import hashlib
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from bcaf_stream.config import Config
+from bcaf_stream.encoders.base import EncodersConfig
+from bcaf_stream.model.bcaf import BCAFConfig
+from bcaf_stream.types import Modality
+from training.loop import LoopConfig
+
+Variant = Literal[
+    "full",
+    "no_connection",
+    "no_bimodal",
+    "no_correlative",
+    "jan",
+    "self",
+    "cross",
+    "printed",
+    "fused_head",
+    "mean_heads",
+    "no_context",
+    "layers_1",
+    "layers_2",
+    "layers_3",
+    "layers_4",
+    "layers_5",
+    "layers_6",
+]
+
+
+class DataConfig(Config):
+    """`manifest`: folder or file that prepare wrote. `features`: where vectors lie; default: beside the manifest.
+
+    `modalities`: what to train on. A corpus without one of them is an error, so that nobody trains on text
+    alone without saying so.
+    """
+
+    manifest: str
+    features: str | None = None
+    modalities: tuple[Modality, ...] = ("audio", "text")
+
+    @model_validator(mode="after")
+    def _some(self) -> "DataConfig":
+        if not self.modalities or len(set(self.modalities)) < len(self.modalities):
+            raise ValueError("modalities must name audio, text, or both, once each")
+        return self
+
+    @property
+    def features_root(self) -> Path:
+        manifest = Path(self.manifest)
+        folder = manifest if manifest.is_dir() or not manifest.suffix else manifest.parent
+        return Path(self.features) if self.features else folder / "features"
+
+
+class FeaturesConfig(Config):
+    """`workers`: encoders that run at once, at least and at most. `shard`: utterances in a file."""
+
+    workers: tuple[int, int] = (1, 2)
+    cpus_per_worker: float = Field(default=1, ge=0)
+    gpus_per_worker: float = Field(default=0, ge=0)
+    shard: int = Field(default=256, ge=1)
+
+
+class RayConfig(Config):
+    """`num_workers`: 0 = this process, no Ray; N; or [min, max], which grows and shrinks with the cluster.
+
+    `address`: an existing cluster; None starts a local Ray. `storage_path`: where the state of each epoch is
+    kept, a folder or any URL that fsspec knows (default: `<out>/ray`); a cluster needs one that all nodes see.
+    `max_failures`: how often a lost worker is replaced; the run goes on from the last committed epoch.
+    """
+
+    num_workers: int | tuple[int, int] = 0
+    cpus_per_worker: float = Field(default=1, gt=0)
+    use_gpu: bool = False
+    address: str | None = None
+    num_cpus: int | None = None
+    storage_path: str | None = None
+    max_failures: int = Field(default=2, ge=-1)
+    keep: int = Field(default=2, ge=1, description="checkpoints of the run that are kept")
+    resize_every_s: float = Field(default=60.0, ge=0, description="how often an elastic run looks for more room")
+
+
+class AblateConfig(Config):
+    """Which variants, over how many seeds; `parallel` runs at a time on Ray (0 = one after the other, here)."""
+
+    seeds: int = Field(default=5, ge=1)
+    parallel: int = Field(default=0, ge=0)
+    variants: tuple[Variant, ...] = (
+        "full", "no_connection", "no_bimodal", "no_correlative", "jan", "self", "cross", "printed",
+    )  # fmt: skip
+    paper: Literal["meld", "iemocap"] | None = None
+
+
+class Range(Config):
+    """A value of the search: one of `choices`, or between `low` and `high`, evenly in its logarithm if `log`."""
+
+    choices: tuple[Any, ...] = ()
+    low: float | None = None
+    high: float | None = None
+    log: bool = False
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> "Range":
+        if bool(self.choices) == (self.low is not None and self.high is not None):
+            raise ValueError("give either choices, or low and high")
+        if (
+            self.low is not None
+            and self.high is not None
+            and (self.low >= self.high or (self.log and self.low <= 0))
+        ):
+            raise ValueError("low must be under high, and above 0 where log is asked")
+        return self
+
+
+class TuneConfig(Config):
+    """`space` maps dotted keys (model.dropout, loop.learning_rate) to what is tried; ASHA stops weak trials."""
+
+    samples: int = Field(default=20, ge=1)
+    parallel: int = Field(default=1, ge=1)
+    grace_epochs: int = Field(default=5, ge=1)
+    space: dict[str, Range] = Field(default_factory=dict)
+
+
+class TrainConfig(Config):
+    """One run. `out` gets the checkpoint, the log and, without Ray, the state; the same `name` resumes.
+
+    `encoders`: None where the manifest carries vectors of encoders that the project does not know.
+    `encoders_from`: the checkpoint (compact, folder or hub id) whose own encoders are used for kind: compact;
+    they are copied into the new checkpoint. `init`: a checkpoint whose weights training starts from.
+    """
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    out: str
+    data: DataConfig
+    encoders: EncodersConfig | None = None
+    encoders_from: str = "compact"
+    init: str | None = None
+    model: BCAFConfig
+    loop: LoopConfig = LoopConfig()
+    ray: RayConfig = RayConfig()
+    features: FeaturesConfig = FeaturesConfig()
+    ablate: AblateConfig = AblateConfig()
+    tune: TuneConfig = TuneConfig()
+
+    @property
+    def folder(self) -> Path:
+        return Path(self.out).absolute()
+
+    def identity(self) -> str:
+        """What must not change when a run is resumed; how long and where it runs may."""
+        same = self.model_dump_json(
+            include={"data": {"modalities"}, "encoders": True, "init": True, "model": True, "loop": True},
+            exclude={"loop": {"epochs", "patience"}},
+        )
+        return hashlib.sha256(same.encode()).hexdigest()[:16]

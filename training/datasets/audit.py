@@ -1,0 +1,120 @@
+"""Whether a corpus can be trained on: its labels counted, its damage listed, its leaks refused.
+
+A dialogue in two splits, an utterance twice, or a speaker in splits that must not share one is an error.
+Equal sound in two splits, or dialogues with the same words, are listed: published corpora have some.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from bcaf_stream.errors import DataError
+from training.datasets.manifest import SPLITS, Manifest, Row, calls_of
+from training.datasets.sound import Heard
+
+SAME_WORDS_FROM = 3  # utterances; shorter dialogues ("Hey!", "Hey!") are the same by chance
+
+
+@dataclass(frozen=True, slots=True)
+class Audit:
+    """`labels[label][split]` counts utterances; `findings` are (what, names) to be shown, worst first."""
+
+    labels: dict[str, dict[str, int]]
+    utterances: dict[str, int]
+    calls: dict[str, int]
+    without_sound: dict[str, int]
+    without_text: dict[str, int]
+    findings: list[tuple[str, tuple[str, ...]]] = field(default_factory=list)
+
+
+def audit(heard: Heard) -> Audit:
+    """Count, list and refuse.
+
+    Raises:
+        DataError: an empty or unlabelled split, an unknown label, an utterance with neither sound nor text,
+            or a leak between the splits.
+    """
+    manifest = heard.manifest
+    _refuse_doubles(manifest)
+    _refuse_leaks(manifest)
+    _refuse_unusable(manifest)
+    findings = [
+        ("clips missing: those utterances have text alone", heard.missing),
+        ("clips that hold no usable sound: those utterances have text alone", heard.broken),
+        ("clips that are damaged; what can be decoded of them is used", heard.damaged),
+        ("clips over a minute long, which the corpus does not mean", heard.overlong),
+        ("sounds that stand in two splits", _in_two_splits((row.audio_key, row) for row in manifest.rows)),
+        ("dialogues whose words stand in another split too", _same_words(manifest)),
+    ]
+    return Audit(
+        labels={label: _count(r for r in manifest.rows if r.label == label) for label in manifest.corpus.labels},
+        utterances=_count(manifest.rows),
+        calls=_count(rows[0] for _, rows in calls_of(manifest.rows)),
+        without_sound=_count(r for r in manifest.rows if r.audio_key is None and r.audio_vector is None),
+        without_text=_count(r for r in manifest.rows if r.text is None and r.text_vector is None),
+        findings=[(what, names) for what, names in findings if names],
+    )
+
+
+def _refuse_doubles(manifest: Manifest) -> None:
+    twice = [name for name, count in Counter(row.utterance for row in manifest.rows).items() if count > 1]
+    if twice:
+        raise DataError(
+            f"utterance {twice[0]} stands in the corpus twice{_more(twice)}; give each a name of its own"
+        )
+
+
+def _refuse_leaks(manifest: Manifest) -> None:
+    torn = [call for call, rows in calls_of(manifest.rows) if len({row.split for row in rows}) > 1]
+    if torn:
+        raise DataError(f"dialogue {torn[0]} lies in more than one split{_more(torn)}; a dialogue must lie in one")
+    speakers: dict[str, set[str]] = defaultdict(set)
+    for row in manifest.rows:
+        if row.speaker is not None:
+            speakers[row.split].add(row.speaker)
+    for first, second in manifest.corpus.speakers_apart:
+        shared = sorted(speakers[first] & speakers[second])
+        if shared:
+            raise DataError(
+                f"speaker {shared[0]} is in {first} and in {second}{_more(shared)}; "
+                "split by speaker, or say --shared-speakers if the dialogue is meant to separate the splits"
+            )
+
+
+def _refuse_unusable(manifest: Manifest) -> None:
+    for row in manifest.rows:
+        if row.label is not None and row.label not in manifest.corpus.labels:
+            raise DataError(
+                f"{row.utterance}: unknown label {row.label!r}; known: {', '.join(manifest.corpus.labels)}"
+            )
+        if row.audio_key is None and row.text is None and row.audio_vector is None and row.text_vector is None:
+            raise DataError(f"{row.utterance}: has neither usable sound nor text; take it out of the corpus")
+    for split in SPLITS:
+        if not any(row.label for row in manifest.split(split)):
+            raise DataError(f"the {split} split has no labelled utterance; all of {', '.join(SPLITS)} are needed")
+
+
+def _in_two_splits(keyed: Iterable[tuple[str | None, Row]]) -> tuple[str, ...]:
+    seen: dict[str, Row] = {}
+    found = []
+    for key, row in keyed:
+        if key is not None and (first := seen.setdefault(key, row)).split != row.split:
+            found.append(f"{row.utterance} = {first.utterance}")
+    return tuple(found)
+
+
+def _same_words(manifest: Manifest) -> tuple[str, ...]:
+    keyed = []
+    for _, rows in calls_of(manifest.rows):
+        words = [(row.text or "").casefold().strip() for row in rows]
+        keyed.append(("\n".join(words) if len(rows) >= SAME_WORDS_FROM and all(words) else None, rows[0]))
+    return _in_two_splits(keyed)
+
+
+def _count(rows: Iterable[Row]) -> dict[str, int]:
+    counts = Counter(row.split for row in rows)
+    return {split: counts[split] for split in SPLITS}
+
+
+def _more(names: Sequence[str]) -> str:
+    return f" (and {len(names) - 1} more)" if len(names) > 1 else ""

@@ -1,0 +1,184 @@
+"""The manifest: one Parquet table of utterances, whatever corpus they came from, with what must be known of it.
+
+The table's own metadata (key `bcaf`) says which corpus it is, its labels, its licence, what separates its
+splits, and what the audit found. Vectors that somebody computed already may stand in the table itself.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from itertools import groupby
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from bcaf_stream.errors import DataError
+from bcaf_stream.types import VectorD
+
+SCHEMA = 1
+FILE_NAME = "manifest.parquet"
+Split = Literal["train", "dev", "test"]
+SPLITS: tuple[Split, ...] = get_args(Split)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Row:
+    """One utterance of a corpus.
+
+    `call` is unique in the corpus and lies in one split. `order` is the position in its call. `label` None is
+    context: heard by the model, never trained on or scored. `audio` is a path relative to the manifest's root,
+    `cut_ms` the part of that file (None = all of it), `audio_key` the hash of what is heard; all three are None
+    where there is no usable sound. Times are stream time of the call.
+    """
+
+    split: Split
+    call: str
+    utterance: str
+    order: int
+    channel: str
+    start_ms: int
+    end_ms: int
+    text: str | None = None
+    label: str | None = None
+    speaker: str | None = None
+    audio: str | None = None
+    cut_ms: tuple[int, int] | None = None
+    audio_key: str | None = None
+    audio_vector: VectorD | None = None
+    text_vector: VectorD | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Corpus:
+    """What must be known of the data: it goes into the manifest and from there into every model card.
+
+    `speakers_apart` lists the pairs of splits that may share no speaker; dialogues never may be shared.
+    `vectors` names the encoders of precomputed vectors, by modality.
+    """
+
+    name: str
+    labels: tuple[str, ...]
+    licence: str
+    source: str
+    root: str = "."
+    separation: str = ""
+    speakers_apart: tuple[tuple[str, str], ...] = ()
+    notes: tuple[str, ...] = ()
+    vectors: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Manifest:
+    corpus: Corpus
+    rows: tuple[Row, ...]
+
+    def split(self, name: Split) -> list[Row]:
+        return [row for row in self.rows if row.split == name]
+
+    def sound_of(self, row: Row) -> Path | None:
+        return None if row.audio is None else Path(self.corpus.root) / row.audio
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """Which of audio and text at least one utterance has."""
+        audio = any(row.audio_key is not None or row.audio_vector is not None for row in self.rows)
+        text = any(row.text is not None or row.text_vector is not None for row in self.rows)
+        return tuple(name for name, there in (("audio", audio), ("text", text)) if there)
+
+
+def calls_of(rows: Iterable[Row]) -> Iterator[tuple[str, list[Row]]]:
+    """The rows of each call in their order; calls in the order of their names."""
+    ordered = sorted(rows, key=lambda row: (row.call, row.order))
+    for call, group in groupby(ordered, key=lambda row: row.call):
+        yield call, list(group)
+
+
+def content_key(*parts: bytes) -> str:
+    """A hash that names content, wherever it lies."""
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(len(part).to_bytes(8, "little") + part)
+    return digest.hexdigest()[:32]
+
+
+SCHEMA_OF_ROWS = pa.schema(
+    [
+        ("split", pa.string()),
+        ("call", pa.string()),
+        ("utterance", pa.string()),
+        ("order", pa.int32()),
+        ("channel", pa.string()),
+        ("start_ms", pa.int64()),
+        ("end_ms", pa.int64()),
+        ("text", pa.string()),
+        ("label", pa.string()),
+        ("speaker", pa.string()),
+        ("audio", pa.string()),
+        ("cut_ms", pa.list_(pa.int64())),
+        ("audio_key", pa.string()),
+        ("audio_vector", pa.list_(pa.float32())),
+        ("text_vector", pa.list_(pa.float32())),
+    ]
+)
+
+
+def write_manifest(manifest: Manifest, folder: Path) -> Path:
+    """Write `manifest.parquet` into `folder`; it appears whole or not at all.
+
+    Raises:
+        DataError: the folder cannot be written.
+    """
+    columns = {f.name: [getattr(row, f.name) for row in manifest.rows] for f in fields(Row)}
+    table = pa.table(columns, schema=SCHEMA_OF_ROWS)
+    about = {"schema": SCHEMA, **asdict(manifest.corpus)}
+    table = table.replace_schema_metadata({"bcaf": json.dumps(about)})
+    path, draft = folder / FILE_NAME, folder / f".{FILE_NAME}.part"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        pq.write_table(table, draft, compression="zstd")
+        draft.replace(path)
+    except OSError as error:
+        raise DataError(f"{folder}: the manifest cannot be written: {error.strerror or error}") from None
+    return path
+
+
+def read_manifest(path: Path) -> Manifest:
+    """Read a manifest, given its folder or its file.
+
+    Raises:
+        DataError: there is none, or it is of another kind or schema.
+    """
+    path = path / FILE_NAME if path.is_dir() else path
+    if not path.is_file():
+        raise DataError(f"{path}: no manifest here; make one with bcaf-train prepare")
+    try:
+        table = pq.read_table(path)
+    except (OSError, pa.ArrowException) as error:
+        raise DataError(f"{path}: no Parquet table: {str(error).splitlines()[0]}") from None
+    about = json.loads((table.schema.metadata or {}).get(b"bcaf", b"{}"))
+    if about.pop("schema", None) != SCHEMA:
+        raise DataError(
+            f"{path}: a Parquet table, but no manifest of this version; run bcaf-train prepare manifest on it"
+        )
+    return Manifest(_corpus(about), tuple(_row(record) for record in table.to_pylist()))
+
+
+def vector(values: Sequence[float] | None) -> VectorD | None:
+    return None if values is None else np.asarray(values, dtype=np.float32)
+
+
+def _corpus(about: dict[str, Any]) -> Corpus:
+    about["labels"] = tuple(about["labels"])
+    about["notes"] = tuple(about["notes"])
+    about["speakers_apart"] = tuple((first, second) for first, second in about["speakers_apart"])
+    return Corpus(**about)
+
+
+def _row(record: dict[str, Any]) -> Row:
+    cut = record.pop("cut_ms")
+    vectors: dict[str, Any] = {name: vector(record.pop(name)) for name in ("audio_vector", "text_vector")}
+    return Row(**record, cut_ms=None if cut is None else (cut[0], cut[1]), **vectors)

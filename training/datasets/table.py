@@ -1,0 +1,146 @@
+"""A corpus of one's own: JSON lines, or a Parquet table with the same columns, one utterance each.
+
+    {"split": "train", "call": "c1", "utterance": "c1-0", "channel": "customer", "start_ms": 0, "end_ms": 1800,
+     "text": "hello?", "label": "neutral", "audio": "clips/c1-0.wav"}
+
+Required: split, call, utterance, channel, start_ms, end_ms; of text, audio, audio_vector and text_vector at
+least one; `label` may be null (context). `audio` is relative to the table's folder; without `audio_start_ms`
+and `audio_end_ms` the whole file is the utterance. `speaker` says who speaks, for the leak check. `text_vector`
+and `audio_vector` are features that somebody computed already, of any width.
+"""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import Field, ValidationError, model_validator
+
+from bcaf_stream.config import Config
+from bcaf_stream.errors import DataError
+from training.datasets.manifest import SPLITS, Corpus, Manifest, Row, Split, vector
+
+NAMES = ("manifest.jsonl", "manifest.parquet")
+
+
+class Record(Config):
+    """One line of the table."""
+
+    split: Split
+    call: str = Field(min_length=1)
+    utterance: str = Field(min_length=1)
+    channel: str = Field(min_length=1)
+    start_ms: int = Field(ge=0)
+    end_ms: int = Field(ge=0)
+    text: str | None = None
+    label: str | None = None
+    speaker: str | None = None
+    audio: str | None = None
+    audio_start_ms: int | None = Field(default=None, ge=0)
+    audio_end_ms: int | None = None
+    audio_vector: list[float] | None = None
+    text_vector: list[float] | None = None
+
+    @model_validator(mode="after")
+    def _fits(self) -> "Record":
+        if self.end_ms < self.start_ms:
+            raise ValueError("end_ms lies before start_ms")
+        if (self.audio_start_ms is None) != (self.audio_end_ms is None):
+            raise ValueError("audio_start_ms and audio_end_ms go together")
+        if self.text is None and self.audio is None and self.audio_vector is None and self.text_vector is None:
+            raise ValueError("at least one of text, audio, text_vector and audio_vector is needed")
+        return self
+
+
+def read_table(
+    root: Path,
+    *,
+    name: str | None = None,
+    licence: str = "not stated",
+    shared_speakers: bool = False,
+    vectors: dict[str, str] | None = None,
+) -> Manifest:
+    """Read a table, given its file or the folder with manifest.jsonl or manifest.parquet.
+
+    `vectors` names the encoders that precomputed vectors came from. Labels are those that occur, sorted.
+
+    Raises:
+        DataError: there is no table, or a line of it is wrong; the line is named.
+    """
+    path = _find(root)
+    rows: list[Row] = []
+    calls: dict[str, int] = {}
+    for where, data in _records(path):
+        record = _parse(where, data)
+        rows.append(_row(record, calls.setdefault(record.call, 0)))
+        calls[record.call] += 1
+    if not rows:
+        raise DataError(f"{path}: holds no utterance")
+    pairs = tuple((a, b) for i, a in enumerate(SPLITS) for b in SPLITS[i + 1 :])
+    corpus = Corpus(
+        name=name or path.resolve().parent.name,
+        labels=tuple(sorted({row.label for row in rows if row.label is not None})),
+        licence=licence,
+        source=path.name,
+        root=str(path.resolve().parent),
+        separation="by dialogue; speakers may be shared" if shared_speakers else "by dialogue and by speaker",
+        speakers_apart=() if shared_speakers else pairs,
+        vectors=vectors or {},
+    )
+    return Manifest(corpus, tuple(rows))
+
+
+def _find(root: Path) -> Path:
+    if root.is_file():
+        return root
+    found = [root / name for name in NAMES if (root / name).is_file()]
+    if not found:
+        raise DataError(f"{root}: holds neither {' nor '.join(NAMES)}")
+    if len(found) > 1:
+        raise DataError(f"{root}: holds both {' and '.join(NAMES)}; name the one to read")
+    return found[0]
+
+
+def _records(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    if path.suffix == ".parquet":
+        try:
+            table = pq.read_table(path)
+        except (OSError, pa.ArrowException) as error:
+            raise DataError(f"{path}: no Parquet table: {str(error).splitlines()[0]}") from None
+        yield from ((f"{path}: row {number}", record) for number, record in enumerate(table.to_pylist()))
+        return
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: cannot be read: {error}") from None
+    for number, line in enumerate(lines, 1):
+        if line.strip():
+            try:
+                yield f"{path}:{number}", json.loads(line)
+            except ValueError:
+                raise DataError(f"{path}:{number}: not a JSON object") from None
+
+
+def _parse(where: str, data: dict[str, Any]) -> Record:
+    try:
+        return Record.model_validate_json(json.dumps(data))
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(map(str, first["loc"]))
+        raise DataError(f"{where}: {key + ': ' if key else ''}{first['msg']}") from None
+
+
+def _row(record: Record, order: int) -> Row:
+    """Utterances of a call stand in the table in their order."""
+    cut = None
+    if record.audio_start_ms is not None and record.audio_end_ms is not None:
+        cut = (record.audio_start_ms, record.audio_end_ms)
+    return Row(
+        **record.model_dump(exclude={"audio_start_ms", "audio_end_ms", "audio_vector", "text_vector"}),
+        order=order,
+        cut_ms=cut,
+        audio_vector=vector(record.audio_vector),
+        text_vector=vector(record.text_vector),
+    )

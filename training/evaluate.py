@@ -1,0 +1,204 @@
+"""A checkpoint's numbers on a split: in both context modes, with both modalities and with each alone.
+
+`through="analyzer"` sends every utterance the way a live call does (EmotionEngine: encode, then one step per
+utterance), and must decide the same. Modes: a checkpoint is trained for one of them; the other is reported
+because published numbers are `offline` and a live call is `causal`, never one in the place of the other.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from bcaf_stream.dialogue import DialogueAnalyzer
+from bcaf_stream.engine import EmotionEngine, ModelConfig, find_checkpoint, load_encoders
+from bcaf_stream.errors import CheckpointError, DataError
+from bcaf_stream.model.checkpoint import Checkpoint, EncoderSpec, load_checkpoint
+from bcaf_stream.model.heads import IGNORED_LABEL
+from bcaf_stream.types import Features, Modality, Utterance
+from training.datasets.manifest import Manifest, Row, Split, read_manifest
+from training.datasets.sound import decode
+from training.dialogues import Dialogue, Vectors, View, load_dialogues
+from training.encode import config_of, encode_missing, find_store, items, read_vectors
+from training.material import MODALITIES, spec_in
+from training.metrics import Scored
+from training.predict import in_mode, predict, scored
+
+Mode = Literal["causal", "offline"]
+MODES: tuple[Mode, ...] = ("causal", "offline")
+VIEWS: tuple[View, ...] = ("both", "text", "audio")
+LOCKSTEP = 32  # dialogues that go through the streaming path side by side
+Results = dict[str, dict[str, Scored]]
+Progress = Callable[[Iterable[int]], Iterable[int]]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Subject:
+    """A checkpoint and the dialogues that it is tried on."""
+
+    checkpoint: Checkpoint
+    manifest: Manifest
+    dialogues: list[Dialogue]
+
+    @property
+    def views(self) -> tuple[View, ...]:
+        """The ways of showing the corpus that differ: a corpus of text alone has one."""
+        there = [m for m in MODALITIES if any(getattr(d, f"{m}_present_U").any() for d in self.dialogues)]
+        return VIEWS if len(there) == 2 else tuple(v for v in VIEWS if v in there)
+
+
+def open_subject(
+    checkpoint: str,
+    manifest: Path,
+    split: Split,
+    features: Path | None = None,
+    device: str = "cpu",
+    progress: Progress = iter,
+) -> Subject:
+    """Load everything; features that do not exist yet are computed with the checkpoint's encoders, and kept.
+
+    Raises:
+        CheckpointError: the checkpoint cannot be loaded, or has other labels than the corpus.
+        DataError: the manifest or the features cannot be used.
+        EncoderError: features must be computed, and the encoders cannot be loaded.
+    """
+    loaded = load_checkpoint(find_checkpoint(checkpoint))
+    corpus = read_manifest(manifest)
+    unknown = sorted({row.label for row in corpus.split(split) if row.label} - set(loaded.labels))
+    if unknown:
+        raise CheckpointError(
+            f"{loaded.folder}: was trained on the labels {', '.join(loaded.labels)}, "
+            f"and {corpus.corpus.name} has {unknown[0]!r}; evaluate it on a corpus with its labels"
+        )
+    folder = manifest if manifest.is_dir() else manifest.parent
+    vectors = _vectors(loaded, corpus, features or folder / "features", device, progress)
+    config = loaded.model.config
+    widths: dict[Modality, int] = {"audio": config.audio_width, "text": config.text_width}
+    dialogues = load_dialogues(corpus, split, loaded.labels, widths, vectors)
+    loaded.model.to(device)
+    return Subject(loaded, corpus, dialogues)
+
+
+def evaluate(subject: Subject, modes: Sequence[Mode] = MODES) -> Results:
+    """Whole dialogues at once: {mode: {view: predictions and truth}}."""
+    results: Results = {}
+    for mode in modes:
+        model = in_mode(subject.checkpoint.model, mode)
+        results[mode] = {
+            view: scored(model, predict(model, subject.dialogues, view), subject.checkpoint.calibration)
+            for view in subject.views
+        }
+    return results
+
+
+def evaluate_streaming(subject: Subject, device: str = "cpu") -> Results:
+    """One utterance after the other, as a live call: {"causal": {view: ...}}.
+
+    Raises:
+        ModelError: the checkpoint's model is an offline one.
+    """
+    if any(items(subject.manifest, modality) for modality in MODALITIES):
+        engine = EmotionEngine(ModelConfig(checkpoint=str(subject.checkpoint.folder), device=device))
+        step, initial = engine.step, engine.initial_state
+
+        def features(dialogue: Dialogue, view: View) -> list[Features]:
+            return engine.encode([_utterance(subject.manifest, row, view) for row in dialogue.rows])
+
+    else:
+        analyzer = DialogueAnalyzer(subject.checkpoint, device)
+        step, initial = analyzer.step_batch, analyzer.initial
+        features = _given_features
+    return {"causal": {view: _stream(subject, view, features, step, initial) for view in subject.views}}
+
+
+def _stream(subject: Subject, view: View, features: Any, step: Any, initial: Any) -> Scored:
+    """Some dialogues side by side, each with its own state; utterances with nothing to go on are left out."""
+    probs: list[tuple[float, ...]] = []
+    truth: list[int] = []
+    calls: list[int] = []
+    for start in range(0, len(subject.dialogues), LOCKSTEP):
+        group = list(enumerate(subject.dialogues))[start : start + LOCKSTEP]
+        queues = [
+            [(number, int(label), f) for label, f in zip(dialogue.label_U, features(dialogue, view), strict=True)
+             if f.audio is not None or f.text is not None]
+            for number, dialogue in group
+        ]  # fmt: skip
+        states = [initial() for _ in group]
+        for position in range(max(map(len, queues))):
+            live = [i for i, queue in enumerate(queues) if position < len(queue)]
+            turns = [queues[i][position] for i in live]
+            predictions, new = step([states[i] for i in live], [turn[2] for turn in turns])
+            for i, state in zip(live, new, strict=True):
+                states[i] = state
+            for (number, label, _), prediction in zip(turns, predictions, strict=True):
+                if label != IGNORED_LABEL:
+                    probs.append(prediction.probs)
+                    truth.append(label)
+                    calls.append(number)
+    order_N = np.argsort(np.array(calls, np.int64), kind="stable")
+    return Scored(
+        subject.checkpoint.labels,
+        np.array(probs)[order_N],
+        np.array(truth, np.int64)[order_N],
+        np.array(calls, np.int64)[order_N],
+    )
+
+
+def _utterance(manifest: Manifest, row: Row, view: View) -> Utterance:
+    path = manifest.sound_of(row) if view != "text" else None
+    text = row.text if view != "audio" else None
+    return Utterance(
+        call=row.call,
+        channel=row.channel,
+        role="speaker",
+        index=row.order,
+        start_ms=row.start_ms,
+        end_ms=row.end_ms,
+        samples=None if path is None else decode(path, row.cut_ms)[0],
+        text=text,
+        text_source="none" if text is None else "given",
+    )
+
+
+def _given_features(dialogue: Dialogue, view: View) -> list[Features]:
+    audio = dialogue.audio_present_U if view != "text" else torch.zeros(len(dialogue))
+    text = dialogue.text_present_U if view != "audio" else torch.zeros(len(dialogue))
+    return [
+        Features(
+            dialogue.audio_UA[u].numpy() if audio[u] else None, dialogue.text_UT[u].numpy() if text[u] else None
+        )
+        for u in range(len(dialogue))
+    ]
+
+
+def _vectors(
+    checkpoint: Checkpoint, manifest: Manifest, root: Path, device: str, progress: Progress
+) -> dict[Modality, Vectors]:
+    found: dict[Modality, Vectors] = {}
+    encoders = None
+    for index, modality in enumerate(MODALITIES):
+        spec = spec_in(checkpoint, modality)
+        _check_precomputed(checkpoint, manifest, modality, spec)
+        if not items(manifest, modality):
+            continue
+        config = config_of(modality, spec, device)
+        try:
+            found[modality] = read_vectors(manifest, find_store(root, modality, config, spec.name, spec.sha256))
+        except DataError:
+            encoders = encoders or load_encoders(checkpoint, ModelConfig(), device)
+            store = encode_missing(manifest, root, modality, config, encoders[index], progress=progress)
+            found[modality] = read_vectors(manifest, store)
+    return found
+
+
+def _check_precomputed(checkpoint: Checkpoint, manifest: Manifest, modality: Modality, spec: EncoderSpec) -> None:
+    """Vectors in the manifest name their encoder, or nobody knows; a wrong name is refused."""
+    named = manifest.corpus.vectors.get(modality)
+    if named is not None and spec.name != "unknown" and named != spec.name:
+        raise DataError(
+            f"{manifest.corpus.name}: its {modality} vectors are of {named}, "
+            f"and {checkpoint.model_id} was trained on those of {spec.name}"
+        )

@@ -1,0 +1,106 @@
+"""A whole run: material, loop, checkpoint. In this process here; `training/ray_train.py` spreads the loop."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bcaf_stream.engine import find_checkpoint
+from bcaf_stream.errors import CheckpointError, DataError
+from bcaf_stream.model.bcaf import BCAF
+from bcaf_stream.model.checkpoint import ENCODERS_NAME, load_checkpoint, save_checkpoint
+from training.card import model_card
+from training.config import TrainConfig
+from training.log import EpochLog
+from training.loop import Record, Trainer
+from training.material import Material, load_material
+from training.metrics import summary
+from training.predict import VIEW_OF, calibrate_on, predict, scored
+from training.state import load_state, save_state
+
+CHECKPOINT = "checkpoint"
+OnEpoch = Callable[[Record], None]
+
+
+def fit_here(config: TrainConfig, on_epoch: OnEpoch = lambda record: None) -> Path:
+    """Train in this process; resumes what lies in `config.out`. Returns the checkpoint's folder.
+
+    Raises:
+        DataError, CheckpointError, ModelError: see load_material, build_trainer, Trainer, save_state.
+    """
+    material = load_material(config)
+    trainer = build_trainer(config, material, device_for(config.ray.use_gpu))
+    state = load_state(config.folder, config.identity())
+    if state is not None:
+        trainer.load_state_dict(state)
+    log = EpochLog(config.folder, kept=trainer.history)
+    try:
+        while not trainer.done:
+            record = trainer.run_epoch()
+            save_state(trainer, config.identity(), config.folder)
+            log.add(record)
+            on_epoch(record)
+    finally:
+        log.close()
+    return finish(config, material, trainer)
+
+
+def build_trainer(config: TrainConfig, material: Material, device: torch.device) -> Trainer:
+    """The trainer at its first epoch: every process and every run builds the same weights from the seed.
+
+    Raises:
+        CheckpointError: the weights to start from have other labels or another shape.
+    """
+    torch.manual_seed(config.loop.seed)
+    model = BCAF(config.model)
+    if config.init is not None:
+        start = load_checkpoint(find_checkpoint(config.init))
+        if start.labels != config.model.labels:
+            raise CheckpointError(
+                f"{start.folder}: was trained on the labels {', '.join(start.labels)}, "
+                f"not on {', '.join(config.model.labels)}; start from another checkpoint, or from none"
+            )
+        try:
+            model.load_state_dict(start.model.state_dict())
+        except RuntimeError:
+            raise CheckpointError(f"{start.folder}: has another architecture than model: says") from None
+    return Trainer(model, config.loop, material.train, material.dev, device)
+
+
+def device_for(use_gpu: bool) -> torch.device:
+    if use_gpu and not torch.cuda.is_available():
+        raise DataError("ray.use_gpu is set and there is no GPU here; set it to false")
+    return torch.device("cuda" if use_gpu else "cpu")
+
+
+def finish(config: TrainConfig, material: Material, trainer: Trainer) -> Path:
+    """Fit the decision of the best weights on dev and write the checkpoint with its card."""
+    model = trainer.best_model()
+    calibration = calibrate_on(model, material.dev)
+    numbers: dict[str, Any] = {}
+    for view in VIEW_OF.values():
+        found = predict(model, material.dev, view)
+        if len(found.label_N) and (view == "both" or view in config.data.modalities):
+            numbers[view] = summary(scored(model, found, calibration))
+    source = material.encoders_folder
+    trained_on = " and ".join(config.data.modalities)
+    return save_checkpoint(
+        config.folder / CHECKPOINT,
+        model.cpu(),
+        encoders=material.specs,
+        calibration=calibration,
+        name=config.name,
+        note=f"trained on {trained_on} of {material.manifest.corpus.name}; best epoch {trainer.best_epoch}",
+        card=model_card(config, material, trainer.best_epoch, numbers),
+        write_encoders=None if source is None else lambda folder: _copy_encoders(source, folder),
+    )
+
+
+def with_seed(config: TrainConfig, seed: int) -> TrainConfig:
+    return config.model_copy(update={"loop": config.loop.model_copy(update={"seed": seed})})
+
+
+def _copy_encoders(source: Path, folder: Path) -> None:
+    shutil.copytree(source / ENCODERS_NAME, folder, dirs_exist_ok=True)

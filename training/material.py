@@ -1,0 +1,135 @@
+"""What a run trains on: the dialogues of the manifest as tensors, and which encoders made their vectors."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import get_args
+
+from bcaf_stream.encoders.base import EncoderConfig
+from bcaf_stream.engine import find_checkpoint
+from bcaf_stream.errors import DataError
+from bcaf_stream.model.checkpoint import Checkpoint, EncoderSpec, EncoderSpecs, load_checkpoint
+from bcaf_stream.types import Modality
+from training.config import TrainConfig
+from training.datasets.manifest import Manifest, Split, read_manifest
+from training.dialogues import Dialogue, Vectors, load_dialogues
+from training.encode import find_store, items, options_of, read_vectors
+from training.store import Maker
+
+MODALITIES: tuple[Modality, ...] = get_args(Modality)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Material:
+    """`encoders_folder`: the checkpoint folder whose encoders belong into the new checkpoint; None = none."""
+
+    manifest: Manifest
+    train: list[Dialogue]
+    dev: list[Dialogue]
+    specs: EncoderSpecs
+    encoders_folder: Path | None
+
+
+def load_material(config: TrainConfig) -> Material:
+    """Read manifest and features, and check that they fit the model.
+
+    Raises:
+        DataError: a modality, a label, a feature is missing or does not fit.
+    """
+    manifest = read_manifest(Path(config.data.manifest))
+    _check(manifest, config)
+    source = compact_source(config)
+    vectors: dict[Modality, Vectors] = {}
+    specs: dict[Modality, EncoderSpec] = {}
+    for modality in MODALITIES:
+        wanted = modality in config.data.modalities
+        specs[modality], vectors[modality] = _features(config, manifest, modality, source, wanted)
+    widths: dict[Modality, int] = {"audio": config.model.audio_width, "text": config.model.text_width}
+
+    def dialogues(split: Split) -> list[Dialogue]:
+        return load_dialogues(manifest, split, config.model.labels, widths, vectors, config.data.modalities)
+
+    return Material(
+        manifest=manifest,
+        train=dialogues("train"),
+        dev=dialogues("dev"),
+        specs=EncoderSpecs(audio=specs["audio"], text=specs["text"]),
+        encoders_folder=source.folder if source else None,
+    )
+
+
+def compact_source(config: TrainConfig) -> Checkpoint | None:
+    """The checkpoint whose own encoders are used, if one of the encoders is a compact one."""
+    if config.encoders is None or "compact" not in (config.encoders.audio.kind, config.encoders.text.kind):
+        return None
+    return load_checkpoint(find_checkpoint(config.encoders_from))
+
+
+def encoder_config(config: TrainConfig, modality: Modality) -> EncoderConfig | None:
+    if config.encoders is None:
+        return None
+    return config.encoders.audio if modality == "audio" else config.encoders.text
+
+
+def spec_in(checkpoint: Checkpoint, modality: Modality) -> EncoderSpec:
+    return checkpoint.encoders.audio if modality == "audio" else checkpoint.encoders.text
+
+
+def spec_of(maker: Maker) -> EncoderSpec:
+    return EncoderSpec(
+        kind=maker.kind,
+        name=maker.name,
+        width=maker.width,
+        sha256=maker.weights_hash,
+        options=dict(maker.options),
+    )
+
+
+def _features(
+    config: TrainConfig, manifest: Manifest, modality: Modality, source: Checkpoint | None, wanted: bool
+) -> tuple[EncoderSpec, Vectors]:
+    asked = encoder_config(config, modality)
+    width = config.model.audio_width if modality == "audio" else config.model.text_width
+    known = spec_in(source, modality) if source and asked and asked.kind == "compact" else None
+    if not wanted or not items(manifest, modality):
+        return known or _claimed(asked, manifest, modality, width), {}
+    if asked is None:
+        raise DataError(
+            f"{config.data.manifest}: holds utterances without {modality} vectors; "
+            "name the encoders, or precompute all"
+        )
+    store = find_store(
+        config.data.features_root,
+        modality,
+        asked,
+        known.name if known else asked.model,
+        known.sha256 if known else None,
+    )
+    if store.maker.width != width:
+        raise DataError(
+            f"{store.folder}: {modality} vectors of {store.maker.name} are {store.maker.width} wide; "
+            f"set model.{modality}_width to that"
+        )
+    return spec_of(store.maker), read_vectors(manifest, store)
+
+
+def _claimed(asked: EncoderConfig | None, manifest: Manifest, modality: Modality, width: int) -> EncoderSpec:
+    """What the configuration or the manifest says of vectors that were not made here: unverified."""
+    if asked is not None and asked.model is not None:
+        return EncoderSpec(kind=asked.kind, name=asked.model, width=width, options=options_of(asked))
+    return EncoderSpec(kind="precomputed", name=manifest.corpus.vectors.get(modality, "unknown"), width=width)
+
+
+def _check(manifest: Manifest, config: TrainConfig) -> None:
+    for modality in config.data.modalities:
+        if modality not in manifest.modalities:
+            rest = ", ".join(m for m in config.data.modalities if m != modality)
+            raise DataError(
+                f"{config.data.manifest}: {manifest.corpus.name} has no {modality}; "
+                f"set data.modalities: [{rest}] to train without it"
+            )
+    unknown = sorted(set(manifest.corpus.labels) - set(config.model.labels))
+    if unknown:
+        raise DataError(
+            f"{config.data.manifest}: label {unknown[0]!r} is unknown to the model; "
+            f"model.labels: {', '.join(config.model.labels)}"
+        )

@@ -1,0 +1,144 @@
+"""A model's logits over whole dialogues, the decision fitted on them, and the scores that follow.
+
+Legend: N labelled utterances, B dialogues, U utterances, C classes.
+"""
+# ruff: noqa: N815
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from bcaf_stream.errors import ModelError
+from bcaf_stream.model.bcaf import BCAF
+from bcaf_stream.model.decision import HEADS, Calibration, Case, CaseWeights, HeadLogits, fit_case
+from bcaf_stream.model.heads import IGNORED_LABEL, BCAFOutput
+from training.dialogues import Dialogue, View, collate
+from training.metrics import Scored
+
+BATCH = 32
+VIEW_OF: dict[Case, View] = {"both": "both", "audio_only": "audio", "text_only": "text"}
+
+
+class Predictions(NamedTuple):
+    """Logits of the labelled utterances that the view leaves something of, and the dialogue of each."""
+
+    audio_NC: Tensor
+    text_NC: Tensor
+    fused_NC: Tensor
+    audio_present_N: Tensor
+    text_present_N: Tensor
+    label_N: Tensor
+    call_N: Tensor
+
+    def where(self, keep_N: Tensor) -> "Predictions":
+        return Predictions(*(x[keep_N] for x in self))
+
+    def case(self, case: Case) -> "Predictions":
+        """Those utterances of which exactly these modalities are present."""
+        audio, text, _ = HEADS[case]
+        return self.where((self.audio_present_N == audio) & (self.text_present_N == text))
+
+    @property
+    def heads(self) -> HeadLogits:
+        return HeadLogits(self.audio_NC, self.text_NC, self.fused_NC)
+
+
+@torch.inference_mode()
+def predict(
+    model: BCAF, dialogues: Sequence[Dialogue], view: View = "both", batch: int = BATCH, sharded: bool = False
+) -> Predictions:
+    """Run the model over `dialogues`; with `sharded`, each process of the group takes a part and gets the whole.
+
+    Raises:
+        ModelError: logits that are not finite.
+    """
+    rank, world = (dist.get_rank(), dist.get_world_size()) if sharded else (0, 1)
+    mine = range(rank, len(dialogues), world)
+    was_training, device = model.training, next(model.parameters()).device
+    model.eval()
+    parts = []
+    for start in range(0, len(mine), batch):
+        numbers = mine[start : start + batch]
+        parts.append(_run(model, [dialogues[n] for n in numbers], torch.tensor(numbers), view, device))
+    model.train(was_training)
+    if sharded:
+        gathered: list[list[Predictions]] = [[] for _ in range(world)]
+        dist.all_gather_object(gathered, parts)
+        parts = [part for of_rank in gathered for part in of_rank]
+    joined = Predictions(*(torch.cat(column) for column in zip(*parts, strict=True)))
+    if not joined.fused_NC.isfinite().all():
+        raise ModelError("the model gives logits that are not finite; check its weights and the features")
+    return joined.where(torch.argsort(joined.call_N, stable=True))
+
+
+def _run(
+    model: BCAF, dialogues: list[Dialogue], number_B: Tensor, view: View, device: torch.device
+) -> Predictions:
+    batch = collate(dialogues).to(device).seen_as(view)
+    output = model(batch.audio_BUA, batch.text_BUT, batch.mask_BU, batch.audio_present_BU, batch.text_present_BU)
+    keep_BU = batch.mask_BU & (batch.label_BU != IGNORED_LABEL)
+    call_BU = number_B.to(device)[:, None].expand_as(keep_BU)
+    columns = (
+        output.audio_BUC.float(),
+        output.text_BUC.float(),
+        output.fused_BUC.float(),
+        batch.audio_present_BU,
+        batch.text_present_BU,
+        batch.label_BU,
+        call_BU,
+    )
+    return Predictions(*(x[keep_BU].cpu() for x in columns))
+
+
+def calibrate(model: BCAF, predictions: Iterable[Predictions]) -> Calibration:
+    """Fit the decision on dev, for each case of presence that occurs; the others stay unfitted."""
+    fitted: dict[Case, CaseWeights] = {}
+    predictions = list(predictions)
+    for case in HEADS:
+        found = [part for whole in predictions if len((part := whole.case(case)).label_N)]
+        if not found:
+            fitted[case] = CaseWeights.fixed(case, model.config.decision)
+            continue
+        joined = Predictions(*(torch.cat(column) for column in zip(*found, strict=True)))
+        fitted[case] = fit_case(joined.heads, joined.label_N, case, model.config.decision)
+    return Calibration(**fitted)
+
+
+def calibrate_on(model: BCAF, dev: Sequence[Dialogue]) -> Calibration:
+    """Fit every case of presence by withholding modalities of the dev split."""
+    return calibrate(model, [predict(model, dev, view) for view in VIEW_OF.values()])
+
+
+def scored(model: BCAF, predictions: Predictions, calibration: Calibration) -> Scored:
+    """Probabilities by the decision, beside the truth."""
+    output = BCAFOutput(
+        predictions.fused_NC[None],
+        predictions.audio_NC[None],
+        predictions.text_NC[None],
+        predictions.audio_present_N[None],
+        predictions.text_present_N[None],
+        None,
+    )
+    probs_NC = calibration.decide(output)[0].numpy()
+    return Scored(
+        model.config.labels,
+        probs_NC,
+        predictions.label_N.numpy().astype(np.int64),
+        predictions.call_N.numpy().astype(np.int64),
+    )
+
+
+def in_mode(model: BCAF, mode: str) -> BCAF:
+    """The same weights, seeing the whole dialogue (`offline`) or the past alone (`causal`)."""
+    if model.config.mode == mode:
+        return model
+    config = model.config.model_copy(update={"mode": mode})
+    device = next(model.parameters()).device
+    with torch.device("meta"):
+        other = BCAF(config)
+    other.load_state_dict(model.state_dict(), assign=True)
+    return other.to(device).eval()

@@ -1,0 +1,60 @@
+"""The state of a run between two epochs: one file, written beside the old one and put in its place."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bcaf_stream.errors import DataError
+from training.loop import Trainer
+
+FILE_NAME = "state.pt"
+
+
+def save_state(trainer: Trainer, identity: str, folder: Path) -> Path:
+    """Write the state into `folder`; a failure leaves the last one as it was.
+
+    Raises:
+        DataError: it cannot be written.
+    """
+    path, draft = folder / FILE_NAME, folder / f".{FILE_NAME}.part"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with draft.open("wb") as file:
+            torch.save({"identity": identity, **trainer.state_dict()}, file)
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(path)
+    except (OSError, RuntimeError) as error:  # torch's writer turns some of the system's errors into its own
+        draft.unlink(missing_ok=True)
+        cause = error if isinstance(error, OSError) else error.__context__
+        reason = getattr(cause, "strerror", None) or str(error).splitlines()[0]
+        kept = f"the state of epoch {trainer.epoch - 1} is intact" if path.is_file() else "there is none yet"
+        raise DataError(
+            f"{path}: the state of epoch {trainer.epoch} cannot be written ({reason}); {kept}"
+        ) from None
+    return path
+
+
+def load_state(folder: Path, identity: str) -> dict[str, Any] | None:
+    """Read the state, None where there is none.
+
+    Raises:
+        DataError: it is broken, or of a run with another configuration.
+    """
+    path = folder / FILE_NAME
+    if not path.is_file():
+        return None
+    try:
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        found = state.pop("identity")
+    except Exception as error:  # unpickling broken bytes raises anything
+        raise DataError(
+            f"{path}: cannot be read ({type(error).__name__}); delete it to start the run anew"
+        ) from None
+    if found != identity:
+        raise DataError(
+            f"{path}: this run was started with another configuration; choose another name and out, or delete it"
+        )
+    return state
