@@ -34,11 +34,11 @@ class IngestActor:
 
     def __init__(self, config: ServeConfig, emotions: Sequence[str], hub: str) -> None:
         self._config = config
-        self._hub = ray.get_actor(hub)
+        self._hub = ray.get_actor(hub, config.name)
         self.model_id = ""
         self.transcriber = load_transcriber(config.analyzer.text.asr)
         self.executor = ThreadPoolExecutor(1, thread_name_prefix="asr")
-        self._pool = EmotionPool([ray.get_actor(name) for name in emotions], config.emotion.retry_s)
+        self._pool = EmotionPool([ray.get_actor(name, config.name) for name in emotions], config.emotion.retry_s)
         self._server = LinkServer(config.ingest.link)
         self._sessions: dict[bytes, CallSession] = {}
         self._tasks: set[asyncio.Task[None]] = set()

@@ -39,6 +39,7 @@ class Deployment:
         self._emotions: list[Any] = []
         self._ingest: Any = None
         self._model = ""
+        self._owns_ray = self._connected = False
         self._running: dict[Any, str] = {}  # the loops that never end by themselves, and whose they are
 
     def __enter__(self) -> "Deployment":
@@ -107,7 +108,7 @@ class Deployment:
 
     def down(self) -> None:
         """Let running calls end, publish what is left, stop the actors, and leave Ray."""
-        if not ray.is_initialized():
+        if not self._connected:
             return
         for handle, farewell in ((self._ingest, "drain"), (self._hub, "close")):
             if handle is not None:
@@ -118,17 +119,22 @@ class Deployment:
         for handle in (self._ingest, self._hub, *self._emotions):
             if handle is not None:
                 ray.kill(handle)
-        ray.shutdown()
+        if self._owns_ray:
+            ray.shutdown()
+        self._connected = False
 
     def _loop(self, name: str) -> Any:
         return self._ingest.serve.remote(self._model) if name == "ingest" else self._hub.beat.remote()
 
     def _connect(self) -> None:
         settings, address = self._config.ray, self._config.ray.address
+        self._owns_ray = not ray.is_initialized()
+        self._connected = True
+        if not self._owns_ray:
+            return  # the embedding program has its own Ray
         try:
             ray.init(
                 address=address or "local",
-                namespace=self._config.name,
                 num_cpus=None if address else settings.num_cpus,
                 include_dashboard=None if address else False,
                 runtime_env=settings.runtime_env or None,
@@ -156,7 +162,7 @@ class Deployment:
                 )
 
     def _create(self, name: str, actor: type, num_cpus: float, num_gpus: float, *args: Any) -> Any:
-        options = {"name": name, "num_cpus": num_cpus, "num_gpus": num_gpus}
+        options = {"name": name, "namespace": self._config.name, "num_cpus": num_cpus, "num_gpus": num_gpus}
         options |= {"max_restarts": -1, "max_concurrency": 1000}
         return ray.remote(actor).options(**options).remote(*args)
 

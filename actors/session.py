@@ -169,10 +169,7 @@ class CallSession:
             except BcafError as error:
                 # No guess in place of an answer: the event says that this utterance has none, and why.
                 log.warning("call %s: an utterance has no prediction: %s", self.call.id, type(error).__name__)
-                reason = (
-                    f"utterance {utterance.index} of {utterance.channel} has no prediction: {_one_line(error)}"
-                )
-                await self._services.publish([self._writer.degraded(reason)])
+                await self._services.publish([self._writer.degraded(_one_line(error), utterance)])
                 continue
             self.utterances += 1
             await self._services.publish([self._writer.final(utterance, prediction)])

@@ -25,8 +25,15 @@ def tiny_checkpoint(folder: Path, seed: int = 0, **changes: Any) -> Path:
     audio = load_audio_encoder(AudioEncoderConfig(), scratch)
     text = load_text_encoder(TextEncoderConfig(), scratch)
     shape: dict[str, Any] = {
-        **{"labels": LABELS, "audio_width": audio.width, "text_width": text.width, "width": 16, "latent": 8},
-        **{"layers": 2, "heads": 2, "feed_forward": 32, "context": 4},
+        "labels": LABELS,
+        "audio_width": audio.width,
+        "text_width": text.width,
+        "width": 16,
+        "latent": 8,
+        "layers": 2,
+        "heads": 2,
+        "feed_forward": 32,
+        "context": 4,
     }
     specs = EncoderSpecs(
         audio=EncoderSpec(kind="compact", name=audio.name, width=audio.width, sha256=audio.weights_hash),
@@ -50,7 +57,7 @@ def _write_encoders(folder: Path) -> None:
     audio, text = folder / "audio", folder / "text"
     audio.mkdir(parents=True)
     text.mkdir(parents=True)
-    shape = CompactAudioConfig(width=8, heads=2, blocks=1)
+    shape = CompactAudioConfig(width=8, heads=2, blocks=1, pooled=(1,))
     (audio / "config.json").write_text(shape.model_dump_json())
     save_weights(audio / "weights.safetensors", AudioTrunk(shape).state_dict())
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *"abcdefghijklmnopqrstuvwxyz", *(f"##{c}" for c in "aeiounrst")]

@@ -5,7 +5,6 @@ call; who needs every event reads the journal. XPUB and not PUB, because it sees
 is published before the first one is gone.
 """
 
-import ipaddress
 import math
 import select
 import threading
@@ -17,6 +16,7 @@ import zmq
 import zmq.asyncio
 from pydantic import Field, ValidationInfo, field_validator
 
+from bcaf_stream.addresses import is_local, why_not_bound
 from bcaf_stream.config import Config
 from bcaf_stream.errors import EventError
 from bcaf_stream.events.codec import encode
@@ -45,7 +45,7 @@ class BusConfig(Config):
     @field_validator("bind")
     @classmethod
     def _stays_on_this_machine(cls, bind: str, info: ValidationInfo) -> str:
-        if not info.data.get("insecure") and not _is_local(bind):
+        if not info.data.get("insecure") and not is_local(bind):
             raise ValueError("only this machine's addresses, unless insecure: true lets anybody read the events")
         return bind
 
@@ -74,7 +74,7 @@ class EventPublisher:
             self._socket.bind(config.bind)
         except zmq.ZMQError as error:
             self.close()
-            raise EventError(_why_not_bound(config.bind, error)) from None
+            raise EventError(why_not_bound(config.bind, error.errno, str(error.strerror))) from None
         self.endpoint: str = self._socket.getsockopt_string(zmq.LAST_ENDPOINT)
 
     def publish(self, event: Event) -> None:
@@ -266,19 +266,3 @@ def _deadline(timeout_s: float | None) -> float | None:
 
 def _milliseconds(deadline: float | None) -> int | None:
     return None if deadline is None else max(0, math.ceil((deadline - time.monotonic()) * 1000))
-
-
-def _is_local(address: str) -> bool:
-    if not address.startswith("tcp://"):
-        return address.startswith(("ipc://", "inproc://"))
-    host = address.removeprefix("tcp://").rpartition(":")[0].strip("[]")
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
-def _why_not_bound(address: str, error: zmq.ZMQError) -> str:
-    if error.errno == zmq.EADDRINUSE:
-        return f"{address}: the port is in use: stop what listens there, or set another `bind` (port 0: any)"
-    return f"{address}: cannot be bound: give tcp://HOST:PORT of this machine ({error.strerror})"

@@ -6,7 +6,6 @@ the time since its last message.
 """
 
 import asyncio
-import ipaddress
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -18,6 +17,7 @@ import zmq
 import zmq.asyncio
 from pydantic import Field, ValidationInfo, field_validator
 
+from bcaf_stream.addresses import is_local, why_not_bound
 from bcaf_stream.config import Config
 from bcaf_stream.errors import LinkError
 from bcaf_stream.ingest.link_flow import AudioCutter, SenderState, words_messages
@@ -57,7 +57,7 @@ class LinkConfig(Config):
     @field_validator("bind")
     @classmethod
     def _stays_on_this_machine(cls, bind: str, info: ValidationInfo) -> str:
-        if not info.data.get("insecure") and not _is_local(bind):
+        if not info.data.get("insecure") and not is_local(bind):
             raise ValueError("only this machine's addresses, unless insecure: true lets anybody send audio")
         return bind
 
@@ -88,7 +88,7 @@ class LinkServer:
             self._socket.bind(config.bind)
         except zmq.ZMQError as error:
             self.close()
-            raise LinkError(_why_not_bound(config.bind, error)) from None
+            raise LinkError(why_not_bound(config.bind, error.errno, str(error.strerror))) from None
         self.endpoint: str = self._socket.getsockopt_string(zmq.LAST_ENDPOINT)
 
     async def receive(self) -> tuple[bytes, ClientMessage]:
@@ -278,19 +278,3 @@ class LinkSender:
 def _set_heartbeat(socket: zmq.Socket[Any], seconds: float) -> None:
     socket.setsockopt(zmq.HEARTBEAT_IVL, math.ceil(seconds * 1000))
     socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, math.ceil(seconds * 3000))
-
-
-def _is_local(address: str) -> bool:
-    if not address.startswith("tcp://"):
-        return address.startswith(("ipc://", "inproc://"))
-    host = address.removeprefix("tcp://").rpartition(":")[0].strip("[]")
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
-def _why_not_bound(address: str, error: zmq.ZMQError) -> str:
-    if error.errno == zmq.EADDRINUSE:
-        return f"{address}: the port is in use: stop what listens there, or set another `bind` (port 0: any)"
-    return f"{address}: cannot be bound: give tcp://HOST:PORT of this machine ({error.strerror})"

@@ -1,0 +1,130 @@
+"""A real deployment: what it refuses, and that it goes on when its actors are killed."""
+
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+
+from actors.launch import Deployment, Endpoints
+from bcaf_stream.analyzer import AnalyzerConfig
+from bcaf_stream.config import load_config
+from bcaf_stream.demo import CALL, SCRIPT
+from bcaf_stream.errors import BcafError, LinkError
+from bcaf_stream.events.bus import EventListener
+from bcaf_stream.events.journal import Journal, JournalConfig
+from bcaf_stream.ingest.link import Closed
+from bcaf_stream.recording import Analysis, Recording
+from bcaf_stream.sending import send_recording
+from tests.deployed import serve_config
+from tests.same import assert_same_events
+
+
+@dataclass
+class Running:
+    deployment: Deployment
+    endpoints: Endpoints
+    journal: Path
+
+
+@pytest.fixture(scope="module")
+def running(ray_session: None, tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    config = serve_config("house", tiny, tmp_path_factory.mktemp("house"), "emotion.num_cpus=0.5")
+    with Deployment(config) as deployment:
+        yield Running(deployment, deployment.up(), config.hub.journal.path)
+
+
+class Sending(threading.Thread):
+    """A call that is sent in the background."""
+
+    def __init__(self, recording: Recording, endpoint: str, speed: float) -> None:
+        super().__init__()
+        self._arguments = (recording, endpoint, speed, "given", recording.transcript(SCRIPT))
+        self.outcome: Closed | BcafError | None = None
+
+    def run(self) -> None:
+        try:
+            self.outcome = send_recording(*self._arguments)  # type: ignore[arg-type]
+        except BcafError as error:
+            self.outcome = error
+
+
+def actor(name: str) -> Any:
+    return ray.get_actor(name, "house")
+
+
+def test_a_killed_emotion_actor_costs_no_event(running: Running, tiny: Path):
+    recording = Recording.open(str(CALL), {}, {}, "failover")
+    config = load_config(AnalyzerConfig, None, [f"model.checkpoint={tiny}"])
+    expected = list(Analysis(recording, config, "given", recording.transcript(SCRIPT)))
+    with EventListener(running.endpoints.events, call="failover") as listener:
+        assert running.deployment.wait_for_listener(10)
+        sending = Sending(recording, running.endpoints.audio, speed=15)
+        sending.start()
+        found = []
+        while (event := listener.receive(60)) is not None:
+            found.append(event)
+            if len(found) == 4:
+                ray.kill(actor("emotion-0"), no_restart=False)
+            if event.type == "call.end":
+                break
+        sending.join()
+    assert_same_events(found, expected)
+    assert isinstance(sending.outcome, Closed)
+    assert running.deployment.stats()["ingest"]["failovers"] >= 1
+
+
+def test_a_call_that_is_in_the_journal_is_not_taken_again(running: Running):
+    recording = Recording.open(str(CALL), {}, {}, "failover")
+    with pytest.raises(LinkError, match="in the journal already; choose another --call"):
+        send_recording(recording, running.endpoints.audio, 0, "none")
+
+
+def test_the_journal_holds_what_was_published(running: Running):
+    with Journal(JournalConfig(path=running.journal), read_only=True) as journal:
+        events = list(journal.read(call="failover"))
+    assert [event.seq for event in events] == list(range(len(events)))
+    assert events[-1].type == "call.end"
+
+
+def test_a_killed_ingest_actor_comes_back_and_its_sender_is_told(running: Running):
+    recording = Recording.open(str(CALL), {}, {}, "lost")
+    sending = Sending(recording, running.endpoints.audio, speed=5)
+    with EventListener(running.endpoints.events, call="lost") as listener:
+        assert running.deployment.wait_for_listener(10)
+        sending.start()
+        assert listener.receive(60) is not None
+        ray.kill(actor("ingest"), no_restart=False)
+        sending.join()
+    assert isinstance(sending.outcome, LinkError)
+    running.deployment.keep_running(timeout_s=30)  # notices, and starts its loop again
+    endpoint = ray.get(actor("ingest").endpoint.options(max_task_retries=-1).remote(), timeout=100)
+    assert running.deployment.stats()["ingest"]["alive"]
+    again = Recording.open(str(CALL), {}, {}, "again")
+    assert send_recording(again, endpoint, 0, "none").reason == "complete"
+
+
+def test_a_port_in_use_is_one_line(ray_session: None, running: Running, tiny: Path, tmp_path: Path):
+    taken = running.endpoints.events
+    with (
+        pytest.raises(BcafError, match=f"{taken}: the port is in use") as caught,
+        Deployment(serve_config("second", tiny, tmp_path, f"hub.bus.bind={taken}")) as deployment,
+    ):
+        deployment.up()
+    assert "\n" not in str(caught.value)
+
+
+def test_too_few_cpus_is_one_line(ray_session: None, tiny: Path, tmp_path: Path):
+    config = serve_config("large", tiny, tmp_path, "emotion.replicas=50")
+    with pytest.raises(BcafError, match="needs 51 CPUs and Ray has 2"), Deployment(config) as deployment:
+        deployment.up()
+
+
+def test_a_broken_checkpoint_is_one_line(ray_session: None, tmp_path: Path):
+    config = serve_config("broken", tmp_path / "nothing", tmp_path, "emotion.num_cpus=0", "ingest.num_cpus=0")
+    with pytest.raises(BcafError, match="no such checkpoint folder") as caught, Deployment(config) as deployment:
+        deployment.up()
+    assert "\n" not in str(caught.value)

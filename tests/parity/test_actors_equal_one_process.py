@@ -1,0 +1,44 @@
+"""The demo call through a real deployment gives the events that one process gives, field by field."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from actors.launch import Deployment, Endpoints
+from bcaf_stream.analyzer import AnalyzerConfig
+from bcaf_stream.config import load_config
+from bcaf_stream.demo import CALL, SCRIPT
+from bcaf_stream.events.bus import EventListener
+from bcaf_stream.recording import Analysis, Recording, TextMode
+from bcaf_stream.sending import send_recording
+from tests.deployed import serve_config
+from tests.same import assert_same_events
+
+
+@pytest.fixture(scope="module")
+def running(
+    ray_session: None, tiny: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Deployment, Endpoints]]:
+    with Deployment(serve_config("parity", tiny, tmp_path_factory.mktemp("parity"))) as deployment:
+        yield deployment, deployment.up()
+
+
+@pytest.mark.parametrize("text", ["given", "asr", "none"])
+def test_three_actors_equal_one_process(running: tuple[Deployment, Endpoints], tiny: Path, text: TextMode):
+    deployment, endpoints = running
+    recording = Recording.open(str(CALL), {}, {}, f"parity-{text}")
+    words = recording.transcript(SCRIPT) if text == "given" else None
+    config = load_config(AnalyzerConfig, None, [f"model.checkpoint={tiny}"])
+    here = list(Analysis(recording, config, text, words))
+
+    with EventListener(endpoints.events, call=recording.call.id) as listener:
+        assert deployment.wait_for_listener(10)
+        closed = send_recording(recording, endpoints.audio, 0, text, words)
+        there = [event for _ in here if (event := listener.receive(10)) is not None]
+
+    assert_same_events(there, here)
+    assert closed.utterances == sum(event.type == "emotion.final" for event in here) >= 15
+    offsets = [event.offset for event in there if event.offset is not None]
+    assert offsets == list(range(offsets[0], offsets[0] + len(here)))
+    assert listener.gaps == 0
