@@ -1,15 +1,15 @@
-"""The compact audio encoder: the convolutions and first blocks of a Whisper encoder, fine-tuned on emotion.
+"""The compact audio encoder: the convolutions and first blocks of a Whisper encoder.
 
-Whisper's first layers hear how something is said, its last ones know what was said: two blocks of tiny.en
-(4 M parameters) beat the whole encoder. Unlike Whisper's own code it runs at the utterance's own length;
+Whisper's first layers hear how something is said, its last ones know what was said: three blocks of tiny.en
+(6 M parameters) beat the whole encoder. Unlike Whisper's own code it runs at the utterance's own length;
 utterances over LONGEST are cut into equal parts whose frames are pooled together, so that memory is bounded.
-The vector is the mean and the standard deviation over time of the last block's output (no final LayerNorm).
+The vector is, for each pooled block, the mean and the standard deviation over time of its output (no final
+LayerNorm).
 
 Shape letters: B utterances, P parts of utterances, N samples, M mels, T frames (20 ms), W width, H heads.
 Source: Radford et al. 2022, "Robust Speech Recognition via Large-Scale Weak Supervision", section 2.2.
 """
 
-import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 from torch import Tensor, nn
 
 from bcaf_stream.config import Config
@@ -31,12 +31,26 @@ LONGEST = 480_000  # samples: 30 s, the length that the positions were trained f
 
 
 class CompactAudioConfig(Config):
-    """The shape of the encoder; it stands in `encoders/audio/config.json` of a checkpoint."""
+    """The shape of the encoder; it stands in `encoders/audio/config.json` of a checkpoint.
+
+    `pooled`: the blocks, counted from 1, whose outputs make the vector, in this order.
+    """
 
     name: str = "whisper-trunk"
     width: int = Field(default=384, ge=2)
     heads: int = Field(default=6, ge=1)
-    blocks: int = Field(default=2, ge=0)
+    blocks: int = Field(default=3, ge=1)
+    pooled: tuple[int, ...] = Field(default=(1, 2, 3), min_length=1)
+
+    @model_validator(mode="after")
+    def _pools_what_there_is(self) -> "CompactAudioConfig":
+        if min(self.pooled) < 1 or max(self.pooled) > self.blocks:
+            raise ValueError(f"pooled must name blocks from 1 to {self.blocks}")
+        return self
+
+    @property
+    def vector_width(self) -> int:
+        return 2 * self.width * len(self.pooled)
 
 
 class Block(nn.Module):
@@ -66,7 +80,7 @@ class Block(nn.Module):
 
 
 class AudioTrunk(nn.Module):
-    """Log-mel frames to block outputs, and to the pooled vector; this is the part that is trained."""
+    """Log-mel frames to block outputs, and to the pooled vector."""
 
     def __init__(self, config: CompactAudioConfig) -> None:
         super().__init__()
@@ -75,8 +89,8 @@ class AudioTrunk(nn.Module):
         self.conv2 = nn.Conv1d(config.width, config.width, kernel_size=3, stride=2, padding=1)
         self.blocks = nn.ModuleList(Block(config.width, config.heads) for _ in range(config.blocks))
 
-    def forward(self, mel_PTM: Tensor, mask_PT: Tensor) -> tuple[Tensor, Tensor]:
-        """Frames of 10 ms in, (P, ceil(T / 2), W) out with its mask.
+    def forward(self, mel_PTM: Tensor, mask_PT: Tensor) -> tuple[list[Tensor], Tensor]:
+        """Frames of 10 ms in; the output (P, ceil(T / 2), W) of every block and their mask out.
 
         Padded frames are set to zero before each convolution, as the convolution's own padding would be.
         """
@@ -86,19 +100,23 @@ class AudioTrunk(nn.Module):
         mask_PT = mask_PT[:, ::2]
         x_PTW = x_PTW + sinusoids(x_PTW.shape[1], self.config.width).to(x_PTW)
         mask_P11T = None if bool(mask_PT.all()) else mask_PT[:, None, None, :]
+        outputs = []
         for block in self.blocks:
             x_PTW = block(x_PTW, mask_P11T)
-        return x_PTW, mask_PT
+            outputs.append(x_PTW)
+        return outputs, mask_PT
 
     def pooled(self, mels: Sequence[Tensor], owner: Sequence[int] | None = None) -> Tensor:
-        """Mean and standard deviation over all frames of each utterance: (B, 2W).
+        """Mean and standard deviation over all frames of each utterance, block after block: (B, vector_width).
 
         `mels` are P spectrograms (T, M); `owner` says which utterance each belongs to (default: its own).
         """
         mel_PTM, mask_PT = pad_rows(mels)
-        x_PTW, mask_PT = self(mel_PTM.to(self.conv1.weight), mask_PT.to(self.conv1.weight.device))
-        owner_P = torch.arange(len(mels)) if owner is None else torch.tensor(owner)
-        return mean_and_deviation(x_PTW, mask_PT, owner_P.to(x_PTW.device))
+        device = self.conv1.weight.device
+        outputs, mask_PT = self(mel_PTM.to(self.conv1.weight), mask_PT.to(device))
+        owner_P = (torch.arange(len(mels)) if owner is None else torch.tensor(owner)).to(device)
+        parts = [mean_and_deviation(outputs[block - 1], mask_PT, owner_P) for block in self.config.pooled]
+        return torch.cat(parts, dim=1)
 
 
 def mean_and_deviation(x_PTW: Tensor, mask_PT: Tensor, owner_P: Tensor) -> Tensor:
@@ -125,11 +143,11 @@ def sinusoids(length: int, width: int) -> Tensor:
 
 
 class CompactAudioEncoder:
-    """An AudioEncoder on the checkpoint's own weights; vectors of 2 x `width`."""
+    """An AudioEncoder on the checkpoint's own weights."""
 
     def __init__(self, trunk: AudioTrunk, config: AudioEncoderConfig) -> None:
         self.name = trunk.config.name
-        self.width = 2 * trunk.config.width
+        self.width = trunk.config.vector_width
         self.weights_hash = hash_of(trunk)
         self._batch = config.batch
         self._mel = LogMel()
@@ -143,7 +161,7 @@ class CompactAudioEncoder:
             EncoderError: a file is missing, broken, or does not fit the other.
         """
         try:
-            shape = CompactAudioConfig.model_validate(json.loads((folder / "config.json").read_text()))
+            shape = CompactAudioConfig.model_validate_json((folder / "config.json").read_text())
         except (OSError, ValueError, ValidationError) as error:
             raise EncoderError(
                 f"{folder}/config.json: no compact audio encoder: {str(error).splitlines()[0]}"

@@ -1,7 +1,5 @@
 """The compact audio encoder against the original it descends from, and against its own batches."""
 
-import json
-
 import numpy as np
 import pytest
 import torch
@@ -17,7 +15,7 @@ from bcaf_stream.encoders.logmel import SHORTEST, LogMel
 from bcaf_stream.encoders.storage import save_weights
 from bcaf_stream.errors import EncoderError
 
-SMALL = CompactAudioConfig(width=32, heads=4, blocks=2)
+SMALL = CompactAudioConfig(width=32, heads=4, blocks=2, pooled=(2, 1))
 OF_WHISPER = {
     "self_attn_layer_norm": "attention_norm",
     "self_attn.q_proj": "query",
@@ -65,10 +63,12 @@ def test_the_trunk_equals_whispers_own_layers(whisper):
     torch.set_num_threads(1)
     mel_BMT = torch.randn(2, 80, 3000, generator=torch.Generator().manual_seed(2))
     with torch.inference_mode():
-        theirs_BTW = whisper(mel_BMT, output_hidden_states=True).hidden_states[SMALL.blocks]
-        ours_BTW, _ = trunk_of(whisper)(mel_BMT.transpose(1, 2), torch.ones(2, 3000, dtype=torch.bool))
-    assert theirs_BTW.std() > 0.1
-    assert torch.allclose(ours_BTW, theirs_BTW, atol=1e-5)
+        theirs = whisper(mel_BMT, output_hidden_states=True).hidden_states
+        ours, _ = trunk_of(whisper)(mel_BMT.transpose(1, 2), torch.ones(2, 3000, dtype=torch.bool))
+    assert len(ours) == SMALL.blocks == 2
+    for ours_BTW, theirs_BTW in zip(ours, theirs[1:3], strict=True):
+        assert theirs_BTW.std() > 0.1
+        assert torch.allclose(ours_BTW, theirs_BTW, atol=1e-5)
 
 
 @pytest.mark.parametrize("seconds", [0.1, 0.7351, 3.0])
@@ -119,10 +119,12 @@ def test_long_utterances_are_cut_and_pooled_as_one(encoder, monkeypatch):
     whole_W = encoder.encode([long_N, wave(0.3)])[0]
     mel_TM = LogMel()(torch.from_numpy(long_N.astype(np.float32) / 32768))
     with torch.inference_mode():
-        frames_TW = torch.cat(
-            [encoder._trunk(part[None], torch.ones(1, 100, dtype=torch.bool))[0][0] for part in mel_TM.split(100)]
-        )
-    expected_W = torch.cat([frames_TW.mean(0), frames_TW.std(0, unbiased=False)])
+        parts = [encoder._trunk(part[None], torch.ones(1, 100, dtype=torch.bool))[0] for part in mel_TM.split(100)]
+    expected = []
+    for block in (2, 1):  # the order of `pooled`
+        frames_TW = torch.cat([outputs[block - 1][0] for outputs in parts])
+        expected += [frames_TW.mean(0), frames_TW.std(0, unbiased=False)]
+    expected_W = torch.cat(expected)
     np.testing.assert_allclose(whole_W, expected_W.numpy(), atol=1e-5)
 
 
@@ -134,7 +136,7 @@ def test_positions_are_whispers_and_go_on_past_1500(whisper):
 def test_saved_and_loaded_through_the_checkpoint_folder(encoder, tmp_path):
     folder = tmp_path / "encoders" / "audio"
     folder.mkdir(parents=True)
-    (folder / "config.json").write_text(json.dumps(SMALL.model_dump()))
+    (folder / "config.json").write_text(SMALL.model_dump_json())
     save_weights(folder / "weights.safetensors", encoder._trunk.state_dict(), int8=False)
     loaded = load_audio_encoder(AudioEncoderConfig(), tmp_path)
     x = [wave(1.0)]
@@ -150,10 +152,10 @@ def test_a_broken_folder_says_so(encoder, tmp_path):
         load_audio_encoder(AudioEncoderConfig(), tmp_path)
     folder = tmp_path / "encoders" / "audio"
     folder.mkdir(parents=True)
-    (folder / "config.json").write_text('{"width": "x"}')
+    (folder / "config.json").write_text('{"pooled": [9]}')
     with pytest.raises(EncoderError, match=r"config\.json"):
         load_audio_encoder(AudioEncoderConfig(), tmp_path)
-    (folder / "config.json").write_text(json.dumps(SMALL.model_dump()))
+    (folder / "config.json").write_text(SMALL.model_dump_json())
     with pytest.raises(EncoderError, match="cannot be read"):
         load_audio_encoder(AudioEncoderConfig(), tmp_path)
     save_weights(folder / "weights.safetensors", {"conv1.weight": torch.zeros(2, 2)})

@@ -1,0 +1,147 @@
+"""`python -m training.compact text | words | sound | fuse`: the compact checkpoint, from its data.
+
+Each stage leaves its result in the folder `work`, so that any of them can be run again alone.
+"""
+
+import json
+import logging
+import shutil
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+from safetensors.torch import load_file, save_file
+
+from bcaf_stream.config import load_config
+from bcaf_stream.encoders.base import (
+    AudioEncoderConfig,
+    TextEncoderConfig,
+    load_audio_encoder,
+    load_text_encoder,
+)
+from bcaf_stream.model.bcaf import BCAF
+from bcaf_stream.model.checkpoint import EncoderSpec, EncoderSpecs, save_checkpoint
+from bcaf_stream.model.decision import Calibration
+from training.compact.clips import read_clips
+from training.compact.config import CompactConfig
+from training.compact.dialogues import meld_texts
+from training.compact.fusion import Fusion
+from training.compact.report import measure
+from training.compact.starts import minilm, whisper_trunk
+from training.compact.text import TextTuner, soup
+from training.compact.vectors import (
+    encode_sound,
+    encode_text,
+    load_material,
+    save_voices,
+    save_words,
+    write_audio_encoder,
+    write_text_encoder,
+)
+from training.datasets.manifest import SPLITS
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, help=__doc__)
+ConfigFile = Annotated[Path, typer.Option("--config", help="the recipe")]
+Overrides = Annotated[list[str] | None, typer.Option("--set", help="dotted.key=value, repeatable")]
+RECIPE = Path("configs/train/compact.yaml")
+
+
+def _start(config: Path, overrides: list[str] | None) -> tuple[CompactConfig, Path]:
+    torch.set_num_threads(1)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    recipe = load_config(CompactConfig, config, overrides or ())
+    work = Path(recipe.work)
+    work.mkdir(parents=True, exist_ok=True)
+    return recipe, work
+
+
+@app.command()
+def text(config: ConfigFile = RECIPE, overrides: Overrides = None, only: int | None = None) -> None:
+    """Fine-tune the text encoder: one file per run, or only the run with that number."""
+    recipe, work = _start(config, overrides)
+    dialogues = meld_texts(Path(recipe.meld))
+    for number, run in enumerate(recipe.text.runs):
+        if only is None or number == only:
+            tuner = TextTuner(recipe.text, run, Path(recipe.starts.minilm))
+            model = tuner.run(dialogues["train"], dialogues["dev"])
+            save_file(model.state_dict(), work / f"text-{number}.safetensors")
+
+
+@app.command()
+def words(config: ConfigFile = RECIPE, overrides: Overrides = None) -> None:
+    """Average the text runs, store the encoder as it ships, and encode MELD with it."""
+    recipe, work = _start(config, overrides)
+    start, dialogues = Path(recipe.starts.minilm), meld_texts(Path(recipe.meld))
+    runs = []
+    for number in range(len(recipe.text.runs)):
+        runs.append(minilm(start))
+        runs[-1].load_state_dict(load_file(work / f"text-{number}.safetensors"))
+    write_text_encoder(work / "encoders" / "text", soup(runs, start, dialogues), start)
+    encoder = load_text_encoder(TextEncoderConfig(batch=64), work)
+    for split in SPLITS:
+        save_words(work / f"words-{split}.npz", encode_text(encoder, dialogues[split], spoiled=1))
+
+
+@app.command()
+def sound(config: ConfigFile = RECIPE, overrides: Overrides = None) -> None:
+    """Store the audio encoder as it ships, and encode the clips with it."""
+    recipe, work = _start(config, overrides)
+    write_audio_encoder(work / "encoders" / "audio", whisper_trunk(Path(recipe.starts.whisper)))
+    encoder = load_audio_encoder(AudioEncoderConfig(), work)
+    clips = read_clips(Path(recipe.speech))
+    background = [clip for clip in clips if clip.split == "train"]
+    for number, split in enumerate(SPLITS):
+        chosen = [clip for clip in clips if clip.split == split]
+        training = split == "train"
+        bored, views = (recipe.fusion.boredom, recipe.fusion.views) if training else ("drop", 1)
+        save_voices(work / f"sound-{split}.npz", encode_sound(encoder, chosen, bored, background, views, number))
+
+
+@app.command()
+def fuse(config: ConfigFile = RECIPE, overrides: Overrides = None) -> None:
+    """Train BCAF with every seed, keep the best on dev, write the checkpoint, and measure dev and test."""
+    recipe, work = _start(config, overrides)
+    train, dev, test = (load_material(work, split) for split in SPLITS)
+    best: tuple[float, int, BCAF, Calibration] | None = None
+    numbers = {}
+    for seed in recipe.fusion.seeds:
+        fusion = Fusion(recipe.fusion, train, dev, seed)
+        model, calibration = fusion.run()
+        numbers[seed] = {
+            "dev": measure(model, calibration, dev),
+            "test": measure(model, calibration, test),
+            "chosen by (dev)": fusion.best,
+            "decision": calibration.model_dump(),
+        }
+        if best is None or fusion.best > best[0]:
+            best = (fusion.best, seed, model, calibration)
+    assert best is not None
+    (work / "numbers.json").write_text(json.dumps({"kept": best[1], "seeds": numbers}, indent=1))
+    save_checkpoint(
+        recipe.out,
+        best[2],
+        encoders=_specs(work),
+        calibration=best[3],
+        name="compact",
+        note=f"seed {best[1]} of {len(numbers)}, chosen on dev; see README.md",
+        write_encoders=partial(_copy, work / "encoders"),
+    )
+
+
+def _copy(source: Path, folder: Path) -> None:
+    shutil.copytree(source, folder, dirs_exist_ok=True)
+
+
+def _specs(work: Path) -> EncoderSpecs:
+    spoken = load_text_encoder(TextEncoderConfig(), work)
+    heard = load_audio_encoder(AudioEncoderConfig(), work)
+    return EncoderSpecs(
+        audio=EncoderSpec(kind="compact", name=heard.name, width=heard.width, sha256=heard.weights_hash),
+        text=EncoderSpec(kind="compact", name=spoken.name, width=spoken.width, sha256=spoken.weights_hash),
+    )
+
+
+if __name__ == "__main__":
+    app()

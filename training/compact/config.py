@@ -1,0 +1,88 @@
+"""The recipe of the compact checkpoint as one strict configuration: `configs/train/compact.yaml`."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from bcaf_stream.config import Config
+from training.datasets.meld import LABELS
+
+__all__ = ["LABELS", "CompactConfig", "FusionTraining", "Starts", "TextRun", "TextTuning"]
+
+
+class Starts(Config):
+    """Where the published starting weights lie; both files are checked against their SHA-256 before use.
+
+    `minilm`: the model folder of all-MiniLM-L6-v2; `whisper`: OpenAI's tiny.en.pt.
+    """
+
+    minilm: str
+    whisper: str
+
+
+class TextRun(Config):
+    """One fine-tuning run. `decay` multiplies the learning rate once per layer below the last."""
+
+    seed: int = Field(ge=0)
+    learning_rate: float = Field(gt=0)
+    decay: float = Field(default=1.0, gt=0, le=1)
+    smoothing: float = Field(default=0.0, ge=0, lt=1)
+
+
+class TextTuning(Config):
+    """Fine-tuning of the text encoder on MELD, utterance head and dialogue head at once.
+
+    The weights of all `runs` are averaged, best first, as long as that helps on dev. `dialogues` make one
+    batch. `noise` is the share of utterances that lose punctuation and words, as a recogniser would have it.
+    """
+
+    runs: tuple[TextRun, ...] = (
+        TextRun(seed=0, learning_rate=8e-5),
+        TextRun(seed=1, learning_rate=1.2e-4, decay=0.85, smoothing=0.1),
+    )
+    epochs: int = Field(default=4, ge=1)
+    dialogues: int = Field(default=4, ge=1)
+    noise: float = Field(default=0.3, ge=0, le=1)
+    utterance_weight: float = Field(default=0.5, ge=0)
+
+
+class FusionTraining(Config):
+    """BCAF on the frozen vectors: MELD's words with a training speaker's clip of the same (or another) label.
+
+    `boredom` is what EmoDB's bored clips are trained as. `mismatch` is the share of clips that carry a random
+    label instead of the utterance's: live voices say less than acted ones, and the model must not learn that
+    sound settles everything. `views` is how many spoiled copies of each training clip are encoded. `both`,
+    `text_only`, `audio_only` are the shares of dialogues with that presence; the rest loses modalities
+    utterance by utterance. `clips_alone`: dialogues of clips without words, per MELD dialogue.
+    """
+
+    seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
+    epochs: int = Field(default=10, ge=1)
+    batch: int = Field(default=16, ge=1)
+    learning_rate: float = Field(default=5e-4, gt=0)
+    weight_decay: float = Field(default=1e-4, ge=0)
+    width: int = Field(default=128, ge=8)
+    layers: int = Field(default=2, ge=1)
+    heads: int = Field(default=4, ge=1)
+    context: int = Field(default=16, ge=1)
+    dropout: float = Field(default=0.3, ge=0, lt=1)
+    feature_dropout: float = Field(default=0.3, ge=0, lt=1)
+    boredom: Literal["neutral", "drop"] = "neutral"
+    mismatch: float = Field(default=0.2, ge=0, le=1)
+    views: int = Field(default=3, ge=1)
+    both: float = Field(default=0.35, ge=0, le=1)
+    text_only: float = Field(default=0.3, ge=0, le=1)
+    audio_only: float = Field(default=0.2, ge=0, le=1)
+    clips_alone: float = Field(default=0.3, ge=0)
+
+
+class CompactConfig(Config):
+    """`meld` and `speech` are the data folders; `work` keeps what the stages hand on; `out` is the checkpoint."""
+
+    meld: str
+    speech: str
+    work: str
+    out: str
+    starts: Starts
+    text: TextTuning = TextTuning()
+    fusion: FusionTraining = FusionTraining()
