@@ -58,6 +58,31 @@ def prepare(
 
 
 @app.command()
+def features(config: ConfigFile, set_: Overrides = None) -> None:
+    """Encode a manifest's sound and words; what is there already is not computed again."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from training.config import TrainConfig
+    from training.features import compute_features
+
+    settings = load_config(TrainConfig, config, set_ or ())
+    with Progress(console=Console(stderr=True), transient=True) as bars:
+        tasks: dict[str, Any] = {}
+
+        def advance(modality: str, done: int, total: int) -> None:
+            if modality not in tasks:
+                tasks[modality] = bars.add_task(modality, total=total)
+            bars.update(tasks[modality], completed=done)
+
+        found = compute_features(settings, advance)
+    for done in found:
+        print(f"{done.modality}: {done.total} vectors, {done.new} of them computed now: {done.folder}")
+    if not found:
+        print("the manifest carries its vectors; nothing to encode")
+
+
+@app.command()
 def fit(config: ConfigFile, set_: Overrides = None) -> None:
     """Train; a run that was cut short goes on where it stopped."""
     from training.config import TrainConfig  # torch and Ray load in seconds: not for --help
@@ -99,6 +124,41 @@ def evaluate(
         _write(json_, json.dumps(numbers, indent=2) + "\n")
     if card:
         _into_card(subject.checkpoint.folder, split, numbers)
+
+
+@app.command()
+def ablate(
+    config: ConfigFile,
+    set_: Overrides = None,
+    split: Annotated[Literal["dev", "test"], typer.Option(help="what the variants are scored on")] = "test",
+) -> None:
+    """Train the model without each of its parts, over several seeds, beside the paper's numbers."""
+    from training.ablate import Run
+    from training.ablate import ablate as run_all
+    from training.config import TrainConfig
+    from training.metrics import weighted_f1
+
+    def show(run: Run) -> None:
+        found = run.why if run.score is None else f"weighted F1 {100 * weighted_f1(run.score):.2f}"
+        print(f"{run.variant}, seed {run.seed}: {found}", flush=True)
+
+    folder = run_all(load_config(TrainConfig, config, set_ or ()), split, show)
+    print((folder / "table.md").read_text(encoding="utf-8"))
+    print(f"{folder}/table.md, ablation.png, results.json")
+
+
+@app.command()
+def tune(config: ConfigFile, set_: Overrides = None) -> None:
+    """Search the values that the configuration names, judged on dev."""
+    from training.config import TrainConfig
+    from training.tune import tune as search
+
+    folder = search(load_config(TrainConfig, config, set_ or ()))
+    for trial in json.loads((folder / "trials.json").read_text(encoding="utf-8"))[:10]:
+        values = ", ".join(f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}"
+                           for key, value in trial["values"].items())  # fmt: skip
+        print(f"dev weighted F1 {100 * trial['dev_weighted_f1']:.2f}  {values}")
+    print(f"the best as a configuration: {folder}/best.yaml")
 
 
 def _read(

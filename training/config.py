@@ -1,13 +1,16 @@
 """The YAML file of a training run: data, encoders, model, loop, and where it runs."""
 
 import hashlib
+import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from bcaf_stream.config import Config
 from bcaf_stream.encoders.base import EncodersConfig
+from bcaf_stream.errors import ConfigError
 from bcaf_stream.model.bcaf import BCAFConfig
 from bcaf_stream.types import Modality
 from training.loop import LoopConfig
@@ -58,11 +61,14 @@ class DataConfig(Config):
 
 
 class FeaturesConfig(Config):
-    """`workers`: encoders that run at once, at least and at most. `shard`: utterances in a file."""
+    """`workers`: encoders that run at once, at least and at most. `shard`: contents in a file.
+
+    `gpus_per_worker`: None gives each a whole GPU where Ray has one; a share (0.25) lets several use one.
+    """
 
     workers: tuple[int, int] = (1, 2)
     cpus_per_worker: float = Field(default=1, ge=0)
-    gpus_per_worker: float = Field(default=0, ge=0)
+    gpus_per_worker: float | None = Field(default=None, ge=0)
     shard: int = Field(default=256, ge=1)
 
 
@@ -150,6 +156,27 @@ class TrainConfig(Config):
     @property
     def folder(self) -> Path:
         return Path(self.out).absolute()
+
+    def changed(self, values: Mapping[str, Any]) -> "TrainConfig":
+        """The same with some dotted keys changed, validated anew.
+
+        Raises:
+            ConfigError: a key or value that the configuration does not have.
+        """
+        data = self.model_dump(mode="json")
+        for key, value in values.items():
+            node: Any = data
+            *groups, last = key.split(".")
+            for group in groups:
+                node = node.get(group) if isinstance(node.get(group), dict) else {}
+            if last not in node:
+                raise ConfigError(f"{key}: no such key in the configuration")
+            node[last] = value
+        try:
+            return TrainConfig.model_validate_json(json.dumps(data))
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise ConfigError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
 
     def identity(self) -> str:
         """What must not change when a run is resumed; how long and where it runs may."""

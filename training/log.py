@@ -1,7 +1,9 @@
 """The record of a run: one JSON line per epoch, and the same for TensorBoard."""
 
 import json
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from torch.utils.tensorboard import SummaryWriter
@@ -10,6 +12,7 @@ from bcaf_stream.errors import DataError
 from training.loop import Record
 
 FILE_NAME = "epochs.jsonl"
+LOOK_S = 0.5
 
 
 class EpochLog:
@@ -48,3 +51,29 @@ def shown(record: Record) -> str:
         f"epoch {record['epoch']:>3}  loss {record['train_total']:.4f}  dev weighted F1"
         f" {100 * record['dev_weighted_f1']:.2f}  {record['utterances_per_s']:.0f} utterances/s"
     )
+
+
+@contextmanager
+def following(folder: Path, on_epoch: Callable[[Record], None]) -> Iterator[None]:
+    """Call `on_epoch` for what another process appends to the log meanwhile."""
+    over = threading.Event()
+    seen = {record["epoch"] for record in read_epochs(folder)}
+
+    def look() -> None:
+        for record in read_epochs(folder):
+            if record["epoch"] not in seen:
+                seen.add(record["epoch"])
+                on_epoch(record)
+
+    def follow() -> None:
+        while not over.wait(LOOK_S):
+            look()
+
+    thread = threading.Thread(target=follow, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+        look()

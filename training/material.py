@@ -1,5 +1,6 @@
 """What a run trains on: the dialogues of the manifest as tensors, and which encoders made their vectors."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
@@ -23,13 +24,20 @@ class Material:
     """`encoders_folder`: the checkpoint folder whose encoders belong into the new checkpoint; None = none."""
 
     manifest: Manifest
-    train: list[Dialogue]
-    dev: list[Dialogue]
+    dialogues: Mapping[Split, list[Dialogue]]
     specs: EncoderSpecs
     encoders_folder: Path | None
 
+    @property
+    def train(self) -> list[Dialogue]:
+        return self.dialogues["train"]
 
-def load_material(config: TrainConfig) -> Material:
+    @property
+    def dev(self) -> list[Dialogue]:
+        return self.dialogues["dev"]
+
+
+def load_material(config: TrainConfig, splits: Sequence[Split] = ("train", "dev")) -> Material:
     """Read manifest and features, and check that they fit the model.
 
     Raises:
@@ -44,14 +52,13 @@ def load_material(config: TrainConfig) -> Material:
         wanted = modality in config.data.modalities
         specs[modality], vectors[modality] = _features(config, manifest, modality, source, wanted)
     widths: dict[Modality, int] = {"audio": config.model.audio_width, "text": config.model.text_width}
-
-    def dialogues(split: Split) -> list[Dialogue]:
-        return load_dialogues(manifest, split, config.model.labels, widths, vectors, config.data.modalities)
-
+    loaded = {
+        split: load_dialogues(manifest, split, config.model.labels, widths, vectors, config.data.modalities)
+        for split in splits
+    }
     return Material(
         manifest=manifest,
-        train=dialogues("train"),
-        dev=dialogues("dev"),
+        dialogues=loaded,
         specs=EncoderSpecs(audio=specs["audio"], text=specs["text"]),
         encoders_folder=source.folder if source else None,
     )

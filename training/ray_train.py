@@ -9,18 +9,16 @@ mend is returned by the workers instead of raised, because Ray would try again.
 import logging
 import os
 import tempfile
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-import fsspec  # type: ignore[import-untyped]
-import pyarrow as pa
-import pyarrow.fs
 import ray
 import ray.train.torch
 import torch
+from ray import tune
+from ray.exceptions import RayError, RayTaskError
 
 # `ray.train` picks between two APIs when it runs; from here the type checker sees the one that runs.
 from ray.train import Checkpoint
@@ -31,14 +29,16 @@ from ray.train.v2.torch.torch_trainer import TorchTrainer
 
 from bcaf_stream import errors
 from bcaf_stream.errors import BcafError, DeploymentError, ModelError
-from training.config import RayConfig, TrainConfig
+from training.config import Range, RayConfig, TrainConfig
 from training.fit import OnEpoch, build_trainer, finish
-from training.log import EpochLog, read_epochs
+from training.log import EpochLog, following, read_epochs
 from training.loop import Record, Trainer
 from training.material import Material, load_material
-from training.state import load_state, save_state
+from training.state import load_state, save_state, storage
 
-POLL_S = 0.5  # how often the controller looks at its workers; each report waits for a look
+J = TypeVar("J")
+R = TypeVar("R")
+POLL_S = "0.5"  # how often the controller looks at its workers; each report waits for a look
 
 
 @contextmanager
@@ -78,7 +78,7 @@ def fit_on_ray(config: TrainConfig, on_epoch: OnEpoch = lambda record: None) -> 
         DeploymentError: Ray lacks the resources, or workers were lost more often than ray.max_failures allows.
     """
     material = load_material(config)  # what is wrong with the data is found before anything is started
-    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", str(POLL_S))
+    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", POLL_S)
     with ray_session(config.ray):
         _check_resources(config.ray)
         trainer = TorchTrainer(
@@ -88,7 +88,7 @@ def fit_on_ray(config: TrainConfig, on_epoch: OnEpoch = lambda record: None) -> 
             run_config=_run_config(config),
         )
         try:
-            with _following(config.folder, on_epoch):
+            with following(config.folder, on_epoch):
                 result = trainer.fit()
         except TrainingFailedError as error:
             raise _plain(error, config) from None
@@ -156,32 +156,6 @@ class EpochCallback(UserCallback):
         self._last = record["epoch"]
 
 
-@contextmanager
-def _following(folder: Path, on_epoch: OnEpoch) -> Iterator[None]:
-    """Call `on_epoch` for what the controller appends to the log while the run goes on."""
-    over = threading.Event()
-    seen = {record["epoch"] for record in read_epochs(folder)}
-
-    def look() -> None:
-        for record in read_epochs(folder):
-            if record["epoch"] not in seen:
-                seen.add(record["epoch"])
-                on_epoch(record)
-
-    def follow() -> None:
-        while not over.wait(POLL_S):
-            look()
-
-    thread = threading.Thread(target=follow, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join()
-        look()
-
-
 def _scaling(config: RayConfig) -> ScalingConfig:
     return ScalingConfig(
         num_workers=config.num_workers,
@@ -203,25 +177,6 @@ def _run_config(config: TrainConfig) -> RunConfig:
     )
 
 
-def storage(place: str) -> tuple[pyarrow.fs.FileSystem | None, str]:
-    """A folder or URL as Ray takes it; what pyarrow does not know goes through fsspec.
-
-    Raises:
-        DeploymentError: nobody knows the URL's protocol, or its package is not installed.
-    """
-    if "://" not in place:
-        return None, str(Path(place).absolute())
-    try:
-        return pyarrow.fs.FileSystem.from_uri(place)
-    except (pa.ArrowException, OSError):
-        pass
-    try:
-        filesystem, path = fsspec.core.url_to_fs(place)
-    except (ValueError, ImportError) as error:
-        raise DeploymentError(f"ray.storage_path {place.split('://')[0]}://: {error}") from None
-    return pyarrow.fs.PyFileSystem(pyarrow.fs.FSSpecHandler(filesystem)), path
-
-
 def _check_resources(config: RayConfig) -> None:
     """Without this, Ray waits for ever for CPUs that no autoscaler will bring."""
     if config.address is not None:
@@ -234,6 +189,93 @@ def _check_resources(config: RayConfig) -> None:
                 f"training needs {least * each:g} {kind}s and Ray has {there.get(kind, 0.0):g}: "
                 "lower ray.num_workers or ray.cpus_per_worker"
             )
+
+
+def map_on_ray(
+    function: Callable[[J], R], jobs: Sequence[J], config: RayConfig, parallel: int, on_result: Callable[[R], None]
+) -> None:
+    """Run `function` on every job, `parallel` at a time; results come as they are ready.
+
+    Raises:
+        BcafError: what `function` raised.
+        DeploymentError: Ray cannot be started, or a worker was lost.
+    """
+    with ray_session(config):
+        options = {"num_cpus": config.cpus_per_worker, "num_gpus": float(config.use_gpu), "max_retries": 1}
+        task: Any = ray.remote(_call).options(**options)
+        waiting = list(reversed(jobs))
+        running: list[Any] = []
+        while waiting or running:
+            while waiting and len(running) < parallel:
+                running.append(task.remote(function, waiting.pop()))
+            ready, running = ray.wait(running, num_returns=1)
+            try:
+                on_result(ray.get(ready[0]))
+            except RayTaskError as error:
+                if isinstance(error.cause, BcafError):
+                    raise error.cause from None
+                raise DeploymentError(f"a run failed: {str(error.cause).splitlines()[0]}") from None
+            except RayError as error:
+                raise DeploymentError(f"a run was lost: {str(error).splitlines()[0]}") from None
+
+
+def _call(function: Callable[[J], R], job: J) -> R:
+    return function(job)
+
+
+def search(
+    trial: Callable[[dict[str, Any], Callable[[Record], None]], None],
+    space: Mapping[str, Range],
+    config: TrainConfig,
+) -> list[tuple[dict[str, Any], Record]]:
+    """Ray Tune: what was tried with its last record, the best on dev first. ASHA stops weak trials early.
+
+    `trial` gets the chosen values by dotted key, and a function that takes each epoch's record.
+
+    Raises:
+        DeploymentError: Ray cannot be started, or no trial came to an end.
+    """
+    metric, mode = "dev_weighted_f1", "max"
+    filesystem, path = storage(config.ray.storage_path or str(config.folder / "ray"))
+    with ray_session(config.ray):
+        tuner = tune.Tuner(
+            tune.with_resources(
+                lambda values: trial(values, tune.report),
+                {"cpu": config.ray.cpus_per_worker, "gpu": float(config.ray.use_gpu)},
+            ),
+            param_space={key: _domain(choice) for key, choice in space.items()},
+            tune_config=tune.TuneConfig(
+                metric=metric,
+                mode=mode,
+                num_samples=config.tune.samples,
+                max_concurrent_trials=config.tune.parallel,
+                search_alg=tune.search.BasicVariantGenerator(random_state=config.loop.seed),
+                scheduler=tune.schedulers.ASHAScheduler(
+                    time_attr="epoch",
+                    max_t=config.loop.epochs,
+                    grace_period=min(config.tune.grace_epochs, config.loop.epochs),
+                ),
+            ),
+            run_config=tune.RunConfig(
+                name=f"{config.name}-tune", storage_path=path, storage_filesystem=filesystem, verbose=0
+            ),
+        )
+        grid = tuner.fit()
+        results = [
+            grid[i] for i in range(len(grid)) if grid[i].error is None and metric in (grid[i].metrics or {})
+        ]
+    if not results:
+        raise DeploymentError(f"{config.name}: no trial came to an end; see the logs under {path}")
+    tried = [(dict(result.config or {}), dict(result.metrics or {})) for result in results]
+    return sorted(tried, key=lambda one: -one[1][metric])
+
+
+def _domain(choice: Range) -> Any:
+    if choice.choices:
+        return tune.choice(list(choice.choices))
+    assert choice.low is not None
+    assert choice.high is not None
+    return tune.loguniform(choice.low, choice.high) if choice.log else tune.uniform(choice.low, choice.high)
 
 
 def _plain(error: TrainingFailedError, config: TrainConfig) -> BcafError:

@@ -4,9 +4,12 @@ import os
 from pathlib import Path
 from typing import Any
 
+import fsspec  # type: ignore[import-untyped]
+import pyarrow as pa
+import pyarrow.fs
 import torch
 
-from bcaf_stream.errors import DataError
+from bcaf_stream.errors import DataError, DeploymentError
 from training.loop import Trainer
 
 FILE_NAME = "state.pt"
@@ -58,3 +61,22 @@ def load_state(folder: Path, identity: str) -> dict[str, Any] | None:
             f"{path}: this run was started with another configuration; choose another name and out, or delete it"
         )
     return state
+
+
+def storage(place: str) -> tuple[pyarrow.fs.FileSystem | None, str]:
+    """A folder or URL as Ray takes it; what pyarrow does not know goes through fsspec.
+
+    Raises:
+        DeploymentError: nobody knows the URL's protocol, or its package is not installed.
+    """
+    if "://" not in place:
+        return None, str(Path(place).absolute())
+    try:
+        return pyarrow.fs.FileSystem.from_uri(place)
+    except (pa.ArrowException, OSError):
+        pass
+    try:
+        filesystem, path = fsspec.core.url_to_fs(place)
+    except (ValueError, ImportError) as error:
+        raise DeploymentError(f"ray.storage_path {place.split('://')[0]}://: {error}") from None
+    return pyarrow.fs.PyFileSystem(pyarrow.fs.FSSpecHandler(filesystem)), path
