@@ -73,6 +73,7 @@ class IngestActor:
     async def stats(self) -> dict[str, Any]:
         lag = max((s.lag_ms for s in self._sessions.values()), default=0)
         return {
+            "serving": bool(self.model_id),
             "calls": len(self._sessions),
             "finished": self._finished,
             "refused": self._refused + self._server.refused,

@@ -16,6 +16,8 @@ from actors.hub import HubActor
 from actors.ingest import IngestActor
 from bcaf_stream.errors import BcafError, DeploymentError
 
+log = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True, slots=True)
 class Endpoints:
@@ -39,6 +41,7 @@ class Deployment:
         self._emotions: list[Any] = []
         self._ingest: Any = None
         self._model = ""
+        self._lost: list[str] = []  # actors whose loop ended with them
         self._owns_ray = self._connected = False
         self._running: dict[Any, str] = {}  # the loops that never end by themselves, and whose they are
 
@@ -67,13 +70,12 @@ class Deployment:
             self._create(name, EmotionActor, cpus, gpus, model, config.emotion.batch) for name in names
         ]
         self._ingest = self._create("ingest", IngestActor, config.ingest.num_cpus, 0, config, names, "hub")
+        # All start at the same time; asked in the order in which they can know that they fail.
+        events = self._get(self._hub.endpoint.remote(), "the hub actor")
+        audio = self._get(self._ingest.endpoint.remote(), "the ingest actor")
         described = self._get(self._emotions[0].describe.remote(), "the emotion actor")
         self._model = described["model"]
-        endpoints = Endpoints(
-            audio=self._get(self._ingest.endpoint.remote(), "the ingest actor"),
-            events=self._get(self._hub.endpoint.remote(), "the hub actor"),
-            **described,
-        )
+        endpoints = Endpoints(audio=audio, events=events, **described)
         self._running = {self._loop(name): name for name in ("ingest", "hub")}
         return endpoints
 
@@ -94,17 +96,24 @@ class Deployment:
         return stats
 
     def keep_running(self, timeout_s: float) -> None:
-        """Wait `timeout_s`; an actor's loop that broke off meanwhile is started again on the restarted actor."""
+        """Wait up to `timeout_s`; start the loop of an actor that Ray restarted again, once it answers.
+
+        Raises:
+            DeploymentError: a loop broke for another reason than its actor's death.
+        """
+        for name in [name for name in self._lost if self._answers(name)]:
+            self._lost.remove(name)
+            self._running[self._loop(name)] = name
         done, _ = ray.wait(list(self._running), num_returns=1, timeout=timeout_s)
         for ref in done:
             name = self._running.pop(ref)
             try:
                 ray.get(ref)
             except RayActorError:
-                logging.getLogger(__name__).warning("%s restarted", name)
+                log.warning("the %s actor died; Ray restarts it", name)
+                self._lost.append(name)
             except RayTaskError as error:
                 raise DeploymentError(f"the {name} actor broke: {error.cause}") from None
-            self._running[self._loop(name)] = name
 
     def down(self) -> None:
         """Let running calls end, publish what is left, stop the actors, and leave Ray."""
@@ -115,13 +124,20 @@ class Deployment:
                 try:
                     ray.get(getattr(handle, farewell).remote(), timeout=10)
                 except (RayError, GetTimeoutError):
-                    logging.getLogger(__name__).warning("an actor did not answer while going down")
+                    log.warning("an actor did not answer while going down")
         for handle in (self._ingest, self._hub, *self._emotions):
             if handle is not None:
                 ray.kill(handle)
         if self._owns_ray:
             ray.shutdown()
         self._connected = False
+
+    def _answers(self, name: str) -> bool:
+        try:
+            ray.get((self._ingest if name == "ingest" else self._hub).endpoint.remote(), timeout=1)
+        except (RayActorError, GetTimeoutError):
+            return False
+        return True
 
     def _loop(self, name: str) -> Any:
         return self._ingest.serve.remote(self._model) if name == "ingest" else self._hub.beat.remote()
@@ -171,7 +187,8 @@ class Deployment:
             return ray.get(ref, timeout=self._config.ray.start_timeout_s)
         except GetTimeoutError:
             seconds = f"{self._config.ray.start_timeout_s:g}"
-            raise DeploymentError(f"{who} did not start within {seconds} s (ray.start_timeout_s)") from None
+            message = f"{who} did not start within {seconds} s: is the cluster busy? (ray.start_timeout_s)"
+            raise DeploymentError(message) from None
         except RayTaskError as error:
             raise _plain(error.cause, who) from None
         except RayActorError as error:

@@ -22,6 +22,8 @@ from bcaf_stream.sending import send_recording
 from tests.deployed import serve_config
 from tests.same import assert_same_events
 
+NO_CPUS = ("emotion.num_cpus=0", "ingest.num_cpus=0")  # beside the running deployment there are none left
+
 
 @dataclass
 class Running:
@@ -100,18 +102,21 @@ def test_a_killed_ingest_actor_comes_back_and_its_sender_is_told(running: Runnin
         ray.kill(actor("ingest"), no_restart=False)
         sending.join()
     assert isinstance(sending.outcome, LinkError)
-    running.deployment.keep_running(timeout_s=30)  # notices, and starts its loop again
-    endpoint = ray.get(actor("ingest").endpoint.options(max_task_retries=-1).remote(), timeout=100)
-    assert running.deployment.stats()["ingest"]["alive"]
+    for _ in range(100):
+        running.deployment.keep_running(timeout_s=1)
+        if running.deployment.stats()["ingest"].get("serving"):
+            break
+    endpoint = ray.get(actor("ingest").endpoint.remote(), timeout=10)
     again = Recording.open(str(CALL), {}, {}, "again")
     assert send_recording(again, endpoint, 0, "none").reason == "complete"
 
 
 def test_a_port_in_use_is_one_line(ray_session: None, running: Running, tiny: Path, tmp_path: Path):
     taken = running.endpoints.events
+    config = serve_config("second", tiny, tmp_path, f"hub.bus.bind={taken}", *NO_CPUS)
     with (
         pytest.raises(BcafError, match=f"{taken}: the port is in use") as caught,
-        Deployment(serve_config("second", tiny, tmp_path, f"hub.bus.bind={taken}")) as deployment,
+        Deployment(config) as deployment,
     ):
         deployment.up()
     assert "\n" not in str(caught.value)
@@ -124,7 +129,7 @@ def test_too_few_cpus_is_one_line(ray_session: None, tiny: Path, tmp_path: Path)
 
 
 def test_a_broken_checkpoint_is_one_line(ray_session: None, tmp_path: Path):
-    config = serve_config("broken", tmp_path / "nothing", tmp_path, "emotion.num_cpus=0", "ingest.num_cpus=0")
+    config = serve_config("broken", tmp_path / "nothing", tmp_path, *NO_CPUS)
     with pytest.raises(BcafError, match="no such checkpoint folder") as caught, Deployment(config) as deployment:
         deployment.up()
     assert "\n" not in str(caught.value)
