@@ -64,10 +64,10 @@ class ConversationAnalyzer:
         """Take the next audio of one channel; return the events that it completes."""
         return self._opening() + self._analyze(self._cutter.push(chunk))
 
-    def flush(self) -> list[Event]:
-        """The audio is over: finish what is open and end the call."""
+    def flush(self, reason: str = "complete") -> list[Event]:
+        """The audio is over: finish what is open and end the call, saying why."""
         events = self._opening() + self._analyze(self._cutter.flush(), last=True)
-        return [*events, self._writer.end("complete")]
+        return [*events, self._writer.end(reason)]
 
     def reset(self) -> None:
         """Forget the call: the next push begins it anew."""

@@ -57,6 +57,8 @@ def analyze(
     from bcaf_stream.analyzer import AnalyzerConfig  # torch loads in seconds: not for --help
     from bcaf_stream.recording import Analysis, Recording
 
+    if plot and not plot.absolute().parent.is_dir():
+        raise UsageError(f"--plot {plot}: no such folder")
     settings = load_config(AnalyzerConfig, config, set_ or ())
     recording = Recording.open(source, _pairs(channel, "--channel"), _pairs(role, "--role"), call)
     words = recording.transcript(transcript) if transcript else None

@@ -12,7 +12,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from bcaf_stream.analyzer import AnalyzerConfig, ConversationAnalyzer
 from bcaf_stream.audio.sources import FileSource, Location
 from bcaf_stream.engine import EmotionEngine
-from bcaf_stream.errors import UsageError
+from bcaf_stream.errors import SourceError, UsageError
 from bcaf_stream.events.messages import Event
 from bcaf_stream.transcripts.asr import load_transcriber
 from bcaf_stream.transcripts.sources import check_fits, read_transcript
@@ -110,6 +110,9 @@ class Analysis:
                 for chunk in _with_progress(source):
                     yield from self._analyzer.push(chunk)
             yield from self._analyzer.flush()
+        except SourceError:
+            yield from self._analyzer.flush("the sound is broken")
+            raise
         finally:
             self._analyzer.close()
             if self._transcriber:
@@ -131,8 +134,10 @@ def _with_progress(source: FileSource) -> Iterator[AudioChunk]:
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"))
     # A second live display on one terminal would fight with the table of events.
-    with Progress(*columns, TimeRemainingColumn(), console=console, transient=True) as progress:
-        bar = progress.add_task("analysing", total=source.duration_ms, visible=console.is_terminal)
+    with Progress(
+        *columns, TimeRemainingColumn(), console=console, transient=True, disable=not console.is_terminal
+    ) as progress:
+        bar = progress.add_task("analysing", total=source.duration_ms)
         for chunk in source:
             yield chunk
             progress.update(bar, completed=(chunk.start + len(chunk.samples)) * 1000 // chunk.rate)

@@ -1,0 +1,201 @@
+"""`bcaf-stream analyze`: what it prints, and one line with the right exit code for every bad input."""
+
+import json
+import wave
+from collections.abc import Callable
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from bcaf_stream.cli import main
+from bcaf_stream.demo import CALL, SCRIPT
+from bcaf_stream.events.codec import from_json
+from tests.commands import Outcome, run_command
+from tests.tiny import tiny_checkpoint
+
+Analyze = Callable[..., Outcome]
+
+
+@pytest.fixture
+def analyze(tiny: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Analyze:
+    def run(*arguments: str | Path, checkpoint: Path = tiny) -> Outcome:
+        words = ["analyze", *map(str, arguments), "--set", f"model.checkpoint={checkpoint}"]
+        return run_command(main, words, monkeypatch, capsys)
+
+    return run
+
+
+def write_wav(path: Path, samples: np.ndarray, rate: int = 8000) -> Path:
+    with wave.open(str(path), "wb") as out:
+        out.setnchannels(1)
+        out.setsampwidth(2)
+        out.setframerate(rate)
+        out.writeframes(samples.astype("<i2").tobytes())
+    return path
+
+
+def test_a_call_with_its_transcript(analyze: Analyze, tmp_path: Path):
+    output, plot = tmp_path / "events.jsonl", tmp_path / "call.png"
+    done = analyze(CALL, "--transcript", SCRIPT, "--format", "jsonl", "--output", output, "--plot", plot)
+    assert done.code == 0, done.err
+    events = [from_json(line) for line in output.read_text().splitlines()]
+    spoken = [event for event in events if event.emotion]
+    said = [word for line in SCRIPT.read_text().splitlines() for word in json.loads(line)["text"].split()]
+    assert events[0].type == "call.start"
+    assert events[-1].type == "call.end"
+    assert sorted(" ".join(event.text or "" for event in spoken).split()) == sorted(said)
+    assert {event.role for event in spoken} == {"customer", "agent"}
+    assert {event.modalities for event in spoken} == {("audio", "text")}
+    assert plot.read_bytes().startswith(b"\x89PNG")
+
+
+def test_lines_for_a_pipe(analyze: Analyze):
+    done = analyze(CALL, "--transcript", SCRIPT)
+    assert done.code == 0
+    assert "customer" in done.out
+    assert "Are you kidding me?" in done.out
+
+
+def test_audio_alone_and_a_file_for_each_channel(analyze: Analyze, tmp_path: Path):
+    with av.open(str(CALL)) as container:
+        frames = np.concatenate([f.to_ndarray() for f in container.decode(audio=0)], axis=1).reshape(-1, 2)
+    left, right = (write_wav(tmp_path / f"{i}.wav", frames[: 8000 * 20, i]) for i in (0, 1))
+    done = analyze(
+        *("--channel", f"left={left}", "--channel", f"right={right}", "--role", "left=customer"),
+        *("--text", "none", "--format", "jsonl"),
+    )
+    assert done.code == 0, done.err
+    spoken = [event for line in done.out.splitlines() if (event := from_json(line)).emotion]
+    assert {(event.channel, event.role) for event in spoken} == {("left", "customer"), ("right", "speaker")}
+    assert {event.modalities for event in spoken} == {("audio",)}
+    assert {event.text_source for event in spoken} == {"none"}
+
+
+def test_silence_has_no_utterances_and_says_so(analyze: Analyze, tmp_path: Path):
+    done = analyze(write_wav(tmp_path / "silence.wav", np.zeros(16_000)), "--text", "none")
+    assert done.code == 0
+    assert "zero utterances" in done.err
+
+
+def nan_wav(folder: Path) -> Path:
+    path = folder / "nan.wav"
+    samples = np.zeros((1, 8000), np.float32)
+    samples[0, 4000] = np.nan
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("pcm_f32le", rate=8000, layout="mono")
+        frame = av.AudioFrame.from_ndarray(samples, format="flt", layout="mono")
+        frame.sample_rate = 8000
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return path
+
+
+def text_file(folder: Path, name: str, content: str) -> Path:
+    (folder / name).write_text(content)
+    return folder / name
+
+
+def truncated(folder: Path) -> Path:
+    path = folder / "cut.wav"
+    path.write_bytes(CALL.read_bytes()[:300_000])
+    return path
+
+
+BAD_SOUND: list[tuple[str, Callable[[Path], Path], str]] = [
+    ("missing", lambda folder: folder / "none.wav", "none.wav"),
+    ("empty", lambda folder: text_file(folder, "empty.wav", ""), "empty"),
+    ("not audio", lambda folder: text_file(folder, "notes.wav", "hello " * 100), "notes.wav"),
+    ("folder", lambda folder: folder, "folder"),
+    ("truncated", truncated, "cut.wav"),
+    ("nan", nan_wav, "nan.wav"),
+]
+
+
+@pytest.mark.parametrize(("name", "make", "part"), BAD_SOUND, ids=[case[0] for case in BAD_SOUND])
+def test_bad_sound(analyze: Analyze, tmp_path: Path, name: str, make: Callable[[Path], Path], part: str):
+    output = tmp_path / "out.jsonl"
+    done = analyze(make(tmp_path), "--text", "none", "--output", output, "--format", "jsonl")
+    assert done.code == 1
+    assert part in done.err
+    assert_one_line(done)
+    assert not output.exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "part"),
+    [
+        ('{"start_ms": 9, "end_ms": 3, "channel": "agent", "text": "secret"}\n', "before its start"),
+        (
+            '{"start_ms": 500, "end_ms": 600, "channel": "agent", "text": "secret"}\n'
+            '{"start_ms": 100, "end_ms": 200, "channel": "agent", "text": "secret"}\n',
+            "sort the file",
+        ),
+        ('{"start_ms": 900000, "end_ms": 900100, "channel": "agent", "text": "secret"}\n', "past the end"),
+        ('{"start_ms": 1, "end_ms": 2, "channel": "nobody", "text": "secret"}\n', "nobody"),
+        ("", "empty"),
+    ],
+)
+def test_bad_transcripts(analyze: Analyze, tmp_path: Path, content: str, part: str):
+    done = analyze(CALL, "--transcript", text_file(tmp_path, "t.jsonl", content))
+    assert done.code == 1
+    assert part in done.err
+    assert "secret" not in done.err
+    assert_one_line(done)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "part"),
+    [
+        ([], 2, "give one recording"),
+        (["a.wav", "--channel", "x=b.wav"], 2, "give one recording"),
+        (["a.wav", "--channel", "x"], 2, "NAME=VALUE"),
+        ([str(CALL), "--role", "customer=boss"], 2, "must be one of customer, agent, speaker"),
+        ([str(CALL), "--role", "boss=agent"], 2, "channels are customer, agent"),
+        ([str(CALL), "--text", "guess"], 2, "--text"),
+        ([str(CALL), "--format", "xml"], 2, "--format"),
+        ([str(CALL), "--set", "audio.vda.mode=silero"], 2, "did you mean vad"),
+        ([str(CALL), "--set", "audio.segmenter.max_ms=ten"], 2, "audio.segmenter.max_ms"),
+        ([str(CALL), "--config", "none.yaml"], 2, "none.yaml"),
+        ([str(CALL), "--nothing"], 2, "--nothing"),
+        ([str(CALL), "--text", "none", "--output", "/nowhere/x.jsonl"], 2, "/nowhere/x.jsonl"),
+        ([str(CALL), "--text", "none", "--plot", "/nowhere/x.png"], 2, "/nowhere/x.png"),
+    ],
+)
+def test_wrong_usage(analyze: Analyze, arguments: list[str], code: int, part: str):
+    done = analyze(*arguments)
+    assert done.code == code, done.err
+    assert part in done.err
+    assert_one_line(done)
+
+
+def test_a_missing_checkpoint(analyze: Analyze, tmp_path: Path):
+    done = analyze(CALL, "--text", "none", checkpoint=tmp_path / "none")
+    assert done.code == 1
+    assert "no such checkpoint folder" in done.err
+    assert_one_line(done)
+
+
+def test_a_checkpoint_of_other_encoders(analyze: Analyze, tmp_path: Path):
+    one, other = tiny_checkpoint(tmp_path / "one"), tiny_checkpoint(tmp_path / "other", seed=1)
+    for name in ("config.json", "model.safetensors"):
+        (one / name).write_bytes((other / name).read_bytes())
+    done = analyze(CALL, "--text", "none", checkpoint=one)
+    assert done.code == 1
+    assert "trained with audio encoder" in done.err
+    assert_one_line(done)
+
+
+def test_a_hub_that_cannot_be_reached(analyze: Analyze, monkeypatch: pytest.MonkeyPatch):
+    # Port 9 of this machine answers nobody, so the test does not depend on the network it runs in.
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    done = analyze(CALL, "--set", "model.text_encoder={kind: pretrained, model: FacebookAI/roberta-large}")
+    assert done.code == 1
+    assert "FacebookAI/roberta-large: the model hub cannot be reached" in done.err
+    assert_one_line(done)
+
+
+def assert_one_line(done: Outcome) -> None:
+    assert done.err.count("\n") == 1
+    assert "Traceback" not in done.err
