@@ -113,7 +113,8 @@ class VoiceActivityDetector:
 
     def _confirms(self) -> bool:
         window = (self._frame * FRAME_SAMPLES + FRAME_SAMPLES // 2) // WINDOW_SAMPLES
-        while self._window < window:
+        # At the end of the sound, the middle of a frame that is mostly padding lies behind the last window.
+        while self._window < window and len(self._probs) > 1:
             self._probs.popleft()
             self._window += 1
         prob = self._probs[0]

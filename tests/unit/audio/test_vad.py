@@ -27,7 +27,7 @@ def decide(samples, config, size=None):
 
 
 @pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("length", [0, 1, 319, 320, 321, 511, 512, 10_000])
+@pytest.mark.parametrize("length", [0, 1, 319, 320, 321, 511, 512, 1024, *range(1500, 1700), 10_000])
 def test_every_sample_is_in_exactly_one_frame(mode, length):
     samples = babble(1)[:length]
     frames = decide(samples, VadConfig(mode=mode), 100)
