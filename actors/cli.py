@@ -88,11 +88,12 @@ def down(name: Name = "bcaf", timeout: Annotated[float, typer.Option(help="secon
 def demo(
     output: Annotated[Path, typer.Option(help="where the events go, as JSON lines")] = Path("demo-events.jsonl"),
     speed: Annotated[float, typer.Option(min=0, help="1 = as it was spoken; 0 = as fast as it goes")] = 1.0,
+    set_: Overrides = None,
 ) -> None:
     """Play the call that ships with the project through a deployment of its own, and show its emotions."""
     from actors.demo import play
 
-    play(output, speed)
+    play(output, speed, set_ or ())
 
 
 def _announce(name: str, endpoints: dict[str, Any]) -> None:

@@ -3,6 +3,7 @@
 import sys
 import tempfile
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 
 from actors.config import ServeConfig
@@ -18,8 +19,8 @@ from bcaf_stream.recording import Recording
 from bcaf_stream.sending import send_recording
 
 
-def play(output: Path, speed: float) -> None:
-    """Run the demo and write its events to `output` as JSON lines.
+def play(output: Path, speed: float, overrides: Sequence[str] = ()) -> None:
+    """Run the demo and write its events to `output` as JSON lines; `overrides` are those of `--set`.
 
     Raises:
         BcafError: the deployment cannot start, or the call does not come through whole.
@@ -27,7 +28,7 @@ def play(output: Path, speed: float) -> None:
     recording = Recording.open(str(CALL), {}, {}, "demo", unique=True)
     with tempfile.TemporaryDirectory(prefix="bcaf-demo-") as folder:
         # Free ports and a journal of its own: a deployment that runs already is not disturbed.
-        config = load_config(ServeConfig, None, _overrides(Path(folder)))
+        config = load_config(ServeConfig, None, [*_overrides(Path(folder)), *overrides])
         print("starting Ray, the encoders and the speech recognition ...", file=sys.stderr)
         with Deployment(config) as deployment:
             endpoints = deployment.up()
