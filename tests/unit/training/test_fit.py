@@ -1,0 +1,215 @@
+import resource
+
+import numpy as np
+import pytest
+import torch
+
+from bcaf_stream.errors import CheckpointError, ConfigError, DataError
+from bcaf_stream.model.checkpoint import load_checkpoint
+from tests.unit.training.made import dialogues, prepared, records, train_config
+from training.evaluate import evaluate, evaluate_streaming, open_subject
+from training.fit import build_trainer, fit_here
+from training.log import read_epochs
+from training.loop import LoopConfig, Trainer
+from training.material import load_material
+from training.metrics import summary, weighted_f1
+from training.state import load_state, save_state
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module")
+def manifest(tmp_path_factory):
+    return prepared(tmp_path_factory.mktemp("corpus"), records())
+
+
+@pytest.fixture(scope="module")
+def run(manifest, tmp_path_factory):
+    torch.set_num_threads(1)
+    config = train_config(manifest, tmp_path_factory.mktemp("runs") / "made", loop__modality_dropout=0.2)
+    return config, fit_here(config)
+
+
+def test_the_checkpoint_loads_and_has_learned(run, manifest):
+    _, folder = run
+    subject = open_subject(str(folder), manifest, "test")
+    found = evaluate(subject)
+    assert set(found) == {"causal", "offline"}
+    assert set(found["causal"]) == {"both", "text", "audio"}
+    assert weighted_f1(found["causal"]["both"]) > 0.95
+    assert weighted_f1(found["causal"]["text"]) < 0.65
+    assert summary(found["causal"]["both"])["n"] == sum(len(d) for d in subject.dialogues)
+
+
+def test_the_streaming_path_decides_the_same(run, manifest):
+    subject = open_subject(str(run[1]), manifest, "test")
+    batch, live = evaluate(subject)["causal"], evaluate_streaming(subject)["causal"]
+    for view, expected in batch.items():
+        np.testing.assert_array_equal(live[view].predicted_N, expected.predicted_N)
+        np.testing.assert_array_equal(live[view].truth_N, expected.truth_N)
+        np.testing.assert_array_equal(live[view].call_N, expected.call_N)
+        np.testing.assert_allclose(live[view].probs_NC, expected.probs_NC, atol=1e-5)
+
+
+def test_the_log_and_the_card_say_what_was_done(run):
+    config, folder = run
+    epochs = read_epochs(config.folder)
+    assert [record["epoch"] for record in epochs] == list(range(1, len(epochs) + 1))
+    assert any((config.folder / "tensorboard").iterdir())
+    card = (folder / "README.md").read_text()
+    for needed in ("Seed 0", "| train | 120 |", "by dialogue and by speaker", "must not be used", "Art. 5(1)(f)"):
+        assert needed in card
+
+
+def test_a_finished_run_does_nothing_more(run):
+    config, folder = run
+    before = load_checkpoint(folder).hash
+    seen = []
+    fit_here(config, seen.append)
+    assert seen == []
+    assert load_checkpoint(folder).hash == before
+
+
+def test_the_same_name_goes_on_and_another_configuration_does_not(manifest, tmp_path):
+    config = train_config(manifest, tmp_path / "run", loop__epochs=1)
+    fit_here(config)
+    seen = []
+    fit_here(config.changed({"loop.epochs": 2}), seen.append)
+    assert [record["epoch"] for record in seen] == [2]
+    assert [record["epoch"] for record in read_epochs(config.folder)] == [1, 2]
+    with pytest.raises(DataError, match="started with another configuration"):
+        fit_here(config.changed({"loop.learning_rate": 0.1}))
+
+
+def test_training_may_start_from_a_checkpoint_with_the_same_labels(run, manifest, tmp_path):
+    _, folder = run
+    config = train_config(manifest, tmp_path / "next", init=str(folder))
+    started = build_trainer(config, load_material(config), torch.device("cpu"))
+    torch.testing.assert_close(started.model.state_dict(), load_checkpoint(folder).model.state_dict())
+    others = train_config(manifest, tmp_path / "no", init=str(folder), model__labels=["calm", "cross", "glad"])
+    with pytest.raises(CheckpointError, match="trained on the labels calm, cross, not on calm, cross, glad"):
+        build_trainer(others, load_material(others), torch.device("cpu"))
+    wider = train_config(manifest, tmp_path / "no", init=str(folder), model__width=32)
+    with pytest.raises(CheckpointError, match="another architecture"):
+        build_trainer(wider, load_material(wider), torch.device("cpu"))
+
+
+def relabelled(rows, label):
+    return [{**row, "label": label if row["label"] == "cross" else row["label"]} for row in rows]
+
+
+def spoiled(rows, key, value):
+    return [{**row, key: value} if i == 3 else row for i, row in enumerate(rows)]
+
+
+SMALL = {"train": 3, "dev": 2, "test": 2}
+BAD = {
+    "unknown label": (lambda r: relabelled(r, "gloomy"), {}, r"label 'gloomy' is unknown to the model"),
+    "text alone": (
+        lambda r: [{k: v for k, v in row.items() if k != "audio_vector"} for row in r],
+        {},
+        r"has no audio; set data.modalities: \[text\]",
+    ),
+    "another width": (
+        lambda r: r,
+        {"model__audio_width": 7},
+        r"train-0-0: its audio vector is 6 wide; the model takes 7",
+    ),
+    "not a number": (
+        lambda r: spoiled(r, "text_vector", [float("nan")] * 6),
+        {},
+        r"train-0-3: its text vector holds NaN or infinity",
+    ),
+    "half of the vectors": (
+        lambda r: spoiled([{**row, "text": "oh"} for row in r], "text_vector", None),
+        {},
+        r"holds utterances without text vectors; name the encoders",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", BAD)
+def test_bad_input_is_named(tmp_path, what):
+    spoil, changes, message = BAD[what]
+    manifest = prepared(tmp_path / "corpus", spoil(records(SMALL)))
+    with pytest.raises(DataError, match=message) as error:
+        fit_here(train_config(manifest, tmp_path / "run", **changes))
+    assert "\n" not in str(error.value)
+
+
+def test_text_alone_trains_where_somebody_says_so(tmp_path):
+    rows = [{k: v for k, v in row.items() if k != "audio_vector"} for row in records(SMALL)]
+    manifest = prepared(tmp_path / "corpus", rows)
+    folder = fit_here(train_config(manifest, tmp_path / "run", data__modalities=["text"], loop__epochs=1))
+    subject = open_subject(str(folder), manifest, "test")
+    assert subject.views == ("text",)
+    assert "Trained on text." in (folder / "README.md").read_text()
+
+
+def test_a_corpus_with_other_labels_cannot_be_scored(run, tmp_path):
+    manifest = prepared(tmp_path, relabelled(records(SMALL), "gloomy"))
+    with pytest.raises(CheckpointError, match=r"trained on the labels calm, cross, and .* has 'gloomy'"):
+        open_subject(str(run[1]), manifest, "test")
+
+
+def test_vectors_that_name_another_encoder_are_refused(tmp_path):
+    from dataclasses import replace
+
+    from training.datasets.manifest import Manifest, read_manifest, write_manifest
+
+    folder = prepared(tmp_path, records(SMALL))
+    whole = read_manifest(folder)
+    for name in ("mine", "theirs"):
+        corpus = replace(whole.corpus, vectors={"text": name})
+        write_manifest(Manifest(corpus, whole.rows), tmp_path / name)
+    checkpoint = fit_here(train_config(tmp_path / "mine", tmp_path / "run", loop__epochs=1))
+    open_subject(str(checkpoint), tmp_path / "mine", "dev")
+    with pytest.raises(DataError, match=r"text vectors are of theirs, and .* was trained on those of mine"):
+        open_subject(str(checkpoint), tmp_path / "theirs", "dev")
+
+
+def test_keys_that_do_not_exist_are_named(manifest, tmp_path):
+    with pytest.raises(ConfigError, match=r"loop.speed: no such key"):
+        train_config(manifest, tmp_path / "run", loop__speed=3)
+    with pytest.raises(ConfigError, match=r"model"):
+        train_config(manifest, tmp_path / "run", model__heads=3)
+
+
+@pytest.fixture
+def small_trainer():
+    from bcaf_stream.model.bcaf import BCAF, BCAFConfig
+    from tests.unit.training.made import LOOP, MODEL
+
+    config = BCAFConfig.model_validate({**MODEL, "labels": tuple(MODEL["labels"])})
+    return Trainer(BCAF(config), LoopConfig(**LOOP), dialogues(8, 0), dialogues(4, 1))
+
+
+def test_a_full_disk_leaves_the_last_state_loadable(small_trainer, tmp_path):
+    small_trainer.run_epoch()
+    save_state(small_trainer, "same", tmp_path)
+    small_trainer.run_epoch()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(
+        resource.RLIMIT_FSIZE, (4096, hard)
+    )  # the system refuses to write more, as a full disk does
+    try:
+        with pytest.raises(
+            DataError, match=r"state of epoch 2 cannot be written \(.+\); the state of epoch 1 is"
+        ) as e:
+            save_state(small_trainer, "same", tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert "\n" not in str(e.value)
+    assert len(load_state(tmp_path, "same")["history"]) == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["state.pt"]
+
+
+def test_a_broken_state_is_named(small_trainer, tmp_path):
+    assert load_state(tmp_path, "same") is None
+    path = save_state(small_trainer, "same", tmp_path)
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(DataError, match=r"state.pt: cannot be read"):
+        load_state(tmp_path, "same")

@@ -1,0 +1,172 @@
+import json
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bcaf_stream.errors import DataError
+from tests.unit.training.made import records, tone, write_jsonl, write_wav
+from training.datasets.audit import audit
+from training.datasets.manifest import Corpus, Manifest, Row, read_manifest, write_manifest
+from training.datasets.sound import decode, listen
+from training.datasets.table import read_table
+
+LINE = {
+    "split": "train",
+    "call": "c",
+    "utterance": "c-0",
+    "channel": "x",
+    "start_ms": 0,
+    "end_ms": 9,
+    "text": "oh",
+    "label": "joy",
+}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"emotion": "joy"}, "emotion: Extra inputs"),
+        ({"split": "validation"}, "split: Input should be 'train', 'dev' or 'test'"),
+        ({"end_ms": -1}, "end_ms: "),
+        ({"start_ms": 10}, "end_ms lies before start_ms"),
+        ({"text": None}, "at least one of text, audio"),
+        ({"audio": "a.wav", "audio_start_ms": 5}, "go together"),
+        ({"start_ms": "0"}, "start_ms: "),
+    ],
+)
+def test_a_wrong_line_is_named(tmp_path, change, message):
+    path = write_jsonl(tmp_path / "manifest.jsonl", [LINE, {**LINE, "utterance": "c-1", **change}])
+    with pytest.raises(DataError, match=r"manifest.jsonl:2: ") as error:
+        read_table(path)
+    assert message in str(error.value)
+
+
+def test_a_line_that_is_no_json_is_named(tmp_path):
+    path = tmp_path / "manifest.jsonl"
+    path.write_text(json.dumps(LINE) + "\n{oh\n")
+    with pytest.raises(DataError, match=r"manifest.jsonl:2: not a JSON object"):
+        read_table(path)
+
+
+def test_an_empty_folder_and_two_tables_are_refused(tmp_path):
+    with pytest.raises(DataError, match="neither"):
+        read_table(tmp_path)
+    write_jsonl(tmp_path / "manifest.jsonl", [LINE])
+    pq.write_table(pa.table({"a": [1]}), tmp_path / "manifest.parquet")
+    with pytest.raises(DataError, match="both"):
+        read_table(tmp_path)
+
+
+def test_a_parquet_table_says_the_same_as_json_lines(tmp_path):
+    rows = records({"train": 2, "dev": 1, "test": 1})
+    lines = read_table(write_jsonl(tmp_path / "a.jsonl", rows))
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "b.parquet")
+    table = read_table(tmp_path / "b.parquet")
+    assert len(lines.rows) == len(table.rows) > 10
+    for mine, theirs in zip(lines.rows, table.rows, strict=True):
+        assert (mine.utterance, mine.order, mine.label) == (theirs.utterance, theirs.order, theirs.label)
+        np.testing.assert_array_equal(mine.audio_vector, theirs.audio_vector)
+
+
+def test_another_parquet_table_is_no_manifest(tmp_path):
+    pq.write_table(pa.table({"a": [1]}), tmp_path / "x.parquet")
+    with pytest.raises(DataError, match="no manifest of this version"):
+        read_manifest(tmp_path / "x.parquet")
+    (tmp_path / "y.parquet").write_bytes(b"no table")
+    with pytest.raises(DataError, match="no Parquet table"):
+        read_manifest(tmp_path / "y.parquet")
+
+
+def test_a_part_of_a_recording_is_cut_out(tmp_path):
+    sound = np.concatenate([tone(1, 200), tone(1, 1000)])
+    write_wav(tmp_path / "call.wav", sound)
+    both, _ = decode(tmp_path / "call.wav")
+    late, _ = decode(tmp_path / "call.wav", (1000, 2000))
+    np.testing.assert_array_equal(both, sound)
+    np.testing.assert_array_equal(late, sound[16_000:])
+    cuts = [
+        {"audio": "call.wav", "audio_start_ms": at, "audio_end_ms": at + 500, "text": None} for at in (0, 1000)
+    ]
+    rows = [{**LINE, "utterance": f"c-{i}", **cut} for i, cut in enumerate(cuts)]
+    heard = listen(read_table(write_jsonl(tmp_path / "manifest.jsonl", rows)))
+    keys = [row.audio_key for row in heard.manifest.rows]
+    assert len(set(keys)) == 2
+    assert None not in keys
+
+
+def test_sound_of_another_rate_is_heard_at_ours(tmp_path):
+    write_wav(tmp_path / "a.wav", tone(1, 300, rate=8000), rate=8000)
+    samples, damage = decode(tmp_path / "a.wav")
+    assert damage == ""
+    assert len(samples) == pytest.approx(16_000, abs=200)
+
+
+def test_a_clip_that_is_cut_short_gives_what_is_there(tmp_path):
+    path = write_wav(tmp_path / "a.wav", tone(2, 300))
+    path.write_bytes(path.read_bytes()[:40_000])
+    samples, damage = decode(path)
+    assert len(samples) * 2 == pytest.approx(40_000, abs=3000)
+    assert "2.00 s" in damage
+
+
+texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.tuples(texts, st.sampled_from(["joy", None]), st.integers(0, 10**9)), min_size=1, max_size=5))
+def test_any_words_come_back_from_the_manifest(tmp_path_factory, turns):
+    rows = tuple(
+        Row("dev", "c", f"c-{i}", i, "x", at, at + 1, text, label) for i, (text, label, at) in enumerate(turns)
+    )
+    manifest = Manifest(Corpus("made", ("joy",), "none", "test"), rows)
+    again = read_manifest(write_manifest(manifest, tmp_path_factory.mktemp("m")))
+    assert [(r.text, r.label, r.start_ms, r.order) for r in again.rows] == [
+        (r.text, r.label, r.start_ms, r.order) for r in rows
+    ]
+
+
+def change(rows, wanted, **values):
+    return [{**row, **values} if wanted(row) else row for row in rows]
+
+
+LEAKS = {
+    "a dialogue in two splits": (
+        lambda rows: change(rows, lambda r: r["utterance"] == "dev-0-1", split="test"),
+        r"dialogue dev-0 lies in more than one split",
+    ),
+    "an utterance twice": (lambda rows: [*rows, rows[0]], r"utterance train-0-0 stands in the corpus twice"),
+    "a speaker in two splits": (
+        lambda rows: change(rows, lambda r: r["call"] in ("train-0", "test-0"), speaker="Ann"),
+        r"speaker Ann is in train and in test",
+    ),
+    "no dev split": (lambda rows: [r for r in rows if r["split"] != "dev"], r"the dev split has no labelled"),
+}
+
+
+@pytest.mark.parametrize("leak", LEAKS)
+def test_leaks_are_refused(tmp_path, leak):
+    spoil, message = LEAKS[leak]
+    rows = spoil(records({"train": 2, "dev": 1, "test": 1}))
+    with pytest.raises(DataError, match=message):
+        audit(listen(read_table(write_jsonl(tmp_path / "manifest.jsonl", rows))))
+
+
+def test_speakers_may_be_shared_where_somebody_says_so(tmp_path):
+    rows = change(records({"train": 2, "dev": 1, "test": 1}), lambda r: True, speaker="Ann")
+    manifest = read_table(write_jsonl(tmp_path / "manifest.jsonl", rows), shared_speakers=True)
+    audit(listen(manifest))
+    assert "speakers may be shared" in manifest.corpus.separation
+
+
+def test_a_dialogue_whose_words_stand_in_another_split_is_listed(tmp_path):
+    rows = [
+        {**LINE, "split": split, "call": split, "utterance": f"{split}-{i}", "text": word}
+        for split in ("train", "dev", "test")
+        for i, word in enumerate(["oh", "my", "god" if split != "dev" else "dear"])
+    ]
+    found = audit(listen(read_table(write_jsonl(tmp_path / "manifest.jsonl", rows))))
+    assert [names for what, names in found.findings if "words" in what] == [("train-0 = test-0",)]
