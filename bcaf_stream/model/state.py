@@ -63,7 +63,7 @@ class DialogueState:
         return DialogueState(cache_BKW, torch.cat([state.count_B for state in states]), states[0].model)
 
     def split(self) -> "list[DialogueState]":
-        """One state per dialogue, each with its own memory: a pickled view would carry the whole batch."""
+        """One state per dialogue, each with its own memory: a view would keep the whole batch alive."""
         return [
             DialogueState(self.cache_BKW[b : b + 1].clone(), self.count_B[b : b + 1].clone(), self.model)
             for b in range(self.batch)

@@ -123,6 +123,16 @@ def test_padding_changes_no_loss():
     assert_close(got, expected)
 
 
+def test_what_stands_in_the_place_of_absent_features_reaches_no_gradient():
+    """NaN times a zero gradient is NaN: the projection would be lost in one step."""
+    model = small_model()
+    given = batch(model, [6, 4], absent=0.5)
+    given.audio_BUA[~(given.audio_present_BU & given.mask_BU)] = float("nan")
+    given.text_BUT[~(given.text_present_BU & given.mask_BU)] = float("inf")
+    model.loss(model(*given), torch.ones(2, 6, dtype=torch.long), given.mask_BU)[0].backward()
+    assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
+
+
 def test_reconstruction_does_not_pull_the_target():
     """A learned projection could otherwise lower the loss by shrinking H."""
     model = small_model(alpha=1.0, beta=0.0, correlative=False, mu=0.0)

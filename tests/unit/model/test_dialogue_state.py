@@ -34,12 +34,13 @@ def test_dump_and_load_through_bytes(steps: int):
 
 
 @pytest.mark.parametrize("steps", [0, 5])
-def test_it_pickles_without_its_batch(steps: int):
+def test_it_travels_without_its_batch(steps: int):
     model = small_model()
     states = DialogueState.stack([walked(model, steps, seed) for seed in range(8)]).split()
     pickled = pickle.dumps(states[3], protocol=5)
     assert same(pickle.loads(pickled), states[3])
     assert len(pickled) < states[3].cache_BKW.nbytes + 1000
+    assert states[3].cache_BKW.untyped_storage().nbytes() == states[3].cache_BKW.nbytes
 
 
 def test_stack_and_split_are_inverse():
