@@ -4,6 +4,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Literal, Self, cast, get_args
 
 from rich.console import Console
@@ -34,8 +35,8 @@ class Recording:
     def open(
         cls,
         source: str | None,
-        channels: Mapping[str, str],
-        roles: Mapping[str, str],
+        channels: Mapping[str, str] = MappingProxyType({}),
+        roles: Mapping[str, str] = MappingProxyType({}),
         call: str | None = None,
         unique: bool = False,
     ) -> Self:
