@@ -10,7 +10,6 @@ the number of calls.
 Legend: B dialogues, U utterances that ask, T utterances that may be seen (U in a batch, `context` in a
 step), K = context - 1 cached utterances, D width, H heads, F = D / H, W width of one cached row.
 """
-# ruff: noqa: N812
 
 import torch
 import torch.nn.functional as F

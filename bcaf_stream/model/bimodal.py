@@ -15,7 +15,6 @@ Variants keep both outputs, so that everything behind them stays the same:
 
 Legend: B dialogues, U utterances, T utterances that may be seen, D width.
 """
-# ruff: noqa: N815
 
 from typing import Literal, NamedTuple
 

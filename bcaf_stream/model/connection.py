@@ -7,7 +7,6 @@ loss by shrinking H.
 
 Legend: B dialogues, U utterances, N utterances with both modalities, D width, E latent width.
 """
-# ruff: noqa: N812, N815
 
 from itertools import pairwise
 from typing import Literal, NamedTuple

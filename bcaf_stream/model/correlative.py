@@ -5,7 +5,6 @@ h^b = Linear(h*, E). The paper gives h*_m width 512 though h^s_m has 1024; h*_m 
 
 Legend: B dialogues, U utterances, T utterances that may be seen, D width, E latent width.
 """
-# ruff: noqa: N812
 
 import torch.nn.functional as F
 from torch import Tensor, nn

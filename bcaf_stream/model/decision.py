@@ -9,7 +9,6 @@ choice; that score is a staircase on some thousand utterances, and its best stai
 
 Legend: N labelled utterances, C classes, `...` any leading axes.
 """
-# ruff: noqa: N812
 
 from collections.abc import Mapping
 from typing import Annotated, Literal, NamedTuple, Self

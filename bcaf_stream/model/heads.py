@@ -2,7 +2,6 @@
 
 Legend: B dialogues, U utterances, C classes.
 """
-# ruff: noqa: N812, N815
 
 from itertools import pairwise
 from typing import NamedTuple

@@ -2,7 +2,6 @@
 
 Legend: B dialogues, K = context - 1 cached utterances, W width of one cached row.
 """
-# ruff: noqa: N815
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

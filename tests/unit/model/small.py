@@ -1,5 +1,4 @@
 """A BCAF small enough for every test, with weights that matter: norms and lambda off their initial values."""
-# ruff: noqa: N815
 
 from typing import Any, NamedTuple
 

@@ -1,5 +1,4 @@
 """Losses and gradients: every weight learns, nothing absent counts, ablations are whole models."""
-# ruff: noqa: N812
 
 import math
 
