@@ -13,6 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, Literal, NamedTuple, get_args
 from urllib.parse import unquote_to_bytes
 
@@ -93,6 +94,12 @@ def topic(event: Event) -> str:
     return f"{topic_prefix(event.call)}{_quote(event.channel)}.{event.type}"
 
 
+@lru_cache(maxsize=4096)
+def topic_of(call: str, channel: str, type: EventType) -> bytes:
+    """The topic's bytes, as they are sent."""
+    return f"{topic_prefix(call)}{_quote(channel)}.{type}".encode()
+
+
 def topic_prefix(call: str | None = None, channel: str | None = None) -> str:
     """The prefix to subscribe to: everything, one call, or one channel of a call.
 
@@ -123,6 +130,7 @@ def parse_topic(text: str) -> Topic:
     return Topic(_unquote(parts[2]), _unquote(parts[3]), parts[4])
 
 
+@lru_cache(maxsize=4096)
 def _quote(name: str) -> str:
     # urllib's quote would leave the dot, which separates here
     try:
@@ -141,17 +149,22 @@ def _unquote(quoted: str) -> str:
     return name
 
 
-def heartbeat(seq: int, now: int, offset: int | None = None) -> Event:
-    """A sign of life of the publisher at `now` (unix ns), with the offset of the last journalled event."""
-    return Event(
-        type="heartbeat",
-        id=event_id("", "", None, "heartbeat", seq),
-        call="",
-        revision=seq,
-        offset=offset,
-        seq=seq,
-        emitted_at=now,
-    )
+def heartbeat(seq: int, now: int, offset: int | None = None, epoch: int = 0) -> Event:
+    """A sign of life of the publisher at `now` (unix ns), with the offset of the last journalled event.
+
+    `revision` is the hub's epoch, which grows by one at each of its starts; `seq` counts since the last one.
+    """
+    return _of_the_hub("heartbeat", seq, now, epoch, offset=offset)
+
+
+def hub_degraded(seq: int, now: int, epoch: int, reason: str) -> Event:
+    """The hub itself cannot do its work, for instance write its journal; told to all, and never journalled."""
+    return _of_the_hub("degraded", seq, now, epoch, degraded=("journal",), reason=reason)
+
+
+def _of_the_hub(type: EventType, seq: int, now: int, epoch: int, **fields: Any) -> Event:
+    id = event_id("", "", seq, type, epoch)
+    return Event(type=type, id=id, call="", revision=epoch, seq=seq, emitted_at=now, **fields)
 
 
 class EventWriter:

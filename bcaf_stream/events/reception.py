@@ -42,8 +42,8 @@ class GapDetector:
 
     def push(self, event: Event) -> Gap | None:
         """The gap before this event, if there is one; an event seen before is none."""
-        if event.type == "heartbeat":
-            return None  # numbered per publisher, of which a listener may join any at any time
+        if not event.call:
+            return None  # of the publisher itself: numbered since its start, whenever a listener came
         expected = self._next.pop(event.call, 0)
         self._next[event.call] = max(expected, event.seq + 1)
         if len(self._next) > self._max_calls:

@@ -190,7 +190,7 @@ def test_a_journal_of_a_later_version_is_refused(config: JournalConfig):
     with sqlite3.connect(config.path) as db:
         db.execute("PRAGMA user_version = 9")
     db.close()
-    with pytest.raises(EventError, match="knows schema 1 and not 9"):
+    with pytest.raises(EventError, match="knows schema 2 and not 9"):
         Journal(config)
 
 
