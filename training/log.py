@@ -6,8 +6,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from torch.utils.tensorboard import SummaryWriter
-
 from bcaf_stream.errors import DataError
 from training.loop import Record
 
@@ -19,6 +17,8 @@ class EpochLog:
     """Writes `epochs.jsonl` and `tensorboard/` in a folder. A resumed run drops the lines it will write again."""
 
     def __init__(self, folder: Path, kept: Sequence[Record] = ()) -> None:
+        from torch.utils.tensorboard import SummaryWriter  # a second to import, and most workers write no log
+
         self._path = folder / FILE_NAME
         try:
             folder.mkdir(parents=True, exist_ok=True)

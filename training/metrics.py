@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.metrics import confusion_matrix, f1_score, precision_recall_fscore_support
 
 FloatsNC = NDArray[np.float64]
 IntsN = NDArray[np.int64]
@@ -42,11 +41,14 @@ class Scored:
 
 def weighted_f1(scored: Scored) -> float:
     """The paper's measure: F1 per class, weighted by how often the class occurs."""
-    return float(f1_score(scored.truth_N, scored.predicted_N, average="weighted", zero_division=0.0))
+    return float(weighted_f1_of_counts(_counts(scored, np.zeros_like(scored.call_N), 1))[0])
 
 
 def summary(scored: Scored, draws: int = DRAWS, seed: int = 0) -> dict[str, Any]:
     """Every number of the report as plain values; `macro_f1` and recall are over the classes that occur."""
+    # Seconds to import, and the workers of a training run never come here.
+    from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
+
     classes = np.arange(len(scored.labels))
     precision, recall, f1, count = precision_recall_fscore_support(
         scored.truth_N, scored.predicted_N, labels=classes, zero_division=0.0
@@ -107,14 +109,19 @@ def bootstrap(
 
     Two predictions of the same split and seed are therefore paired, draw by draw.
     """
-    classes = len(scored.labels)
     _, call_N = np.unique(scored.call_N, return_inverse=True)
     calls = int(call_N.max()) + 1
-    counts = np.zeros((calls, classes, classes))
-    np.add.at(counts, (call_N, scored.truth_N, scored.predicted_N), 1)
+    counts = _counts(scored, call_N, calls)
     rng = np.random.default_rng(seed)
     weights_RK = rng.multinomial(calls, np.full(calls, 1 / calls), size=draws)
     return measure(np.einsum("rk,kcd->rcd", weights_RK.astype(np.float64), counts, optimize=True))
+
+
+def _counts(scored: Scored, group_N: IntsN, groups: int) -> NDArray[np.float64]:
+    """A confusion matrix for each group of utterances, truth by row."""
+    counts = np.zeros((groups, len(scored.labels), len(scored.labels)))
+    np.add.at(counts, (group_N, scored.truth_N, scored.predicted_N), 1)
+    return counts
 
 
 def interval(values_R: NDArray[np.float64]) -> tuple[float, float]:

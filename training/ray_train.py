@@ -17,7 +17,6 @@ from typing import Any, TypeVar
 import ray
 import ray.train.torch
 import torch
-from ray import tune
 from ray.exceptions import RayError, RayTaskError
 
 # `ray.train` picks between two APIs when it runs; from here the type checker sees the one that runs.
@@ -235,6 +234,8 @@ def search(
     Raises:
         DeploymentError: Ray cannot be started, or no trial came to an end.
     """
+    from ray import tune
+
     metric, mode = "dev_weighted_f1", "max"
     filesystem, path = storage(config.ray.storage_path or str(config.folder / "ray"))
     with ray_session(config.ray):
@@ -271,6 +272,8 @@ def search(
 
 
 def _domain(choice: Range) -> Any:
+    from ray import tune
+
     if choice.choices:
         return tune.choice(list(choice.choices))
     assert choice.low is not None
