@@ -61,7 +61,7 @@ class DataConfig(Config):
 
 
 class FeaturesConfig(Config):
-    """`workers`: encoders that run at once, at least and at most. `shard`: contents in a file.
+    """`workers`: encoders at once, at least and at most; [0, 0] = this process, no Ray. `shard`: contents a file.
 
     `gpus_per_worker`: None gives each a whole GPU where Ray has one; a share (0.25) lets several use one.
     """

@@ -2,7 +2,6 @@
 
 Legend: B dialogues, U utterances, A / T widths of the audio and text encoders.
 """
-# ruff: noqa: N815
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,7 @@
 """Features of a whole corpus with Ray Data: a pool of encoders, on GPUs where there are some.
 
 Each worker writes its shard itself, so what is done stays done: a second run finds nothing to do, and one
-that was cut short goes on where it stopped (training/store.py).
+that was cut short goes on where it stopped (training/store.py). With `workers: [0, 0]` this process encodes.
 """
 
 import json
@@ -22,7 +22,7 @@ from bcaf_stream.errors import BcafError, DataError, DeploymentError
 from bcaf_stream.types import Modality
 from training.config import FeaturesConfig, TrainConfig
 from training.datasets.manifest import Manifest, read_manifest
-from training.encode import Item, encode_shard, items, load_encoder, maker_of, missing
+from training.encode import Encoder, Item, encode_shard, items, load_encoder, maker_of, missing
 from training.material import compact_source, encoder_config
 from training.ray_train import ray_session
 from training.store import FeatureStore, Maker
@@ -86,26 +86,36 @@ def _compute(
         )
     source = compact_source(config)
     folder = source.folder if source is not None and asked.kind == "compact" else None
-    # Loaded here once, on the CPU, because the hash of the weights names the store.
-    maker = maker_of(modality, asked, load_encoder(asked.model_copy(update={"device": "cpu"}), folder))
-    store = FeatureStore(config.data.features_root, maker)
+    here = config.features.workers[1] == 0
+    # Loaded here once in any case, because the hash of the weights names the store.
+    encoder = load_encoder(asked if here else asked.model_copy(update={"device": "cpu"}), folder)
+    store = FeatureStore(config.data.features_root, maker_of(modality, asked, encoder))
     todo, total = missing(manifest, store), len(items(manifest, modality))
-    if todo:
-        with ray_session(config.ray):
-            done = 0
-            for count in _encoded(config.features, asked, folder, store, config.data.features_root, todo):
-                done += count
-                on_progress(done, len(todo))
+    done = 0
+    for count in (
+        _here(encoder, store, todo, config.features.shard) if here else _on_ray(config, asked, folder, store, todo)
+    ):
+        done += count
+        on_progress(done, len(todo))
     return Done(modality, total, len(todo), store.folder)
 
 
+def _here(encoder: Encoder, store: FeatureStore, todo: list[Item], shard: int) -> Iterator[int]:
+    for start in range(0, len(todo), shard):
+        encode_shard(encoder, store, todo[start : start + shard])
+        yield len(todo[start : start + shard])
+
+
+def _on_ray(
+    config: TrainConfig, encoder: EncoderConfig, folder: Path | None, store: FeatureStore, todo: list[Item]
+) -> Iterator[int]:
+    if todo:
+        with ray_session(config.ray):
+            yield from _encoded(config.features, encoder, folder, store, todo)
+
+
 def _encoded(
-    config: FeaturesConfig,
-    encoder: EncoderConfig,
-    folder: Path | None,
-    store: FeatureStore,
-    root: Path,
-    todo: list[Item],
+    config: FeaturesConfig, encoder: EncoderConfig, folder: Path | None, store: FeatureStore, todo: list[Item]
 ) -> Iterator[int]:
     gpus = config.gpus_per_worker
     if gpus is None:
@@ -121,7 +131,7 @@ def _encoded(
         fn_constructor_kwargs={
             "encoder": {**encoder.model_dump(), "device": device},
             "folder": None if folder is None else str(folder),
-            "root": str(root),
+            "root": str(store.folder.parent),
             "maker": asdict(store.maker),
         },
         compute=ray.data.ActorPoolStrategy(

@@ -5,7 +5,7 @@ one dialogue are not independent.
 
 Legend: N labelled utterances, C classes, R bootstrap draws.
 """
-# ruff: noqa: N802, N815
+# ruff: noqa: N802
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

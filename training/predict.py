@@ -2,7 +2,6 @@
 
 Legend: N labelled utterances, B dialogues, U utterances, C classes.
 """
-# ruff: noqa: N815
 
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from bcaf_stream.encoders.base import TextEncoderConfig, load_text_encoder
+from bcaf_stream.encoders.base import AudioEncoderConfig, load_audio_encoder
 from bcaf_stream.errors import DataError, DeploymentError, ModelError
 from bcaf_stream.model.checkpoint import load_checkpoint
-from tests.unit.training.made import prepared, records, train_config
+from tests.unit.training.made import prepared, records, tone, train_config, write_wav
 from training.datasets.manifest import read_manifest
 from training.encode import encode_shard, maker_of, missing
 from training.fit import fit_here
@@ -113,15 +113,15 @@ def test_features_are_computed_once_and_go_on_where_they_stopped(tiny, tmp_path)
     from training.features import compute_features
     from training.material import load_material
 
-    rows = [
-        {**{k: v for k, v in row.items() if "vector" not in k}, "text": f"oh my god {i % 20}"}
-        for i, row in enumerate(records({"train": 8, "dev": 2, "test": 2}))
-    ]
+    rows = []
+    for i, row in enumerate(records({"train": 8, "dev": 2, "test": 2})):
+        name = write_wav(tmp_path / f"{i % 20}.wav", tone(0.3 + 0.01 * (i % 20), 200)).name
+        rows.append({**{key: row[key] for key in row if "vector" not in key}, "audio": name})
     manifest = prepared(tmp_path, rows)
     config = train_config(
         manifest,
         tmp_path / "run",
-        data__modalities=["text"],
+        data__modalities=["audio"],
         encoders={"audio": {"kind": "compact"}, "text": {"kind": "compact"}},
         encoders_from=str(tiny),
         features__shard=6,
@@ -131,8 +131,8 @@ def test_features_are_computed_once_and_go_on_where_they_stopped(tiny, tmp_path)
     with pytest.raises(DataError, match="run bcaf-train features"):
         load_material(config)
     # As if a first run had been cut short after one shard.
-    encoder = load_text_encoder(TextEncoderConfig(), tiny)
-    store = FeatureStore(config.data.features_root, maker_of("text", TextEncoderConfig(), encoder))
+    encoder = load_audio_encoder(AudioEncoderConfig(), tiny)
+    store = FeatureStore(config.data.features_root, maker_of("audio", AudioEncoderConfig(), encoder))
     encode_shard(encoder, store, missing(read_manifest(manifest), store)[:6])
     (kept,) = store.folder.glob("part-*.parquet")
     stamp = kept.stat().st_mtime_ns
@@ -140,15 +140,15 @@ def test_features_are_computed_once_and_go_on_where_they_stopped(tiny, tmp_path)
         load_material(config)
     seen = []
     (rest,) = compute_features(config, lambda *progress: seen.append(progress))
-    assert (rest.total, rest.new, rest.folder) == (20, 14, store.folder)  # the same words are encoded once
-    assert seen[-1] == ("text", 14, 14)
+    assert (rest.total, rest.new, rest.folder) == (20, 14, store.folder)  # the same sound is encoded once
+    assert seen[-1] == ("audio", 14, 14)
     assert len(list(store.folder.glob("part-*.parquet"))) == 4
     assert kept.stat().st_mtime_ns == stamp
     (again,) = compute_features(config)
     assert again.new == 0
     material = load_material(config)
-    assert encoder.weights_hash == material.specs.text.sha256
-    assert all(d.text_present_U.all() for d in material.train)
+    assert encoder.weights_hash == material.specs.audio.sha256
+    assert all(d.audio_present_U.all() for d in material.train)
 
 
 def test_an_error_that_no_second_try_can_mend_ends_the_run(manifest, tmp_path):
