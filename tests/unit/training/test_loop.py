@@ -9,7 +9,7 @@ from tests.unit.training.made import LOOP, MODEL, dialogues
 from training.dialogues import collate
 from training.loop import LoopConfig, Trainer, batches, class_weights, hide_modalities, mix
 from training.metrics import weighted_f1
-from training.predict import VIEW_OF, calibrate_on, in_mode, predict, scored
+from training.predict import VIEW_OF, Predictions, calibrate, calibrate_on, in_mode, predict, scored
 
 TRAIN, DEV, TEST = dialogues(120, 1), dialogues(40, 2), dialogues(60, 3)
 
@@ -175,3 +175,20 @@ def test_withheld_modalities_calibrate_each_case(learned):
     assert set(VIEW_OF) == {"both", "audio_only", "text_only"}
     assert calibration.audio_only.text == 0.0
     assert calibration.text_only.audio == 0.0
+
+
+@pytest.mark.parametrize(("signal", "noise", "seed"), [(0.001, 0.001, 4), (0.1, 0.1, 13)])
+def test_a_head_whose_best_weight_has_no_end_does_not_stop_the_run(signal, noise, seed):
+    """A faint but certain head: the more it weighs the better, so a fit without bounds runs to infinity."""
+    generator = torch.Generator().manual_seed(seed)
+    label_N = torch.randint(0, 2, (120,), generator=generator)
+    side_NC = (2 * label_N - 1).float()[:, None] * torch.tensor([-1.0, 1.0])
+
+    def head(strength, spread):
+        return strength * side_NC + spread * torch.randn(120, 2, generator=generator)
+
+    there_N = torch.ones(120, dtype=torch.bool)
+    found = Predictions(head(0, 0.3), head(signal, noise), head(0.3, 0.5), there_N, there_N, label_N, label_N)
+    model = trainer().model
+    probs_NC = scored(model, found, calibrate(model, [found])).probs_NC
+    assert probs_NC.sum(1) == pytest.approx(1.0)
