@@ -1,4 +1,4 @@
-"""`python -m training.compact text | words | sound | fuse`: the compact checkpoint, from its data.
+"""`python -m training.compact text | words | sound | fuse | report`: the compact checkpoint, from its data.
 
 Each stage leaves its result in the folder `work`, so that any of them can be run again alone.
 """
@@ -22,15 +22,15 @@ from bcaf_stream.encoders.base import (
     load_text_encoder,
 )
 from bcaf_stream.model.bcaf import BCAF
-from bcaf_stream.model.checkpoint import EncoderSpec, EncoderSpecs, save_checkpoint
+from bcaf_stream.model.checkpoint import EncoderSpec, EncoderSpecs, load_checkpoint, save_checkpoint
 from bcaf_stream.model.decision import Calibration
-from training.compact.clips import read_clips
+from training.compact.clips import read_anchors, read_clips
 from training.compact.config import CompactConfig
 from training.compact.dialogues import meld_texts
 from training.compact.fusion import Fusion
 from training.compact.report import measure
 from training.compact.starts import minilm, whisper_trunk
-from training.compact.text import TextTuner, soup
+from training.compact.text import TextTuner
 from training.compact.vectors import (
     encode_sound,
     encode_text,
@@ -58,27 +58,22 @@ def _start(config: Path, overrides: list[str] | None) -> tuple[CompactConfig, Pa
 
 
 @app.command()
-def text(config: ConfigFile = RECIPE, overrides: Overrides = None, only: int | None = None) -> None:
-    """Fine-tune the text encoder: one file per run, or only the run with that number."""
+def text(config: ConfigFile = RECIPE, overrides: Overrides = None) -> None:
+    """Fine-tune the text encoder."""
     recipe, work = _start(config, overrides)
     dialogues = meld_texts(Path(recipe.meld))
-    for number, run in enumerate(recipe.text.runs):
-        if only is None or number == only:
-            tuner = TextTuner(recipe.text, run, Path(recipe.starts.minilm))
-            model = tuner.run(dialogues["train"], dialogues["dev"])
-            save_file(model.state_dict(), work / f"text-{number}.safetensors")
+    model = TextTuner(recipe.text, Path(recipe.starts.minilm)).run(dialogues["train"], dialogues["dev"])
+    save_file(model.state_dict(), work / "text.safetensors")
 
 
 @app.command()
 def words(config: ConfigFile = RECIPE, overrides: Overrides = None) -> None:
-    """Average the text runs, store the encoder as it ships, and encode MELD with it."""
+    """Store the text encoder as it ships, and encode MELD with it."""
     recipe, work = _start(config, overrides)
     start, dialogues = Path(recipe.starts.minilm), meld_texts(Path(recipe.meld))
-    runs = []
-    for number in range(len(recipe.text.runs)):
-        runs.append(minilm(start))
-        runs[-1].load_state_dict(load_file(work / f"text-{number}.safetensors"))
-    write_text_encoder(work / "encoders" / "text", soup(runs, start, dialogues), start)
+    model = minilm(start)
+    model.load_state_dict(load_file(work / "text.safetensors"))
+    write_text_encoder(work / "encoders" / "text", model, start)
     encoder = load_text_encoder(TextEncoderConfig(batch=64), work)
     for split in SPLITS:
         save_words(work / f"words-{split}.npz", encode_text(encoder, dialogues[split], spoiled=1))
@@ -90,7 +85,7 @@ def sound(config: ConfigFile = RECIPE, overrides: Overrides = None) -> None:
     recipe, work = _start(config, overrides)
     write_audio_encoder(work / "encoders" / "audio", whisper_trunk(Path(recipe.starts.whisper)))
     encoder = load_audio_encoder(AudioEncoderConfig(), work)
-    clips = read_clips(Path(recipe.speech))
+    clips = read_clips(Path(recipe.speech)) + read_anchors(Path(recipe.conversations))
     background = [clip for clip in clips if clip.split == "train"]
     for number, split in enumerate(SPLITS):
         chosen = [clip for clip in clips if clip.split == split]
@@ -126,8 +121,20 @@ def fuse(config: ConfigFile = RECIPE, overrides: Overrides = None) -> None:
         calibration=best[3],
         name="compact",
         note=f"seed {best[1]} of {len(numbers)}, chosen on dev; see README.md",
+        weights_dtype="float16",
         write_encoders=partial(_copy, work / "encoders"),
     )
+
+
+@app.command()
+def report(config: ConfigFile = RECIPE, overrides: Overrides = None) -> None:
+    """Measure the checkpoint as it lies on the disk, on dev and test."""
+    recipe, work = _start(config, overrides)
+    checkpoint = load_checkpoint(recipe.out)
+    for split in ("dev", "test"):
+        found = measure(checkpoint.model, checkpoint.calibration, load_material(work, split))
+        for name, numbers in found.items():
+            typer.echo(f"{split} {name}: {json.dumps(numbers)}")
 
 
 def _copy(source: Path, folder: Path) -> None:

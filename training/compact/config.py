@@ -7,7 +7,7 @@ from pydantic import Field
 from bcaf_stream.config import Config
 from training.datasets.meld import LABELS
 
-__all__ = ["LABELS", "CompactConfig", "FusionTraining", "Starts", "TextRun", "TextTuning"]
+__all__ = ["LABELS", "CompactConfig", "FusionTraining", "Starts", "TextTuning"]
 
 
 class Starts(Config):
@@ -20,26 +20,15 @@ class Starts(Config):
     whisper: str
 
 
-class TextRun(Config):
-    """One fine-tuning run. `decay` multiplies the learning rate once per layer below the last."""
-
-    seed: int = Field(ge=0)
-    learning_rate: float = Field(gt=0)
-    decay: float = Field(default=1.0, gt=0, le=1)
-    smoothing: float = Field(default=0.0, ge=0, lt=1)
-
-
 class TextTuning(Config):
     """Fine-tuning of the text encoder on MELD, utterance head and dialogue head at once.
 
-    The weights of all `runs` are averaged, best first, as long as that helps on dev. `dialogues` make one
-    batch. `noise` is the share of utterances that lose punctuation and words, as a recogniser would have it.
+    `dialogues` make one batch. `noise` is the share of utterances that lose punctuation and words, as a
+    recogniser would have it.
     """
 
-    runs: tuple[TextRun, ...] = (
-        TextRun(seed=0, learning_rate=8e-5),
-        TextRun(seed=1, learning_rate=1.2e-4, decay=0.85, smoothing=0.1),
-    )
+    seed: int = Field(default=0, ge=0)
+    learning_rate: float = Field(default=8e-5, gt=0)
     epochs: int = Field(default=4, ge=1)
     dialogues: int = Field(default=4, ge=1)
     noise: float = Field(default=0.3, ge=0, le=1)
@@ -57,30 +46,31 @@ class FusionTraining(Config):
     """
 
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
-    epochs: int = Field(default=10, ge=1)
+    epochs: int = Field(default=8, ge=1)
     batch: int = Field(default=16, ge=1)
-    learning_rate: float = Field(default=5e-4, gt=0)
-    weight_decay: float = Field(default=1e-4, ge=0)
+    learning_rate: float = Field(default=7e-4, gt=0)
+    weight_decay: float = Field(default=0.05, ge=0)
     width: int = Field(default=128, ge=8)
     layers: int = Field(default=2, ge=1)
     heads: int = Field(default=4, ge=1)
     context: int = Field(default=16, ge=1)
     dropout: float = Field(default=0.3, ge=0, lt=1)
-    feature_dropout: float = Field(default=0.3, ge=0, lt=1)
+    feature_dropout: float = Field(default=0.5, ge=0, lt=1)
     boredom: Literal["neutral", "drop"] = "neutral"
-    mismatch: float = Field(default=0.2, ge=0, le=1)
+    mismatch: float = Field(default=0.1, ge=0, le=1)
     views: int = Field(default=3, ge=1)
     both: float = Field(default=0.35, ge=0, le=1)
     text_only: float = Field(default=0.3, ge=0, le=1)
     audio_only: float = Field(default=0.2, ge=0, le=1)
-    clips_alone: float = Field(default=0.3, ge=0)
+    clips_alone: float = Field(default=2.5, ge=0)
 
 
 class CompactConfig(Config):
-    """`meld` and `speech` are the data folders; `work` keeps what the stages hand on; `out` is the checkpoint."""
+    """`meld`, `speech`, `conversations`: the data; `work` keeps the stages' results; `out` is the checkpoint."""
 
     meld: str
     speech: str
+    conversations: str
     work: str
     out: str
     starts: Starts

@@ -5,7 +5,6 @@ afterwards, so that the checkpoint takes the encoders' vectors as they are.
 
 Legend: B dialogues, U utterances, C classes, D width of BCAF, X width of a modality's vectors.
 """
-# ruff: noqa: N815
 
 import copy
 import logging

@@ -7,7 +7,6 @@ MELD's taste for neutral.
 
 Legend: B dialogues, U utterances, A / T widths of the vectors, V views of the same clip or text.
 """
-# ruff: noqa: N815
 
 import random
 from collections.abc import Sequence
