@@ -6,8 +6,7 @@ from pydantic import Field
 
 from bcaf_stream.analyzer import AnalyzerConfig
 from bcaf_stream.config import Config
-from bcaf_stream.events.bus import BusConfig
-from bcaf_stream.events.journal import JournalConfig
+from bcaf_stream.events.hub import EventHubConfig
 from bcaf_stream.ingest.link import LinkConfig
 
 
@@ -41,12 +40,10 @@ class EmotionConfig(Config):
     batch: BatchConfig = BatchConfig()
 
 
-class HubConfig(Config):
-    """The journal is written before anything is published; a heartbeat goes out every `heartbeat_s`."""
+class HubConfig(EventHubConfig):
+    """The event hub; an owner of a call keeps an event for `retry_s` while the hub cannot take it."""
 
-    journal: JournalConfig = JournalConfig()
-    bus: BusConfig = BusConfig()
-    heartbeat_s: float = Field(2.0, gt=0)
+    retry_s: float = Field(60.0, gt=0)
 
 
 class RayConfig(Config):

@@ -49,6 +49,7 @@ def _overrides(folder: Path) -> list[str]:
         "name=bcaf-demo",
         "ingest.link.bind=tcp://127.0.0.1:*",
         "hub.bus.bind=tcp://127.0.0.1:*",
+        "hub.replay.bind=tcp://127.0.0.1:*",
         f"hub.journal.path={folder / 'events.sqlite'}",
     ]
 

@@ -8,11 +8,12 @@ from functools import partial
 from typing import Any
 
 import ray
+from ray.exceptions import RayActorError
 
 from actors.config import ServeConfig
 from actors.pool import EmotionPool
 from actors.session import Answer, CallSession, Reply
-from bcaf_stream.errors import BcafError, LinkError
+from bcaf_stream.errors import BcafError, JournalError, LinkError
 from bcaf_stream.events.messages import Event
 from bcaf_stream.ingest.link import LinkServer, Open, Refused
 from bcaf_stream.model.state import DialogueState
@@ -20,6 +21,8 @@ from bcaf_stream.transcripts.asr import load_transcriber
 from bcaf_stream.types import Utterance
 
 log = logging.getLogger(__name__)
+
+HUB_REST_S = 0.2  # between two tries
 
 
 class IngestActor:
@@ -44,6 +47,7 @@ class IngestActor:
         self._tasks: set[asyncio.Task[None]] = set()
         self._finished = 0
         self._refused = 0
+        self._retried = 0  # times that the hub did not take events
 
     async def endpoint(self) -> str:
         return self._server.endpoint
@@ -52,7 +56,21 @@ class IngestActor:
         return await self._pool.predict(state, utterance)
 
     async def publish(self, events: Sequence[Event]) -> object:
-        return await self._hub.publish.remote(list(events))
+        """Hand events over and keep them until they are acknowledged: the hub drops what it knows already.
+
+        Meanwhile their call waits, and its sender with it, for no credit is given. Raises EventError or
+        RayActorError when the hub could not take them for `hub.retry_s`.
+        """
+        loop = asyncio.get_running_loop()
+        give_up = loop.time() + self._config.hub.retry_s
+        while True:
+            try:
+                return await self._hub.publish.remote(list(events))
+            except (RayActorError, JournalError):
+                if loop.time() > give_up:
+                    raise
+                self._retried += 1
+                await asyncio.sleep(HUB_REST_S)
 
     async def serve(self, model_id: str) -> None:
         """Answer senders for ever; `model_id` is what the events say of the model."""
@@ -79,6 +97,7 @@ class IngestActor:
             "refused": self._refused + self._server.refused,
             "lag_ms": lag,
             "failovers": self._pool.failovers,
+            "retried": self._retried,
         }
 
     async def drain(self) -> None:
@@ -98,7 +117,11 @@ class IngestActor:
             raise LinkError(
                 "this deployment has no speech recognition; send with --transcript FILE or --text none"
             )
-        if await self._hub.has_ended.remote(opening.call):
+        try:
+            ended = await self._hub.has_ended.remote(opening.call)
+        except RayActorError:
+            raise LinkError("busy: the event hub is starting again; try again in a few seconds") from None
+        if ended:
             raise LinkError(f"call {opening.call} is in the journal already; choose another --call")
 
         reply = partial(self._server.send, client)

@@ -8,6 +8,7 @@ from typing import Annotated, Literal, TextIO
 
 import typer
 
+from bcaf_stream.cli_events import register
 from bcaf_stream.config import load_config
 from bcaf_stream.console import EventView, Format, clock, run, stderr_note
 from bcaf_stream.errors import UsageError
@@ -104,28 +105,6 @@ def send(
 
 
 @app.command()
-def listen(
-    connect: Annotated[str, typer.Option(help="where the deployment publishes events")] = "tcp://127.0.0.1:5561",
-    call: Annotated[str | None, typer.Option(help="this call alone")] = None,
-    format: Annotated[Format, typer.Option(help="how events are shown")] = "table",
-    until_end: Annotated[bool, typer.Option(help="leave after the end of the first call")] = False,
-) -> None:
-    """Show the events of a deployment as they come, until Ctrl-C."""
-    from bcaf_stream.events.bus import EventListener
-
-    with EventListener(connect, call=call) as listener, EventView(format, live=True) as view:
-        try:
-            for event in listener:
-                view.add(event)
-                if until_end and event.type == "call.end":
-                    break
-        except KeyboardInterrupt:
-            pass  # the way to leave
-    if listener.gaps:
-        stderr_note(f"bcaf-stream: {listener.missed} events were published before or while nobody here took them")
-
-
-@app.command()
 def doctor() -> None:
     """Say what works here and what to do about what does not. Exit code 1 when something must be mended."""
     from bcaf_stream.doctor import examine
@@ -166,6 +145,9 @@ def _writing_to(path: Path | None) -> Iterator[TextIO]:
         draft.replace(path)
     finally:
         draft.unlink(missing_ok=True)
+
+
+register(app)
 
 
 def main() -> None:

@@ -8,6 +8,7 @@
     ├── CheckpointError       a model folder that is missing, broken or of another kind
     ├── ModelError            numbers that are not finite, shapes that do not fit
     ├── EventError            events that cannot be encoded, stored or published
+    │   └── JournalError      the journal cannot be opened, read or written
     ├── LinkError             a peer that breaks the audio link's protocol, or cannot be reached
     ├── DeploymentError       a Ray deployment that cannot be started, reached or stopped
     ├── DataError             a training corpus, manifest or feature shard that is not usable
@@ -50,6 +51,10 @@ class ModelError(BcafError):
 
 
 class EventError(BcafError):
+    pass
+
+
+class JournalError(EventError):
     pass
 
 

@@ -1,5 +1,6 @@
 """A deployment for tests: free ports, a journal of its own, small random weights."""
 
+import socket
 from pathlib import Path
 
 from actors.config import ServeConfig
@@ -15,7 +16,15 @@ def serve_config(name: str, checkpoint: Path, folder: Path, *overrides: str) -> 
             f"analyzer.model.checkpoint={checkpoint}",
             "ingest.link.bind=tcp://127.0.0.1:*",
             "hub.bus.bind=tcp://127.0.0.1:*",
+            "hub.replay.bind=tcp://127.0.0.1:*",
             f"hub.journal.path={folder / 'events.sqlite'}",
             *overrides,
         ],
     )
+
+
+def free_address() -> str:
+    """A port that stays the same when what is bound to it starts again."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return f"tcp://127.0.0.1:{probe.getsockname()[1]}"

@@ -9,7 +9,8 @@ import math
 import select
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, Literal, cast
 
 import zmq
@@ -20,11 +21,15 @@ from bcaf_stream.addresses import is_local, why_not_bound
 from bcaf_stream.config import Config
 from bcaf_stream.errors import EventError
 from bcaf_stream.events.codec import encode
-from bcaf_stream.events.messages import Event, heartbeat, topic, topic_prefix
+from bcaf_stream.events.keys import Gate, load_client_key
+from bcaf_stream.events.messages import Event, heartbeat, hub_degraded, topic, topic_prefix
 from bcaf_stream.events.reception import Gap, Reception
+from bcaf_stream.events.rows import Entry
 
 LISTENER_HIGH_WATER_MARK = 100_000  # events; about 100 MB
+MAX_SUBSCRIPTION_BYTES = 4096  # what a subscriber may send at once; beyond it its connection ends
 HEARTBEAT_TOPIC = topic_prefix("", "") + "heartbeat"
+REBIND_S = 5.0
 _SLICE_S = 0.05  # the longest that a waiting thread overlooks a subscription seen by another thread
 
 
@@ -33,9 +38,12 @@ class BusConfig(Config):
 
     `drop` loses events for that subscriber alone, who sees the gap in `seq`; `overflows` counts how often that
     began. `block` lets all wait, for at most `block_s`. `linger_s` is how long `close` may still deliver.
+    With `keys`, the folder of `bcaf-stream keys`, every connection is encrypted and each reader gets what its
+    key is allowed.
     """
 
     insecure: bool = False  # above `bind`, whose check looks at it
+    keys: Path | None = None
     bind: str = "tcp://127.0.0.1:5561"
     high_water_mark: int = Field(default=10_000, ge=1)
     when_full: Literal["drop", "block"] = "drop"
@@ -45,36 +53,39 @@ class BusConfig(Config):
     @field_validator("bind")
     @classmethod
     def _stays_on_this_machine(cls, bind: str, info: ValidationInfo) -> str:
-        if not info.data.get("insecure") and not is_local(bind):
-            raise ValueError("only this machine's addresses, unless insecure: true lets anybody read the events")
+        if not is_local(bind) and not info.data.get("insecure") and info.data.get("keys") is None:
+            ways = "keys: FOLDER (bcaf-stream keys new) says who may read, or insecure: true lets anybody"
+            raise ValueError(f"only this machine's addresses, unless {ways}")
         return bind
 
 
 class EventPublisher:
     """Publishes events; may be called from any thread, one at a time.
 
+    Args:
+        epoch, last_offset: of the journal, for the heartbeats.
+
     Raises:
-        EventError: the address cannot be bound.
+        EventError: the address cannot be bound, or the keys cannot be read.
     """
 
-    def __init__(self, config: BusConfig) -> None:
+    def __init__(self, config: BusConfig, epoch: int = 0, last_offset: int | None = None) -> None:
         self._config = config
-        self._lock = threading.Lock()
+        self._epoch = epoch
+        self._lock = threading.RLock()
         self._subscriptions: dict[bytes, int] = {}
         self._beats = 0
-        self._last_offset: int | None = None
+        self._beat_asked = False
+        self._last_offset = last_offset
         self.overflows = 0  # how often a subscriber began to lose events; it alone can tell how many
-        self._context = zmq.Context()
-        self._socket = self._context.socket(zmq.XPUB)
-        self._socket.setsockopt(zmq.SNDHWM, config.high_water_mark)
-        self._socket.setsockopt(zmq.XPUB_VERBOSER, 1)  # every subscription, not only the first of its topic
-        self._socket.setsockopt(zmq.XPUB_NODROP, 1)  # a full queue is reported to `_send`, which decides
-        self._socket.setsockopt(zmq.LINGER, math.ceil(config.linger_s * 1000))
+        self._context: zmq.Context[Any] = zmq.Context()
+        self.gate: Gate | None = None
         try:
-            self._socket.bind(config.bind)
-        except zmq.ZMQError as error:
-            self.close()
-            raise EventError(why_not_bound(config.bind, error.errno, str(error.strerror))) from None
+            self.gate = Gate(config.keys, self._context) if config.keys else None
+            self._socket = self._bound(config.bind)
+        except BaseException:
+            self._free()
+            raise
         self.endpoint: str = self._socket.getsockopt_string(zmq.LAST_ENDPOINT)
 
     def publish(self, event: Event) -> None:
@@ -89,12 +100,40 @@ class EventPublisher:
             self._send(frames)
             self._last_offset = event.offset if event.offset is not None else self._last_offset
 
+    def publish_stored(self, entries: Sequence[Entry]) -> None:
+        """Send what the journal stored; raises EventError like `publish`."""
+        with self._lock:
+            self._read_subscriptions()
+            for entry in entries:
+                self._send([entry.topic, entry.data])
+                self._last_offset = max(self._last_offset or 0, entry.offset)
+
     def heartbeat(self, now: int | None = None) -> Event:
         """Publish a sign of life at `now` (unix ns), with the offset of the last event published."""
-        beat = heartbeat(self._beats, time.time_ns() if now is None else now, self._last_offset)
-        self._beats += 1
-        self.publish(beat)
+        with self._lock:
+            beat = heartbeat(self._beats, now or time.time_ns(), self._last_offset, self._epoch)
+            self._beats += 1
+            self._beat_asked = False
+            self.publish(beat)
         return beat
+
+    def degraded(self, reason: str) -> None:
+        """Tell everybody that events are held back, and why."""
+        with self._lock:
+            self._beats += 1
+            self.publish(hub_degraded(self._beats - 1, time.time_ns(), self._epoch, reason))
+
+    def attend(self) -> None:
+        """Take up subscriptions, answer new ones with a heartbeat, and shut out whose key was revoked.
+
+        Whoever publishes with `keys` calls this often: a subscription counts only from here on.
+        """
+        with self._lock:
+            self._read_subscriptions()
+            if self._beat_asked:
+                self.heartbeat()
+            if self.gate is not None and self.gate.refresh():
+                self._start_anew()
 
     @property
     def subscribers(self) -> int:
@@ -117,13 +156,50 @@ class EventPublisher:
         """Deliver what is queued, for at most `linger_s`, and free the address."""
         with self._lock:
             self._socket.close()
-            self._context.term()
+            self._free()
 
     def __enter__(self) -> "EventPublisher":
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _bound(self, address: str) -> "zmq.Socket[Any]":
+        socket: zmq.Socket[Any] = self._context.socket(zmq.XPUB)
+        socket.setsockopt(zmq.SNDHWM, self._config.high_water_mark)
+        socket.setsockopt(zmq.MAXMSGSIZE, MAX_SUBSCRIPTION_BYTES)
+        # Every subscription is seen, not only the first of its topic; with keys each has to be granted.
+        socket.setsockopt(zmq.XPUB_MANUAL if self.gate else zmq.XPUB_VERBOSER, 1)
+        socket.setsockopt(zmq.XPUB_NODROP, 1)  # a full queue is reported to `_send`, which decides
+        socket.setsockopt(zmq.LINGER, math.ceil(self._config.linger_s * 1000))
+        if self.gate:
+            self.gate.protect(socket)
+        try:
+            socket.bind(address)
+        except zmq.ZMQError as error:
+            socket.close(0)
+            raise EventError(why_not_bound(address, error.errno, str(error.strerror))) from None
+        return socket
+
+    def _start_anew(self) -> None:
+        """ZeroMQ cannot drop one connection: all are dropped, and who is still allowed comes back by itself."""
+        self._socket.close(0)
+        self._subscriptions.clear()
+        deadline = time.monotonic() + REBIND_S
+        while True:
+            try:
+                self._socket = self._bound(self.endpoint)
+                return
+            except EventError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(_SLICE_S)  # the old socket gives its port back a moment later
+
+    def _free(self) -> None:
+        if self.gate is not None:
+            self.gate.close()
+            self.gate = None
+        self._context.term()
 
     def _send(self, frames: list[bytes]) -> None:
         try:
@@ -149,11 +225,25 @@ class EventPublisher:
         if self._socket.closed:
             raise EventError(f"{self.endpoint}: the publisher is closed")
         while self._socket.poll(0):
-            message = self._socket.recv()
+            frame = self._socket.recv(copy=False)
+            message = frame.bytes
             name, change = message[1:], {1: 1, 0: -1}.get(message[0] if message else -1, 0)
+            if self.gate is not None and change:
+                self._grant(frame, name, zmq.SUBSCRIBE if change > 0 else zmq.UNSUBSCRIBE)
+            self._beat_asked = self._beat_asked or (change > 0 and name == HEARTBEAT_TOPIC.encode())
             self._subscriptions[name] = self._subscriptions.get(name, 0) + change
             if self._subscriptions[name] <= 0:
                 del self._subscriptions[name]
+
+    def _grant(self, frame: zmq.Frame, name: bytes, option: int) -> None:
+        """Give a subscriber as much of what it asked for as its key is allowed."""
+        assert self.gate is not None
+        try:
+            user = str(frame.get("User-Id"))
+        except zmq.ZMQError:
+            return  # of a connection that is gone
+        for prefix in self.gate.narrowed(user, name):
+            self._socket.setsockopt(option, prefix)
 
 
 class _Listener(Reception):
@@ -169,6 +259,7 @@ class _Listener(Reception):
         heartbeats: bool = False,
         on_gap: Callable[[Gap], None] | None = None,
         high_water_mark: int = LISTENER_HIGH_WATER_MARK,
+        key: Path | None = None,
     ) -> None:
         super().__init__(channel, heartbeats, on_gap)
         topics = [topic_prefix(call)] + [HEARTBEAT_TOPIC] * (heartbeats and call is not None)
@@ -179,10 +270,15 @@ class _Listener(Reception):
         for name in topics:
             self._socket.setsockopt(zmq.SUBSCRIBE, name.encode())
         try:
+            if key is not None:
+                load_client_key(key).use(self._socket)
             self._socket.connect(endpoint)
         except zmq.ZMQError as error:
             self.close()
             raise EventError(f"{endpoint}: not an address: give tcp://HOST:PORT ({error.strerror})") from None
+        except EventError:
+            self.close()
+            raise
 
     def close(self) -> None:
         self._socket.close()
@@ -197,6 +293,7 @@ class EventListener(_Listener):
     Args:
         heartbeats: receive these as well.
         high_water_mark: events that wait here while nobody receives; after that the publisher's queue fills.
+        key: the file of `bcaf-stream keys new`, for a publisher that asks for keys.
 
     A publisher may come later, or go and come again: then the subscription is renewed from inside `receive`.
 

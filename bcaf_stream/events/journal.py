@@ -20,7 +20,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from bcaf_stream.config import Config
-from bcaf_stream.errors import EventError
+from bcaf_stream.errors import EventError, JournalError
 from bcaf_stream.events.codec import decode, encode
 from bcaf_stream.events.messages import Event, topic_of
 from bcaf_stream.events.rows import COLUMNS, CREATE, INSERT, Context, Entry, Row, context_of, entry_of, row_of
@@ -67,14 +67,19 @@ class Journal:
 
     Args:
         read_only: do not create or change anything; for those who replay what another process writes.
+        maintenance: delete, but append nothing; for those who work beside the writer.
         clock: unix time in ns, for `stored_at`.
 
     Raises:
-        EventError: the file cannot be opened, is damaged, or is not a journal that this version knows.
+        JournalError: the file cannot be opened, is damaged, or is not a journal that this version knows.
     """
 
     def __init__(
-        self, config: JournalConfig, read_only: bool = False, clock: Callable[[], int] = time.time_ns
+        self,
+        config: JournalConfig,
+        read_only: bool = False,
+        maintenance: bool = False,
+        clock: Callable[[], int] = time.time_ns,
     ) -> None:
         self.path = config.path
         self.config = config
@@ -83,16 +88,16 @@ class Journal:
         self._contexts: dict[Context, int] = {}
         self._context_of: dict[int, Context] = {}
         with self.translated():
-            self._db = self._open(config, read_only)
+            self._db = self._open(config, read_only, maintenance)
         try:
             with self.translated():
-                self._prepare(config, read_only)
+                self._prepare(config, read_only, maintenance)
                 self.identity: str = self._one("SELECT journal FROM identity")
                 self.epoch: int = self._one("SELECT ifnull(max(epoch), 0) FROM epochs")
         except BaseException:
             self._db.close()
             raise
-        self._read_only = read_only
+        self._is_writer = not read_only and not maintenance
 
     def store(self, events: Sequence[Event]) -> list[Entry]:
         """Store the events in one transaction and return them as they are to be published, in the given order.
@@ -100,7 +105,7 @@ class Journal:
         An event whose id is known comes back as it was stored first.
 
         Raises:
-            EventError: nothing was stored, and why.
+            JournalError: nothing was stored, and why.
         """
         if not events:
             return []
@@ -120,7 +125,7 @@ class Journal:
         What is appended while this is read is read as well.
 
         Raises:
-            EventError: the file cannot be read, or an event in it is damaged.
+            JournalError: the file cannot be read, or an event in it is damaged.
         """
         while limit is None or limit > 0:
             rows = self._rows(from_offset, call, PAGE if limit is None else min(PAGE, limit))
@@ -131,13 +136,38 @@ class Journal:
             from_offset = rows[-1][0] + 1
             limit = None if limit is None else limit - len(rows)
 
-    def page(self, from_offset: int, call: str | None = None, limit: int = PAGE) -> list[Entry]:
+    def page(
+        self, from_offset: int, call: str | None = None, limit: int = PAGE, latest: bool = False
+    ) -> list[Entry]:
         """The next `limit` events from `from_offset` on, as they were published; fewer at the journal's end.
+
+        `latest` takes only the last one of each channel of each call.
 
         Raises:
             EventError: as for `read`.
         """
-        return [self._entry(row) for row in self._rows(from_offset, call, limit)]
+        return [self._entry(row) for row in self._rows(from_offset, call, limit, latest)]
+
+    def first_since(self, when: int) -> int:
+        """The offset of the first event stored at `when` (unix ns) or later; one after the last where none was."""
+        first, after = self.query("SELECT ifnull(min(offset), 1), ifnull(max(offset), 0) + 1 FROM events")[0]
+        while first < after:  # `stored_at` never falls
+            middle = (first + after) // 2
+            offset, stored_at = self.query(
+                "SELECT offset, stored_at FROM events WHERE offset >= ? ORDER BY offset LIMIT 1", (middle,)
+            )[0]
+            if stored_at < when:
+                first = offset + 1
+            else:
+                after = middle
+        return int(first)
+
+    def topics(self, after: int, to: int) -> list[tuple[bytes, int]]:
+        """The topics of the events after an offset, up to another, each with its number of events."""
+        grouped = (
+            "SELECT call, channel, type, count(*) FROM events WHERE offset > ? AND offset <= ? GROUP BY 1, 2, 3"
+        )
+        return [(topic_of(*names), count) for *names, count in self.query(grouped, (after, to))]
 
     @property
     def last_offset(self) -> int:
@@ -145,16 +175,31 @@ class Journal:
         rows = self.query("SELECT seq FROM sqlite_sequence WHERE name = 'events'")
         return int(rows[0][0]) if rows else 0
 
+    def has_ended(self, call: str) -> bool:
+        """Whether this call's end is in the journal."""
+        sql = "SELECT 1 FROM events WHERE call = ? AND type = 'call.end' ORDER BY offset DESC LIMIT 1"
+        return bool(self.query(sql, (call,)))
+
+    def calls(self) -> list[tuple[str, int, int, str | None, bool]]:
+        """Each call: its numbers of events and of utterances, its most frequent emotion, whether it ended."""
+        return [(*row[:4], bool(row[4])) for row in self.query(_CALLS)]
+
     def query(self, sql: str, values: Sequence[object] = ()) -> list[tuple[Any, ...]]:
-        """All rows of a question; raises EventError."""
+        """All rows of a question; raises JournalError."""
         with self._lock, self.translated():
             return self._db.execute(sql, values).fetchall()
+
+    def shrink(self) -> None:
+        """Give the room of what was deleted back to the disk, and empty the log beside the file."""
+        with self._lock, self.translated():
+            # As a script: SQLite frees a page at each step, of which `execute` makes one.
+            self._db.executescript("PRAGMA incremental_vacuum; PRAGMA wal_checkpoint(TRUNCATE);")
 
     def close(self) -> None:
         """Note in the file that it was closed in order."""
         with self._lock:
             try:
-                if not self._read_only:
+                if self._is_writer:
                     self._db.execute("UPDATE epochs SET ended_at = ? WHERE epoch = ?", (self._clock(), self.epoch))
             except sqlite3.Error:
                 pass  # closed already, or the disk is full: the next start checks the file
@@ -166,23 +211,26 @@ class Journal:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _open(self, config: JournalConfig, read_only: bool) -> sqlite3.Connection:
-        uri = self.path.absolute().as_uri() + ("?mode=ro" if read_only else "")
-        if not read_only:
+    def _open(self, config: JournalConfig, read_only: bool, maintenance: bool) -> sqlite3.Connection:
+        uri = self.path.absolute().as_uri() + ("?mode=ro" if read_only else "?mode=rw" if maintenance else "")
+        if not read_only and not maintenance:
             try:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
                 self.path.touch(mode=0o600)  # what was said and felt in a call is for its owner's eyes
             except OSError as error:
-                raise EventError(f"journal {self.path}: cannot be written: {error.strerror}") from None
+                raise JournalError(f"journal {self.path}: cannot be written: {error.strerror}") from None
         return sqlite3.connect(
             uri, uri=True, timeout=config.busy_ms / 1000, isolation_level=None, check_same_thread=False
         )
 
-    def _prepare(self, config: JournalConfig, read_only: bool) -> None:
+    def _prepare(self, config: JournalConfig, read_only: bool, maintenance: bool) -> None:
         # Looked at before anything is changed: the path may be somebody else's database.
-        if read_only or self._db.execute("SELECT 1 FROM sqlite_master").fetchone():
+        if read_only or maintenance or self._db.execute("SELECT 1 FROM sqlite_master").fetchone():
             self._recognise()
         if read_only:
+            return
+        if maintenance:
+            self._db.execute("PRAGMA secure_delete = ON")
             return
         self._db.execute("PRAGMA auto_vacuum = INCREMENTAL")  # before the first table, or not at all
         self._db.execute("PRAGMA journal_mode = WAL")
@@ -200,11 +248,11 @@ class Journal:
     def _recognise(self) -> None:
         kind = self._db.execute("PRAGMA application_id").fetchone()[0]
         if kind != APPLICATION_ID:
-            raise EventError(f"journal {self.path}: {_WAYS_OUT[sqlite3.SQLITE_NOTADB]}")
+            raise JournalError(f"journal {self.path}: {_WAYS_OUT[sqlite3.SQLITE_NOTADB]}")
         schema = self._db.execute("PRAGMA user_version").fetchone()[0]
         if schema != SCHEMA:
             known = f"this version knows schema {SCHEMA} and not {schema}"
-            raise EventError(f"journal {self.path}: {known}: use the version that wrote it, or another path")
+            raise JournalError(f"journal {self.path}: {known}: use the version that wrote it, or another path")
 
     def _create(self) -> None:
         for statement in CREATE.split(";\n"):  # executescript would commit first
@@ -219,7 +267,7 @@ class Journal:
         if not left_open or self.path.stat().st_size > config.check_mb * 1e6:
             return
         if self._one("PRAGMA quick_check(1)") != "ok":
-            raise EventError(f"journal {self.path}: {_WAYS_OUT[sqlite3.SQLITE_CORRUPT]}")
+            raise JournalError(f"journal {self.path}: {_WAYS_OUT[sqlite3.SQLITE_CORRUPT]}")
         self._db.execute("UPDATE epochs SET ended_at = started_at WHERE ended_at IS NULL")
 
     def _store(self, db: sqlite3.Connection, events: Sequence[Event], contexts: list[int]) -> list[Entry]:
@@ -243,8 +291,10 @@ class Journal:
         db.executemany(_UPSERT_LATEST, [(*key, offset) for key, offset in latest.items()])
         return entries
 
-    def _rows(self, from_offset: int, call: str | None, limit: int) -> list[Row]:
+    def _rows(self, from_offset: int, call: str | None, limit: int, latest: bool = False) -> list[Row]:
         where = "offset >= ?" if call is None else "call = ? AND offset >= ?"
+        if latest:
+            where = f"offset IN (SELECT offset FROM latest WHERE {where})"
         values = (from_offset, limit) if call is None else (call, from_offset, limit)
         return self.query(f"SELECT {COLUMNS} FROM events WHERE {where} ORDER BY offset LIMIT ?", values)
 
@@ -286,20 +336,22 @@ class Journal:
             return entry_of(row, self._known_context(row[8]))
         # msgpack documents no closed set of errors
         except Exception as error:
-            raise EventError(f"journal {self.path}: offset {row[0]} is damaged ({type(error).__name__})") from None
+            raise JournalError(
+                f"journal {self.path}: offset {row[0]} is damaged ({type(error).__name__})"
+            ) from None
 
     def _decoded(self, entry: Entry) -> Event:
         try:
             return decode(entry.data)
         except EventError as error:
-            raise EventError(f"journal {self.path}: offset {entry.offset} is damaged: {error}") from None
+            raise JournalError(f"journal {self.path}: offset {entry.offset} is damaged: {error}") from None
 
     def _one(self, sql: str) -> Any:
         return self._db.execute(sql).fetchone()[0]
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
-        """All or nothing; raises EventError."""
+        """All or nothing; raises JournalError."""
         with self._lock, self.translated():
             self._db.execute("BEGIN IMMEDIATE")
             try:
@@ -316,10 +368,18 @@ class Journal:
             yield
         except sqlite3.Error as error:
             code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the rest is detail
-            raise EventError(f"journal {self.path}: {_WAYS_OUT.get(code, error)}") from None
+            raise JournalError(f"journal {self.path}: {_WAYS_OUT.get(code, error)}") from None
 
 
 _UPSERT_LATEST = """
 INSERT INTO latest VALUES (?, ?, ?)
 ON CONFLICT (call, channel) DO UPDATE SET offset = excluded.offset WHERE excluded.offset > latest.offset
+"""
+
+_CALLS = """
+SELECT call, count(*), sum(type = 'emotion.final'),
+    (SELECT emotion FROM events AS own WHERE own.call = events.call AND emotion IS NOT NULL
+     GROUP BY emotion ORDER BY count(*) DESC, emotion LIMIT 1),
+    max(type = 'call.end')
+FROM events GROUP BY call ORDER BY min(offset)
 """

@@ -118,6 +118,17 @@ def topic_prefix(call: str | None = None, channel: str | None = None) -> str:
     return prefix if channel is None else f"{prefix}{_quote(channel)}."
 
 
+def call_of_prefix(prefix: bytes) -> str | None:
+    """The one call whose topics begin with this prefix; None where it may be any, or none."""
+    parts = prefix.decode("ascii", "replace").split(".")
+    if len(parts) < 4 or parts[:2] != ["emo", f"v{VERSION}"]:
+        return None
+    try:
+        return _unquote(parts[2])
+    except EventError:
+        return None
+
+
 def parse_topic(text: str) -> Topic:
     """The inverse of `topic`.
 

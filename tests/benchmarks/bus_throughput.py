@@ -1,15 +1,17 @@
-"""Events per second through the bus on this machine: plain ZeroMQ and msgpack, then ours, then with the journal.
+"""Events per second on this machine: plain ZeroMQ and msgpack, then our bus, then the hub with its journal.
 
-Run by hand: python tests/benchmarks/bus_throughput.py [EVENTS]
+Run by hand: python tests/benchmarks/bus_throughput.py [EVENTS [EVENTS AT REST]]
 The listener is a process of its own. Nothing is lost: each run counts what arrived.
 """
 
 import multiprocessing
 import sys
 import tempfile
+import threading
 import time
+from collections import deque
 from collections.abc import Callable
-from dataclasses import replace
+from concurrent.futures import Future
 from pathlib import Path
 
 import msgpack
@@ -17,19 +19,22 @@ import zmq
 
 from bcaf_stream.events.bus import BusConfig, EventListener, EventPublisher
 from bcaf_stream.events.codec import decode, encode, to_map
+from bcaf_stream.events.hub import EventHub, EventHubConfig
 from bcaf_stream.events.journal import Journal, JournalConfig
-from bcaf_stream.events.messages import Event, event_id, topic
+from bcaf_stream.events.messages import Event, event_id, topic, topic_prefix
+from bcaf_stream.events.replay import ReplayConfig
+from bcaf_stream.events.subscriber import EventSubscriber
 
-LABELS = ("anger", "excitement", "frustration", "happiness", "neutral", "sadness")
+LABELS = ("anger", "disgust", "fear", "joy", "neutral", "sadness", "surprise")
 Address = "multiprocessing.Queue[str]"
 
 
-def make_event(seq: int) -> Event:
-    probs = {label: round(1 / 6, 6) for label in LABELS}
+def make_event(seq: int, call: str = "bench") -> Event:
+    probs, audio, text = ({label: _share(seq, n + k) for n, label in enumerate(LABELS)} for k in (0, 9, 18))
     return Event(
         type="emotion.final",
-        id=event_id("bench", "left", seq, "emotion.final", 0),
-        call="bench",
+        id=event_id(call, "left", seq, "emotion.final", 0),
+        call=call,
         channel="left",
         role="customer",
         utterance=seq,
@@ -43,11 +48,16 @@ def make_event(seq: int) -> Event:
         emotion="neutral",
         confidence=probs["neutral"],
         probs=probs,
-        audio_probs=probs,
-        text_probs=probs,
+        audio_probs=audio,
+        text_probs=text,
         modalities=("audio", "text"),
         model="benchmark",
     )
+
+
+def _share(seq: int, n: int) -> float:
+    """A number of six decimals that looks like a probability; each event has others."""
+    return (seq * 7919 + n * 104_729) % 999_983 / 1e6
 
 
 def plain_listener(endpoint: str, count: int, done: Address) -> None:
@@ -97,23 +107,97 @@ def plain(events: list[Event]) -> str:
         return timed(plain_listener, endpoint, len(events), socket.recv, send)
 
 
-def ours(events: list[Event], journal: JournalConfig | None = None, batch: int = 1) -> str:
+def ours(events: list[Event]) -> str:
     config = BusConfig(bind="tcp://127.0.0.1:0", when_full="block", block_s=60)
     with EventPublisher(config) as publisher:
 
         def send() -> None:
-            if journal is None:
-                for event in events:
-                    publisher.publish(event)
-                return
-            with Journal(journal) as opened:
-                for at in range(0, len(events), batch):
-                    for event in opened.append(events[at : at + batch]):
-                        publisher.publish(event)
+            for event in events:
+                publisher.publish(event)
 
         return timed(
             our_listener, publisher.endpoint, len(events), lambda: publisher.wait_for_subscriber(60), send
         )
+
+
+def hub_config(folder: str, durability: str) -> EventHubConfig:
+    return EventHubConfig(
+        journal=JournalConfig(path=Path(folder) / "events.sqlite", durability=durability),
+        bus=BusConfig(bind="tcp://127.0.0.1:*", when_full="block", block_s=60),
+        replay=ReplayConfig(bind="tcp://127.0.0.1:*"),
+    )
+
+
+def journalled(events: list[Event], durability: str, batch: int) -> tuple[str, str]:
+    """Through the hub, each batch acknowledged; then replayed to another reader."""
+    with tempfile.TemporaryDirectory() as folder, EventHub(hub_config(folder, durability)) as hub:
+
+        def send() -> None:
+            waiting: deque[Future[list[int]]] = deque()
+            for at in range(0, len(events), batch):
+                waiting.append(hub.publish(events[at : at + batch]))
+                if len(waiting) > 64:
+                    waiting.popleft().result(60)
+
+        bus = hub.bus
+        live = timed(our_listener, bus.endpoint, len(events), lambda: bus.wait_for_subscriber(60), send)
+        ready: Address = multiprocessing.Queue()
+        process = multiprocessing.Process(
+            target=replay_reader, args=(bus.endpoint, hub.replay.endpoint, len(events), ready)
+        )
+        process.start()
+        seconds = float(ready.get(timeout=300))
+        process.join()
+        return live, f"{len(events) / seconds:10,.0f} events/s"
+
+
+def replay_reader(live: str, replay: str, count: int, done: Address) -> None:
+    begin = time.perf_counter()
+    with EventSubscriber(live, replay, start="start") as subscriber:
+        for _ in range(count):
+            assert subscriber.receive(60) is not None
+    done.put(str(time.perf_counter() - begin))
+
+
+def added_latency(count: int, per_second: int) -> str:
+    """From `publish` to the event in a listener of another thread, one event at a time."""
+    arrived: list[int] = []
+    with tempfile.TemporaryDirectory() as folder, EventHub(hub_config(folder, "power_loss")) as hub:
+
+        def listen() -> None:
+            with EventListener(hub.bus.endpoint) as listener:
+                for _ in range(count):
+                    event = listener.receive(60)
+                    assert event is not None
+                    arrived.append(time.time_ns() - event.emitted_at)
+
+        listener = threading.Thread(target=listen)
+        listener.start()
+        hub.bus.wait_for_subscriber(60)
+        begin = time.monotonic()
+        for n in range(count):
+            time.sleep(max(0.0, begin + n / per_second - time.monotonic()))
+            hub.publish([make_event(n)])
+        listener.join()
+    milliseconds = sorted(ns / 1e6 for ns in arrived)
+    return f"p50 {milliseconds[count // 2]:.1f} ms, p99 {milliseconds[count * 99 // 100]:.1f} ms"
+
+
+def at_rest(count: int) -> str:
+    """What `count` events cost on disk, and how soon the first event of one call comes back."""
+    with tempfile.TemporaryDirectory() as folder:
+        config = JournalConfig(path=Path(folder) / "events.sqlite", durability="crash")
+        with Journal(config) as journal:
+            for at in range(0, count, 1000):
+                journal.store([make_event(n, f"call-{n // 100}") for n in range(at, at + 1000)])
+        size = config.path.stat().st_size
+        with EventHub(hub_config(folder, "crash")) as hub:
+            begin = time.perf_counter()
+            topics = [topic_prefix(f"call-{count // 200}")]
+            with EventSubscriber(hub.bus.endpoint, hub.replay.endpoint, topics, "start") as subscriber:
+                assert subscriber.receive(60) is not None
+                first = time.perf_counter() - begin
+    return f"{size / 1e6:.0f} MB, first event of a call after {first * 1000:.1f} ms"
 
 
 def per_event(work: Callable[[], object], count: int) -> str:
@@ -124,20 +208,20 @@ def per_event(work: Callable[[], object], count: int) -> str:
 
 def main() -> None:
     count = int(sys.argv[1]) if len(sys.argv) > 1 else 20_000
+    resting = int(sys.argv[2]) if len(sys.argv) > 2 else 1_000_000
     events = [make_event(n) for n in range(count)]
     data = [encode(e) for e in events]
     print(f"{count} events of {len(data[0])} bytes")
     print(f"encode                                  {per_event(lambda: [encode(e) for e in events], count)}")
     print(f"decode                                  {per_event(lambda: [decode(d) for d in data], count)}")
-    print(f"pyzmq + msgpack, nothing checked        {plain(events)}")
-    print(f"publish -> listen                       {ours(events)}")
-    with tempfile.TemporaryDirectory() as folder:
-        for batch in (1, 16):
-            for durability in ("crash", "power_loss"):
-                config = JournalConfig(path=Path(folder) / f"{durability}-{batch}", durability=durability)
-                few = [replace(e, offset=None) for e in events[: count // 4]]
-                label = f"journal ({durability}, {batch} at once) -> publish -> listen"
-                print(f"{label:55} {ours(few, config, batch)}")
+    for _ in range(3):  # in turn, for a machine that is not quiet
+        print(f"pyzmq + msgpack, nothing checked        {plain(events)}")
+        print(f"publish -> listen                       {ours(events)}")
+        for durability in ("crash", "power_loss"):
+            live, replayed = journalled(events, durability, 16)
+            print(f"hub ({durability}, 16 at once) -> listen {live:>24}; replay {replayed}")
+    print(f"added at 1,000 events/s                 {added_latency(10_000, 1000)}")
+    print(f"{resting} events in the journal        {at_rest(resting)}")
 
 
 if __name__ == "__main__":

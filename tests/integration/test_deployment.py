@@ -16,10 +16,12 @@ from bcaf_stream.demo import CALL, SCRIPT
 from bcaf_stream.errors import BcafError, LinkError
 from bcaf_stream.events.bus import EventListener
 from bcaf_stream.events.journal import Journal, JournalConfig
+from bcaf_stream.events.messages import Event
+from bcaf_stream.events.subscriber import EventSubscriber
 from bcaf_stream.ingest.link import Closed
 from bcaf_stream.recording import Analysis, Recording
 from bcaf_stream.sending import send_recording
-from tests.deployed import serve_config
+from tests.deployed import free_address, serve_config
 from tests.same import assert_same_events
 
 NO_CPUS = ("emotion.num_cpus=0", "ingest.num_cpus=0")  # beside the running deployment there are none left
@@ -34,7 +36,8 @@ class Running:
 
 @pytest.fixture(scope="module")
 def running(ray_session: None, tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    config = serve_config("house", tiny, tmp_path_factory.mktemp("house"), "emotion.num_cpus=0.5")
+    addresses = [f"hub.{name}.bind={free_address()}" for name in ("bus", "replay")]  # kept over a restart
+    config = serve_config("house", tiny, tmp_path_factory.mktemp("house"), "emotion.num_cpus=0.5", *addresses)
     with Deployment(config) as deployment:
         yield Running(deployment, deployment.up(), config.hub.journal.path)
 
@@ -90,6 +93,30 @@ def test_the_journal_holds_what_was_published(running: Running):
         events = list(journal.read(call="failover"))
     assert [event.seq for event in events] == list(range(len(events)))
     assert events[-1].type == "call.end"
+
+
+def test_a_killed_hub_costs_no_event(running: Running, tiny: Path):
+    recording = Recording.open(str(CALL), {}, {}, "hubless")
+    replay = ray.get(actor("hub").replay_endpoint.remote(), timeout=10)
+    found: list[Event] = []
+    with EventSubscriber(
+        running.endpoints.events, replay, topics=["emo.v1.hubless."], start="start"
+    ) as subscriber:
+        sending = Sending(recording, running.endpoints.audio, speed=15)
+        sending.start()
+        while not found or found[-1].type != "call.end":
+            event = subscriber.receive(60)
+            assert event is not None
+            found.append(event)
+            if len(found) == 4:
+                ray.kill(actor("hub"), no_restart=False)
+        sending.join()
+    assert isinstance(sending.outcome, Closed)
+    assert [event.seq for event in found] == list(range(len(found)))
+    assert sum(event.type == "emotion.final" for event in found) == sending.outcome.utterances
+    with Journal(JournalConfig(path=running.journal), read_only=True) as journal:
+        assert list(journal.read(call="hubless")) == found
+        assert journal.epoch == 2
 
 
 def test_a_killed_ingest_actor_comes_back_and_its_sender_is_told(running: Running):

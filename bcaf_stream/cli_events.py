@@ -1,0 +1,253 @@
+"""The commands of bcaf-stream that are about events: listen, replay, export, erase, calls and keys."""
+
+import csv
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import Annotated, Literal, TextIO
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from bcaf_stream.config import load_config
+from bcaf_stream.console import EventView, stderr_note
+from bcaf_stream.errors import EventError, UsageError
+from bcaf_stream.events.codec import to_json, to_map
+from bcaf_stream.events.journal import Journal, JournalConfig
+from bcaf_stream.events.messages import Event, topic_prefix
+
+COLUMNS = (
+    "offset",
+    "call",
+    "channel",
+    "role",
+    "type",
+    "seq",
+    "start_ms",
+    "end_ms",
+    "emotion",
+    "confidence",
+    "text",
+)
+
+JournalFile = Annotated[Path, typer.Option("--journal", help="the journal's file")]
+DEFAULT_JOURNAL = Path("bcaf-events.sqlite3")
+keys_app = typer.Typer(no_args_is_help=True, help="Who may read events when they leave this machine.")
+Folder = Annotated[Path, typer.Option(help="the folder of the keys; the hub's `bus.keys`")]
+DEFAULT_KEYS = Path("bcaf-keys")
+
+
+def listen(
+    connect: Annotated[str, typer.Option(help="where the deployment publishes events")] = "tcp://127.0.0.1:5561",
+    call: Annotated[str | None, typer.Option(help="this call alone")] = None,
+    topic: Annotated[list[str] | None, typer.Option(help="a prefix of topics, for instance emo.v1.CALL.")] = None,
+    from_: Annotated[
+        str | None, typer.Option("--from", help="start|new|last|OFFSET|TIME; then nothing is missed")
+    ] = None,
+    position: Annotated[Path | None, typer.Option(help="keep the place there, and go on from it")] = None,
+    replay: Annotated[str, typer.Option(help="where it replays them")] = "tcp://127.0.0.1:5562",
+    key: Annotated[Path | None, typer.Option(help="the key file, when the deployment asks for one")] = None,
+    format: Annotated[Literal["table", "jsonl", "csv"], typer.Option(help="how events are shown")] = "table",
+    until_end: Annotated[bool, typer.Option(help="leave after the end of the first call")] = False,
+) -> None:
+    """Show the events of a deployment as they come, until Ctrl-C."""
+    from bcaf_stream.events.bus import EventListener
+    from bcaf_stream.events.subscriber import EventSubscriber
+
+    topics = [*(topic or []), *([topic_prefix(call)] if call is not None else [])] or [topic_prefix()]
+    with ExitStack() as stack:
+        if from_ is None and position is None and not topic:
+            source: EventListener | EventSubscriber = EventListener(connect, call=call, key=key)
+        else:
+            source = EventSubscriber(connect, replay, topics, from_ or "new", position, key)
+        stack.enter_context(source)
+        with suppress(KeyboardInterrupt):  # the way to leave
+            _show(source, format, until_end)
+    if isinstance(source, EventListener) and source.gaps:
+        note = f"{source.missed} events were published before or while nobody here took them"
+        stderr_note(f"bcaf-stream: {note}; --from start asks for them")
+
+
+def replay(
+    call: Annotated[str, typer.Argument(help="the call's id")],
+    speed: Annotated[float, typer.Option(min=0, help="1 = as it was; 0 = as fast as it goes")] = 1.0,
+    bind: Annotated[str, typer.Option(help="where to publish it")] = "tcp://127.0.0.1:5563",
+    wait: Annotated[float, typer.Option(help="seconds to wait for the first listener")] = 60.0,
+    journal: JournalFile = DEFAULT_JOURNAL,
+) -> None:
+    """Publish a call of the journal again, on an address of its own: bcaf-stream listen --connect there."""
+    from bcaf_stream.events.bus import BusConfig, EventPublisher
+
+    bus = load_config(BusConfig, None, [f"bind={bind}"])
+    with Journal(JournalConfig(path=journal), read_only=True) as opened, EventPublisher(bus) as publisher:
+        events = _of_call(opened, call)
+        stderr_note(f"bcaf-stream: bcaf-stream listen --connect {publisher.endpoint}")
+        if not publisher.wait_for_subscriber(wait):
+            raise EventError(f"{publisher.endpoint}: nobody listened within {wait:g} s")
+        count, begun, first = 0, time.monotonic(), None
+        for event in events:
+            first = event.emitted_at if first is None else first
+            if speed:
+                due = begun + (event.emitted_at - first) / 1e9 / speed
+                time.sleep(max(0.0, due - time.monotonic()))
+            publisher.publish(event)
+            count += 1
+    print(f"call {call}: {count} events published again")
+
+
+def export(
+    output: Annotated[Path | None, typer.Option(help="write there instead of to standard output")] = None,
+    format: Annotated[Literal["parquet", "jsonl", "csv"], typer.Option(help="of the output")] = "jsonl",
+    since: Annotated[str | None, typer.Option(help="an offset, or a time like 2026-02-28T12:00")] = None,
+    call: Annotated[str | None, typer.Option(help="this call alone")] = None,
+    journal: JournalFile = DEFAULT_JOURNAL,
+) -> None:
+    """Write the events of the journal to a file, for other programs."""
+    from bcaf_stream.events.follow import parse_start
+
+    with Journal(JournalConfig(path=journal), read_only=True) as opened:
+        begin = parse_start(since or "0")
+        if isinstance(begin, str):
+            raise UsageError(f"--since {since}: must be an offset or a time")
+        first = opened.first_since(begin["time"]) if "time" in begin else begin["offset"]
+        events = opened.read(first, call)
+        if format == "parquet":
+            if output is None:
+                raise UsageError("--format parquet: needs --output FILE")
+            _write_parquet(events, output)
+            return
+        try:
+            with ExitStack() as stack:
+                new = output and output.open("w", encoding="utf-8", newline="")
+                out = stack.enter_context(new) if new else sys.stdout
+                _write(events, out, format)
+        except OSError as error:
+            raise UsageError(f"--output {output}: cannot be written: {error.strerror}") from None
+
+
+def erase(
+    call: Annotated[str, typer.Argument(help="the call's id")],
+    yes: Annotated[bool, typer.Option("--yes", help="do not ask")] = False,
+    journal: JournalFile = DEFAULT_JOURNAL,
+) -> None:
+    """Forget a call: all its events go, and one line of the audit table says that they did."""
+    from bcaf_stream.events.upkeep import erase as erase_call
+
+    if not yes:
+        typer.confirm(f"Erase call {call} from {journal} for good?", abort=True)
+    if not journal.exists():
+        raise EventError(f"journal {journal}: there is none")
+    with Journal(JournalConfig(path=journal), maintenance=True) as opened:
+        count = erase_call(opened, call, time.time_ns())
+    print(f"call {call}: {count} events erased")
+    if not count:
+        raise EventError(f"call {call}: the journal {journal} has no such call")
+
+
+def calls(journal: JournalFile = DEFAULT_JOURNAL) -> None:
+    """List the calls of the journal, with how many events and which emotion each has most."""
+    with Journal(JournalConfig(path=journal), read_only=True) as opened:
+        rows = opened.calls()
+    table = Table()
+    for column in ("call", "events", "utterances", "dominant emotion", "ended"):
+        table.add_column(column)
+    for name, events, utterances, emotion, ended in rows:
+        table.add_row(name, str(events), str(utterances), emotion or "", "yes" if ended else "no")
+    Console(highlight=False).print(table)
+
+
+@keys_app.command("new")
+def keys_new(name: Annotated[str, typer.Argument(help="the client's")], folder: Folder = DEFAULT_KEYS) -> None:
+    """Make a key for a client; give it the file, and nobody else."""
+    from bcaf_stream.events.keys import KeyRing
+
+    print(KeyRing(folder).new(name))
+
+
+@keys_app.command("allow")
+def keys_allow(
+    name: Annotated[str, typer.Argument(help="the client's")],
+    topics: Annotated[list[str], typer.Option(help="what it may read, for instance emo.v1.CALL.")],
+    folder: Folder = DEFAULT_KEYS,
+) -> None:
+    """Let a client read the topics with these beginnings, and no others."""
+    from bcaf_stream.events.keys import KeyRing
+
+    KeyRing(folder).allow(name, topics)
+    print(f"{name} may read {', '.join(topics)}")
+
+
+@keys_app.command("revoke")
+def keys_revoke(name: Annotated[str, typer.Argument(help="the client's")], folder: Folder = DEFAULT_KEYS) -> None:
+    """Shut a client out; a running hub notices within a second."""
+    from bcaf_stream.events.keys import KeyRing
+
+    KeyRing(folder).revoke(name)
+    print(f"{name} may read nothing any more")
+
+
+def register(app: typer.Typer) -> None:
+    """Add these commands to the command line."""
+    for command in (listen, replay, export, erase, calls):
+        app.command()(command)
+    app.add_typer(keys_app, name="keys")
+
+
+def _show(source: Iterable[Event], format: Literal["table", "jsonl", "csv"], until_end: bool) -> None:
+    if format == "csv":
+        _write(_until_end(source, until_end), sys.stdout, "csv")
+        return
+    with EventView(format, live=True) as view:
+        for event in _until_end(source, until_end):
+            view.add(event)
+
+
+def _until_end(source: Iterable[Event], until_end: bool) -> Iterator[Event]:
+    for event in source:
+        yield event
+        if until_end and event.type == "call.end":
+            return
+
+
+def _of_call(journal: Journal, call: str) -> Iterator[Event]:
+    events = journal.read(call=call)
+    first = next(events, None)
+    if first is None:
+        raise EventError(f"call {call}: the journal {journal.path} has no such call; see bcaf-stream calls")
+
+    def all_of_them() -> Iterator[Event]:
+        yield first
+        yield from events
+
+    return all_of_them()
+
+
+def _write(events: Iterable[Event], out: TextIO, format: Literal["jsonl", "csv"]) -> None:
+    rows = csv.writer(out)
+    if format == "csv":
+        rows.writerow(COLUMNS)
+    for event in events:
+        if format == "csv":
+            rows.writerow([getattr(event, name) for name in COLUMNS])
+        else:
+            out.write(to_json(event) + "\n")
+        out.flush()
+
+
+def _write_parquet(events: Iterable[Event], path: Path) -> None:
+    import pyarrow
+    import pyarrow.parquet
+
+    maps = [to_map(event) for event in events]
+    probs = pyarrow.map_(pyarrow.string(), pyarrow.float64())
+    names = dict.fromkeys(("probs", "audio_probs", "text_probs"), probs)
+    for fields in maps:
+        for name in names:
+            fields[name] = fields[name] and list(fields[name].items())
+    table = pyarrow.Table.from_pylist([{k: v for k, v in m.items() if k not in names} for m in maps])
+    for name, kind in names.items():
+        table = table.append_column(name, pyarrow.array([fields[name] for fields in maps], kind))
+    pyarrow.parquet.write_table(table, path)

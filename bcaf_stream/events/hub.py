@@ -1,0 +1,182 @@
+"""The hub of events: takes them with acknowledgement, journals them, publishes them, and replays them.
+
+One thread writes: what came while it was writing goes into its next transaction (group commit), and is
+acknowledged when that is on disk and on the wire. The hub needs no Ray; actors/hub.py lends it to Ray.
+"""
+
+import contextlib
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from typing import Any, NamedTuple, Self
+
+from pydantic import Field, model_validator
+
+from bcaf_stream.addresses import is_local
+from bcaf_stream.config import Config
+from bcaf_stream.errors import EventError, JournalError
+from bcaf_stream.events.bus import BusConfig, EventPublisher
+from bcaf_stream.events.journal import Journal, JournalConfig
+from bcaf_stream.events.messages import Event
+from bcaf_stream.events.replay import ReplayConfig, ReplayServer
+from bcaf_stream.events.rows import Entry
+from bcaf_stream.events.upkeep import expire
+
+log = logging.getLogger(__name__)
+
+GROUP_EVENTS = 1000  # in one transaction at most
+POLL_S = 0.01  # how soon an idle hub takes up a subscription
+UPKEEP_S = 10.0
+SLICE_S = 0.2  # between two slices, while there is more to delete
+
+
+class EventHubConfig(Config):
+    """The journal is written before anything is published; a heartbeat goes out every `heartbeat_s`.
+
+    `group_ms` is how long an event may wait for others to be written with it.
+    """
+
+    journal: JournalConfig = JournalConfig()
+    bus: BusConfig = BusConfig()
+    replay: ReplayConfig = ReplayConfig()
+    heartbeat_s: float = Field(2.0, gt=0)
+    group_ms: float = Field(1.0, ge=0, le=10)
+
+    @model_validator(mode="after")
+    def _replay_is_as_closed_as_the_bus(self) -> Self:
+        if not is_local(self.replay.bind) and not self.bus.insecure and self.bus.keys is None:
+            raise ValueError("replay.bind: only this machine's addresses, unless bus.keys or bus.insecure is set")
+        return self
+
+
+class _Handed(NamedTuple):
+    events: Sequence[Event]
+    done: "Future[list[int]]"
+
+
+class EventHub:
+    """Journal, public socket and replay socket as one.
+
+    Raises:
+        EventError: the journal cannot be opened, or an address cannot be bound.
+    """
+
+    def __init__(self, config: EventHubConfig, clock: Callable[[], int] = time.time_ns) -> None:
+        self._config = config
+        self._clock = clock
+        self._queue: queue.SimpleQueue[_Handed] = queue.SimpleQueue()
+        self._ending = threading.Event()
+        self.published = 0
+        self.failures = 0  # groups that could not be journalled
+        with contextlib.ExitStack() as stack:
+            self.journal = stack.enter_context(Journal(config.journal, clock=clock))
+            offset = self.journal.last_offset
+            self.bus = stack.enter_context(EventPublisher(config.bus, self.journal.epoch, offset))
+            self.replay = stack.enter_context(ReplayServer(config.replay, config.bus, config.journal))
+            self._stack = stack.pop_all()
+        self._thread = threading.Thread(target=self._run, name="event hub", daemon=True)
+        self._thread.start()
+
+    def publish(self, events: Sequence[Event]) -> "Future[list[int]]":
+        """Hand events over; the offsets come when they are journalled and published. Known ids are stored once.
+
+        The future raises JournalError when nothing of them was journalled, and then nothing was published.
+        """
+        done: Future[list[int]] = Future()
+        if self._ending.is_set():
+            done.set_exception(EventError("the hub is closed"))
+        else:
+            self._queue.put(_Handed(events, done))
+        return done
+
+    def close(self) -> None:
+        """Write and publish what was handed over, then free everything."""
+        if not self._ending.is_set():
+            self._ending.set()
+            self._thread.join()
+            self._stack.close()
+
+    def __enter__(self) -> "EventHub":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _run(self) -> None:
+        next_beat = next_upkeep = 0.0
+        while True:
+            ending = self._ending.is_set()
+            group = self._gather()
+            if group:
+                self._commit(group)
+            elif ending:
+                return
+            try:
+                self.bus.attend()
+                now = time.monotonic()
+                if now >= next_beat:
+                    next_beat = now + self._config.heartbeat_s
+                    self.bus.heartbeat()
+                if now >= next_upkeep:
+                    next_upkeep = now + (SLICE_S if expire(self.journal, self._clock()) else UPKEEP_S)
+            except EventError as error:
+                log.warning("the hub goes on, but: %s", error)
+
+    def _gather(self) -> list[_Handed]:
+        try:
+            group = [self._queue.get(timeout=POLL_S)]
+        except queue.Empty:
+            return []
+        deadline = time.monotonic() + self._config.group_ms / 1000
+        count = len(group[0].events)
+        with contextlib.suppress(queue.Empty):
+            while count < GROUP_EVENTS:
+                group.append(self._queue.get(timeout=max(0.0, deadline - time.monotonic())))
+                count += len(group[-1].events)
+        return group
+
+    def _commit(self, group: list[_Handed]) -> None:
+        try:
+            entries = self.journal.store([event for handed in group for event in handed.events])
+        except EventError as error:
+            if len(group) > 1:  # one of them may be to blame: each by itself
+                for handed in group:
+                    self._commit([handed])
+                return
+            self._fail(group[0], error)
+            return
+        try:
+            self.bus.publish_stored(entries)
+        except EventError as error:
+            log.warning("journalled, but not published: %s", error)  # a subscriber sees the gap and asks
+        self.published += len(entries)
+        self._acknowledge(group, entries)
+
+    def _acknowledge(self, group: list[_Handed], entries: list[Entry]) -> None:
+        at = 0
+        for handed in group:
+            here = entries[at : at + len(handed.events)]
+            at += len(here)
+            handed.done.set_result([entry.offset for entry in here])
+
+    def _fail(self, handed: _Handed, error: EventError) -> None:
+        if isinstance(error, JournalError):
+            self.failures += 1
+            with contextlib.suppress(EventError):
+                self.bus.degraded(str(error))
+        handed.done.set_exception(error)
+
+    def stats(self) -> dict[str, Any]:
+        gate = self.bus.gate
+        return {
+            "events": self.published,
+            "offset": self.journal.last_offset,
+            "epoch": self.journal.epoch,
+            "subscribers": self.bus.subscribers,
+            "replays": self.replay.running,
+            "failures": self.failures,
+            "refused": self.replay.refused + (gate.refused if gate else 0),
+        }

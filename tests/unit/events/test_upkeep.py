@@ -1,0 +1,121 @@
+from pathlib import Path
+
+import pytest
+
+from bcaf_stream.errors import EventError, JournalError
+from bcaf_stream.events.journal import Journal, JournalConfig
+from bcaf_stream.events.messages import Event
+from bcaf_stream.events.upkeep import DAY_NS, erase, expire
+
+
+def event(n: int, call: str = "a", text: str = "hello") -> Event:
+    return Event(type="alert", id=f"{call}-{n}", call=call, seq=n, emitted_at=n + 1, text=text)
+
+
+class Clock:
+    now = 10 * DAY_NS
+
+    def __call__(self) -> int:
+        return self.now
+
+
+def config(folder: Path, **fields: object) -> JournalConfig:
+    return JournalConfig(path=folder / "j.sqlite", durability="crash", **fields)
+
+
+def test_what_is_too_old_goes_and_offsets_go_on(tmp_path: Path):
+    clock = Clock()
+    with Journal(config(tmp_path, keep_days=2), clock=clock) as journal:
+        journal.append([event(0), event(1)])
+        clock.now += DAY_NS
+        journal.append([event(2)])
+        assert expire(journal, clock.now) == 0
+        clock.now += DAY_NS + 1
+        assert expire(journal, clock.now) == 2
+        assert [e.seq for e in journal.read()] == [2]
+        assert journal.append([event(3)])[0].offset == 4
+
+
+def test_what_is_too_much_goes_oldest_first_until_it_fits(tmp_path: Path):
+    with Journal(config(tmp_path, keep_mb=1)) as journal:
+        for at in range(0, 20_000, 500):
+            journal.append([event(n, text="word " * 20) for n in range(at, at + 500)])
+        while expire(journal, 0):
+            pass
+        left = [e.seq for e in journal.read()]
+    assert left[-1] == 19_999
+    assert left == list(range(left[0], 20_000))
+    assert 1000 < len(left) < 8000
+    assert (tmp_path / "j.sqlite").stat().st_size < 2e6
+
+
+def test_nothing_goes_where_everything_is_kept(tmp_path: Path):
+    with Journal(config(tmp_path)) as journal:
+        journal.append([event(0)])
+        assert expire(journal, 10**20) == 0
+
+
+def test_an_erased_call_leaves_no_byte_beside_its_audit_line(tmp_path: Path):
+    with Journal(config(tmp_path)) as journal:
+        for n in range(300):
+            journal.append([event(n, "secret-call", "the forbidden words"), event(n, "other")])
+        with Journal(config(tmp_path), maintenance=True) as beside:
+            assert erase(beside, "secret-call", now=7) == 300
+        assert [e.call for e in journal.read()] == ["other"] * 300
+        assert journal.query("SELECT * FROM audit") == [(7, "erase", "secret-call", 300)]
+        assert journal.query("SELECT call FROM latest") == [("other",)]
+        assert journal.epoch == 1
+    for path in tmp_path.iterdir():
+        assert b"forbidden words" not in path.read_bytes()
+
+
+def test_a_clock_that_is_set_back_moves_nothing_back(tmp_path: Path):
+    clock = Clock()
+    with Journal(config(tmp_path), clock=clock) as journal:
+        journal.append([event(0)])
+        clock.now -= DAY_NS
+        journal.append([event(1)])
+        stored = [entry.stored_at for entry in journal.page(0)]
+        assert stored == [10 * DAY_NS] * 2
+        assert journal.first_since(10 * DAY_NS) == 1
+        assert journal.first_since(10 * DAY_NS + 1) == 3
+
+
+def test_epochs_count_the_starts_and_the_identity_stays(tmp_path: Path):
+    found = []
+    for _ in range(3):
+        with Journal(config(tmp_path)) as journal:
+            found.append((journal.epoch, journal.identity))
+    assert [epoch for epoch, _ in found] == [1, 2, 3]
+    assert len({identity for _, identity in found}) == 1
+
+
+def test_a_journal_left_open_is_checked_and_damage_is_not_built_upon(tmp_path: Path):
+    with Journal(config(tmp_path)) as journal:
+        journal.append([event(n) for n in range(2000)])
+        journal.query("PRAGMA wal_checkpoint(TRUNCATE)")
+    path = tmp_path / "j.sqlite"
+    with Journal(config(tmp_path)) as journal:
+        journal.query("UPDATE epochs SET ended_at = NULL")  # as a crash leaves it
+        journal._is_writer = False
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2 : len(data) // 2 + 8192] = bytes(8192)
+    path.write_bytes(data)
+    with pytest.raises(JournalError, match="damaged"):
+        Journal(config(tmp_path))
+    with Journal(config(tmp_path, check_mb=0)) as journal, pytest.raises(EventError):
+        list(journal.read())
+
+
+def test_a_torn_log_costs_only_its_torn_end(tmp_path: Path):
+    with Journal(config(tmp_path)) as journal:
+        for n in range(5):
+            journal.append([event(n)])
+        files = {p.name: p.read_bytes() for p in tmp_path.iterdir() if not p.name.endswith("-shm")}
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    for name, data in files.items():  # the last transaction was being written when the machine died
+        (copy / name).write_bytes(data[:-100] if name.endswith("-wal") else data)
+    with Journal(config(copy)) as journal:
+        assert [e.seq for e in journal.read()] == [0, 1, 2, 3]
+        assert journal.append([event(4)])[0].offset == 5
