@@ -306,11 +306,17 @@ class EventListener(_Listener):
     def receive(self, timeout_s: float | None = None) -> Event | None:
         """The next event; None when none came within `timeout_s` (None: wait for ever)."""
         deadline = _deadline(timeout_s)
-        while self._socket.poll(_milliseconds(deadline)):
-            event = self.take(self._socket.recv_multipart())
+        while True:
+            try:
+                event = self.take(self._socket.recv_multipart(zmq.NOBLOCK))
+            except zmq.Again:
+                if not self._socket.poll(_milliseconds(deadline)):
+                    return None
+                continue
             if event is not None:
                 return event
-        return None
+            if deadline is not None and time.monotonic() >= deadline:
+                return None
 
     def events(self, timeout_s: float | None = None) -> Iterator[Event]:
         """Events until none came for `timeout_s` (None: for ever)."""

@@ -89,7 +89,7 @@ def from_map(data: Any) -> Event:
     """
     if not isinstance(data, dict):
         raise EventError("event: must be a map")
-    missing = [name for name in _CHECKS if name not in data and name not in _ADDED]
+    missing = [name for name in _CHECKS if name not in data and name not in ADDED]
     if missing:
         raise EventError(f"event: the field {missing[0]} is missing")
     return Event(**{name: _checked(name, data[name]) for name in _CHECKS if name in data})
@@ -270,5 +270,5 @@ _ROLES = frozenset(("customer", "agent", "speaker", None))
 _TEXT_SOURCES = frozenset(("given", "asr", "none"))
 _MODALITIES = frozenset(("audio", "text"))
 _LISTS = (list, tuple)
-_ADDED = frozenset({"reason"})  # fields that came after v1 was first written: absent in old events
+ADDED = frozenset({"reason"})  # fields that came after v1 was first written: absent in old events
 assert list(_CHECKS) == [f.name for f in fields(Event)]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from bcaf_stream.errors import EventError
 from bcaf_stream.events.codec import decode
-from bcaf_stream.events.messages import Event, topic
+from bcaf_stream.events.messages import Event, topic_of
 
 MAX_CALLS = 100_000  # remembered at once; the call that was silent for longest is forgotten first
 
@@ -91,6 +91,6 @@ def _event(frames: Sequence[bytes]) -> Event:
     if len(frames) != 2:
         raise EventError("message: must be a topic and an event")
     event = decode(frames[1])
-    if topic(event).encode() != frames[0]:
+    if topic_of(event.call, event.channel, event.type) != frames[0]:
         raise EventError("message: the topic is not the event's")
     return event

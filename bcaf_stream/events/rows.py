@@ -2,8 +2,8 @@
 
 The published map names its 25 fields and its labels each time; a row names none of them, and is less than half
 as long. Probabilities are stored as whole millionths, which gives back the same floats exactly; where it would
-not (a foreign writer with more decimals), the map itself is stored. The labels and the model's name, the same
-for thousands of events, are a row of their own, the `context`.
+not (a foreign writer with more decimals), the map itself is stored. Times of day are stored as ages. The labels
+and the model's name, the same for thousands of events, are a row of their own, the `context`.
 """
 
 from collections.abc import Mapping
@@ -79,13 +79,13 @@ def row_of(event: Event, offset: int, stored_at: int, context: int) -> Row:
                 event.revision,
                 event.start_ms,
                 event.end_ms,
-                event.speech_ended_at,
-                event.emitted_at,
+                None if event.speech_ended_at is None else event.emitted_at - event.speech_ended_at,
+                stored_at - event.emitted_at,
             ),
             (
                 event.text,
                 event.text_source,
-                event.confidence,
+                _thin_number(event.confidence),
                 _thin(event.probs, labels),
                 _thin(event.audio_probs, labels),
                 _thin(event.text_probs, labels),
@@ -105,7 +105,8 @@ def entry_of(row: Row, context: Context) -> Entry:
     """The row's event as it is published; any damage is a ValueError, TypeError or one of msgpack's errors."""
     offset, id, call, channel, type, seq, emotion, stored_at, _, payload = row
     when, rest = msgpack.unpackb(payload)
-    v, role, utterance, revision, start_ms, end_ms, speech_ended_at, emitted_at = when
+    v, role, utterance, revision, start_ms, end_ms, speech_age, age = when
+    emitted_at = stored_at - age
     text, text_source, confidence, probs, audio_probs, text_probs, modalities, degraded, reason = rest
     labels = context.labels
     data = msgpack.packb(
@@ -122,12 +123,12 @@ def entry_of(row: Row, context: Context) -> Entry:
             "seq": seq,
             "start_ms": start_ms,
             "end_ms": end_ms,
-            "speech_ended_at": speech_ended_at,
+            "speech_ended_at": speech_age if speech_age is None else emitted_at - speech_age,
             "emitted_at": emitted_at,
             "text": text,
             "text_source": text_source,
             "emotion": emotion,
-            "confidence": confidence,
+            "confidence": confidence / MILLION if isinstance(confidence, int) else confidence,
             "probs": _whole(probs, labels),
             "audio_probs": _whole(audio_probs, labels),
             "text_probs": _whole(text_probs, labels),
@@ -148,6 +149,11 @@ def _thin(probs: Mapping[str, float] | None, labels: list[str]) -> list[int] | d
     if [whole / MILLION for whole in millionths] == values and list(probs) == labels:
         return millionths
     return dict(probs)
+
+
+def _thin_number(prob: float | None) -> int | float | None:
+    whole = None if prob is None else int(prob * MILLION + 0.5)
+    return whole if whole is not None and whole / MILLION == prob else prob
 
 
 def _whole(stored: Any, labels: tuple[str, ...]) -> dict[str, float] | None:

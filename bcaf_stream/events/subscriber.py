@@ -347,6 +347,8 @@ class _Position:
 
     def advance(self, journal: str | None, taken: Delivered) -> None:
         """This event is done."""
+        if self._path is None:
+            return
         self.settle(journal, taken.base)
         offset = taken.event.offset
         if offset is not None and offset > self._offset:
@@ -356,6 +358,8 @@ class _Position:
 
     def settle(self, journal: str | None, base: int) -> None:
         """Everything up to `base` is done."""
+        if self._path is None:
+            return
         self._journal = journal
         if base > self._offset:
             self._offset, self._changed = base, True
