@@ -66,8 +66,9 @@ def open_subject(
         EncoderError: features must be computed, and the encoders cannot be loaded.
     """
     loaded = load_checkpoint(find_checkpoint(checkpoint))
-    corpus = read_manifest(manifest)
-    unknown = sorted({row.label for row in corpus.split(split) if row.label} - set(loaded.labels))
+    whole = read_manifest(manifest)
+    corpus = Manifest(whole.corpus, tuple(whole.split(split)))  # the other splits need no features
+    unknown = sorted({row.label for row in corpus.rows if row.label} - set(loaded.labels))
     if unknown:
         raise CheckpointError(
             f"{loaded.folder}: was trained on the labels {', '.join(loaded.labels)}, "
