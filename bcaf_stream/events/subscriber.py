@@ -39,7 +39,8 @@ class _Subscriber:
 
     Args:
         live, replay: the hub's two addresses.
-        topics: prefixes, `emo.v1.CALL.` for one call; default: everything.
+        topics: prefixes, `emo.v1.CALL.` for one call; default: everything. Of a part of a call, `seq` cannot
+            show a loss: what was lost then comes after the next heartbeat, behind later events.
         start: "start", "new", "last", an offset or an ISO time; a position file that exists goes before it.
         position: a file in which the place is kept, so that a restarted program goes on where it was. An event
             counts as done when the next one is asked for, or the `with` block is left without an error.
