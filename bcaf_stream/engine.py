@@ -19,9 +19,8 @@ from bcaf_stream.encoders.base import (
     EncoderConfig,
     TextEncoder,
     TextEncoderConfig,
-    load_audio_encoder,
-    load_text_encoder,
 )
+from bcaf_stream.encoders.load import load_audio_encoder, load_text_encoder
 from bcaf_stream.errors import CheckpointError
 from bcaf_stream.model.checkpoint import Checkpoint, EncoderSpec, load_checkpoint
 from bcaf_stream.types import EmotionPrediction, Features, Utterance

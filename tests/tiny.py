@@ -8,8 +8,9 @@ import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import BertConfig, BertModel
 
-from bcaf_stream.encoders.base import AudioEncoderConfig, TextEncoderConfig, load_audio_encoder, load_text_encoder
+from bcaf_stream.encoders.base import AudioEncoderConfig, TextEncoderConfig
 from bcaf_stream.encoders.compact_audio import AudioTrunk, CompactAudioConfig
+from bcaf_stream.encoders.load import load_audio_encoder, load_text_encoder
 from bcaf_stream.encoders.storage import save_weights
 from bcaf_stream.model.bcaf import BCAF, BCAFConfig
 from bcaf_stream.model.checkpoint import EncoderSpec, EncoderSpecs, save_checkpoint

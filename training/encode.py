@@ -16,9 +16,8 @@ from bcaf_stream.encoders.base import (
     EncoderConfig,
     TextEncoder,
     TextEncoderConfig,
-    load_audio_encoder,
-    load_text_encoder,
 )
+from bcaf_stream.encoders.load import load_audio_encoder, load_text_encoder
 from bcaf_stream.errors import DataError, EncoderError
 from bcaf_stream.model.checkpoint import EncoderSpec
 from bcaf_stream.types import Modality

@@ -1,4 +1,4 @@
-"""What an encoder is: PCM or text in, one vector per utterance out; and which one the configuration asks for.
+"""What an encoder is: PCM or text in, one vector per utterance out, and how one is configured.
 
 Shape letters: B utterances, T frames or tokens, D width of the vector.
 
@@ -7,7 +7,6 @@ batching is a matter of speed alone. Absent modalities never reach an encoder.
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Literal, Protocol
 
 import numpy as np
@@ -15,7 +14,6 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from bcaf_stream.config import Config
-from bcaf_stream.errors import EncoderError
 
 VectorsBD = NDArray[np.float32]
 DType = Literal["float32", "bfloat16", "float16"]
@@ -88,45 +86,3 @@ class TextEncoderConfig(EncoderConfig):
 class EncodersConfig(Config):
     audio: AudioEncoderConfig = AudioEncoderConfig()
     text: TextEncoderConfig = TextEncoderConfig()
-
-
-def load_audio_encoder(config: AudioEncoderConfig, checkpoint_folder: Path | str | None = None) -> AudioEncoder:
-    """Build the audio encoder that `config` asks for; a compact one comes from `<checkpoint_folder>/encoders`.
-
-    Raises:
-        EncoderError: weights that are missing, broken, of another kind, or out of reach.
-    """
-    # Imported when chosen: transformers alone takes seconds to import.
-    if config.kind == "compact":
-        from bcaf_stream.encoders.compact_audio import CompactAudioEncoder
-
-        return CompactAudioEncoder.load(_encoder_folder(checkpoint_folder, "audio"), config)
-    from bcaf_stream.encoders.pretrained import PretrainedAudioEncoder
-
-    return PretrainedAudioEncoder(config)
-
-
-def load_text_encoder(config: TextEncoderConfig, checkpoint_folder: Path | str | None = None) -> TextEncoder:
-    """Build the text encoder that `config` asks for; a compact one comes from `<checkpoint_folder>/encoders`.
-
-    Raises:
-        EncoderError: weights that are missing, broken, of another kind, or out of reach.
-    """
-    if config.kind == "compact":
-        from bcaf_stream.encoders.compact_text import CompactTextEncoder
-
-        return CompactTextEncoder.load(_encoder_folder(checkpoint_folder, "text"), config)
-    from bcaf_stream.encoders.pretrained import PretrainedTextEncoder
-
-    return PretrainedTextEncoder(config)
-
-
-def _encoder_folder(checkpoint_folder: Path | str | None, modality: str) -> Path:
-    if checkpoint_folder is None:
-        raise EncoderError(f"the compact {modality} encoder lives in a checkpoint folder, and none was given")
-    folder = Path(checkpoint_folder) / "encoders" / modality
-    if not (folder / "config.json").is_file():
-        raise EncoderError(
-            f"{folder}: no compact {modality} encoder here; give a checkpoint with one, or kind: pretrained"
-        )
-    return folder

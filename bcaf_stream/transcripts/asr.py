@@ -1,26 +1,11 @@
-"""Speech recognition behind one small protocol: the embedded Moonshine, or any Whisper that transformers loads.
+"""Speech recognition behind one small protocol: the embedded Moonshine, or any Whisper that transformers loads."""
 
-Both models were trained on captions of films: about noise they say "You" or "Thank you for watching", and on
-long sound they may repeat themselves for ever. What is cut, and what is not believed, is decided here once.
-"""
-
-import re
-from collections.abc import Iterator
 from typing import Annotated, Literal, Protocol
 
-import numpy as np
 from pydantic import Field, model_validator
 
 from bcaf_stream.config import Config
-from bcaf_stream.types import SAMPLE_RATE, PcmN
-
-SHORTEST = SAMPLE_RATE // 10  # less holds no word
-LONGEST = 15 * SAMPLE_RATE  # Moonshine begins to repeat itself on longer sound
-FRAME = SAMPLE_RATE // 50  # 20 ms, for levels
-SILENCE_RMS = 10.0  # of the loudest frame, -70 dBFS: below the noise of a quiet line
-INVENTED = {"", "you", "the", "thank you for watching", "thanks for watching"}  # as the whole text
-REPEATED_WORD = re.compile(r"\b(\w+)(?:\W+\1\b){4,}", re.IGNORECASE)
-REPEATED_PHRASE = re.compile(r"\b(\w+(?:\W+\w+){1,7}?)(?:\W+\1\b){3,}", re.IGNORECASE)
+from bcaf_stream.types import PcmN
 
 
 class AsrConfig(Config):
@@ -72,35 +57,3 @@ def load_transcriber(config: AsrConfig) -> Transcriber | None:
 
         return WhisperTranscriber(str(config.model), config.device)
     return None
-
-
-def audible_pieces(samples: PcmN) -> Iterator[PcmN]:
-    """Cut a segment at its quietest moments into pieces of at most LONGEST; leave out what cannot hold a word."""
-    while len(samples) > LONGEST:
-        cut = LONGEST // 2 + _quietest(samples[LONGEST // 2 : LONGEST])
-        yield from audible_pieces(samples[:cut])
-        samples = samples[cut:]
-    if len(samples) >= SHORTEST and max(_levels(samples)) >= SILENCE_RMS:
-        yield samples
-
-
-def believable(text: str) -> str:
-    """Return recognised text without what these models invent about noise; "" if nothing is left."""
-    text = " ".join(text.replace("♪", " ").split())
-    plain = re.sub(r"[^\w\s']", "", text).strip().lower()
-    if plain in INVENTED or not any(c.isalpha() for c in plain):
-        return ""
-    # A phrase said four times on end is the model's loop; a word may be said often, and is told once.
-    shorter = REPEATED_PHRASE.sub("", text)
-    if len(shorter) < len(text) / 2:
-        return ""
-    return REPEATED_WORD.sub(r"\1", REPEATED_PHRASE.sub(r"\1", text))
-
-
-def _levels(samples: PcmN) -> list[float]:
-    whole = samples[: len(samples) // FRAME * FRAME].reshape(-1, FRAME).astype(np.float64)
-    return np.sqrt((whole**2).mean(axis=1)).tolist()
-
-
-def _quietest(samples: PcmN) -> int:
-    return int(np.argmin(_levels(samples))) * FRAME + FRAME // 2

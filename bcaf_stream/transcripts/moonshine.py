@@ -14,7 +14,7 @@ from importlib.metadata import PackageNotFoundError, version
 import numpy as np
 
 from bcaf_stream.errors import AsrError
-from bcaf_stream.transcripts.asr import audible_pieces, believable
+from bcaf_stream.transcripts.hearing import audible_pieces, believable
 from bcaf_stream.types import SAMPLE_RATE, PcmN
 
 SINGLE_THREAD = "MOONSHINE_ORT_SINGLE_THREAD"

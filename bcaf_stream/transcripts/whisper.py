@@ -7,7 +7,7 @@ import torch
 from transformers import WhisperFeatureExtractor, WhisperForConditionalGeneration, WhisperTokenizer
 
 from bcaf_stream.errors import AsrError
-from bcaf_stream.transcripts.asr import audible_pieces, believable
+from bcaf_stream.transcripts.hearing import audible_pieces, believable
 from bcaf_stream.types import SAMPLE_RATE, PcmN
 
 

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from bcaf_stream.encoders.base import AudioEncoderConfig, load_audio_encoder
+from bcaf_stream.encoders.base import AudioEncoderConfig
+from bcaf_stream.encoders.load import load_audio_encoder
 from bcaf_stream.errors import DataError, DeploymentError, ModelError
 from bcaf_stream.model.checkpoint import load_checkpoint
 from tests.unit.training.made import prepared, records, tone, train_config, write_wav

@@ -15,12 +15,8 @@ import typer
 from safetensors.torch import load_file, save_file
 
 from bcaf_stream.config import load_config
-from bcaf_stream.encoders.base import (
-    AudioEncoderConfig,
-    TextEncoderConfig,
-    load_audio_encoder,
-    load_text_encoder,
-)
+from bcaf_stream.encoders.base import AudioEncoderConfig, TextEncoderConfig
+from bcaf_stream.encoders.load import load_audio_encoder, load_text_encoder
 from bcaf_stream.model.bcaf import BCAF
 from bcaf_stream.model.checkpoint import EncoderSpec, EncoderSpecs, load_checkpoint, save_checkpoint
 from bcaf_stream.model.decision import Calibration

@@ -108,7 +108,7 @@ class Fusion:
         self._audio.fold_into(self.model.audio_input)
         self._text.fold_into(self.model.text_input)
         self.model.eval()
-        return self.model, fit_decision(self.model, self._dev)
+        return self.model, fit_decision(self.model, self._dev, config.mismatch)
 
     def _batches(self) -> list[list[Batch]]:
         order, size = list(self._train.scripts), self._config.batch
@@ -148,9 +148,12 @@ class Fusion:
         return found | {"clips": summary(clips, draws=2)["unweighted_recall"]}
 
 
-def spoken(material: Material, case: Case, seed: int = 0) -> list[Batch]:
-    """MELD's dialogues in that case of presence, joined with clips of the same labels, the same ones each time."""
-    mixer = Mixer(material.voices, seed)
+def spoken(material: Material, case: Case, seed: int = 0, mismatch: float = 0.0) -> list[Batch]:
+    """MELD's dialogues in that case of presence, joined with clips, the same ones each time.
+
+    The clips have the utterances' labels, but for a share of `mismatch`, which have any.
+    """
+    mixer = Mixer(material.voices, seed, mismatch)
     return [mixer.spoken(script, case) for script in material.scripts]
 
 
@@ -185,11 +188,15 @@ def speak(model: BCAF, dialogues: Sequence[Batch]) -> Predictions:
     return whole.where(torch.argsort(whole.call_N, stable=True))
 
 
-def fit_decision(model: BCAF, dev: Material) -> Calibration:
-    """Weights and temperature of each case of presence, on dev."""
+def fit_decision(model: BCAF, dev: Material, mismatch: float) -> Calibration:
+    """Weights and temperature of each case of presence, on dev.
+
+    With `mismatch`, because acted clips that always fit their words would teach the decision to believe sound
+    more than a real call deserves, and more surely.
+    """
     fitted: dict[Case, CaseWeights] = {}
     for case in HEADS:
-        found = speak(model, spoken(dev, case))
+        found = speak(model, spoken(dev, case, mismatch=mismatch))
         fitted[case] = fit_case(HeadLogits(found.audio_NC, found.text_NC, found.fused_NC), found.label_N, case)
     return Calibration(**fitted)
 

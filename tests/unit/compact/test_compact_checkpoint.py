@@ -8,12 +8,8 @@ import pytest
 import torch
 
 from bcaf_stream.dialogue import DialogueAnalyzer
-from bcaf_stream.encoders.base import (
-    AudioEncoderConfig,
-    TextEncoderConfig,
-    load_audio_encoder,
-    load_text_encoder,
-)
+from bcaf_stream.encoders.base import AudioEncoderConfig, TextEncoderConfig
+from bcaf_stream.encoders.load import load_audio_encoder, load_text_encoder
 from bcaf_stream.model.checkpoint import load_checkpoint
 from bcaf_stream.types import Features
 

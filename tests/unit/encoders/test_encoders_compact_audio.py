@@ -9,8 +9,9 @@ from transformers import WhisperConfig, WhisperFeatureExtractor
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from bcaf_stream.encoders import compact_audio
-from bcaf_stream.encoders.base import AudioEncoderConfig, load_audio_encoder
+from bcaf_stream.encoders.base import AudioEncoderConfig
 from bcaf_stream.encoders.compact_audio import AudioTrunk, CompactAudioConfig, CompactAudioEncoder, sinusoids
+from bcaf_stream.encoders.load import load_audio_encoder
 from bcaf_stream.encoders.logmel import SHORTEST, LogMel
 from bcaf_stream.encoders.storage import save_weights
 from bcaf_stream.errors import EncoderError

@@ -6,7 +6,8 @@ import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import BertConfig, BertModel
 
-from bcaf_stream.encoders.base import TextEncoderConfig, load_text_encoder
+from bcaf_stream.encoders.base import TextEncoderConfig
+from bcaf_stream.encoders.load import load_text_encoder
 from bcaf_stream.encoders.storage import dequantise, load_weights, quantise, save_weights
 from bcaf_stream.errors import EncoderError
 

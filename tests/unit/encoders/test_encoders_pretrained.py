@@ -23,13 +23,8 @@ from transformers import (
 
 from bcaf_stream.config import load_config
 from bcaf_stream.encoders import hub, pretrained
-from bcaf_stream.encoders.base import (
-    AudioEncoderConfig,
-    EncodersConfig,
-    TextEncoderConfig,
-    load_audio_encoder,
-    load_text_encoder,
-)
+from bcaf_stream.encoders.base import AudioEncoderConfig, EncodersConfig, TextEncoderConfig
+from bcaf_stream.encoders.load import load_audio_encoder, load_text_encoder
 from bcaf_stream.encoders.pooling import length_groups
 from bcaf_stream.errors import ConfigError, EncoderError
 

@@ -12,7 +12,8 @@ import pytest
 from bcaf_stream.config import load_config
 from bcaf_stream.demo import CALL, SCRIPT
 from bcaf_stream.errors import AsrError, ConfigError
-from bcaf_stream.transcripts.asr import LONGEST, AsrConfig, audible_pieces, believable, load_transcriber
+from bcaf_stream.transcripts.asr import AsrConfig, load_transcriber
+from bcaf_stream.transcripts.hearing import LONGEST, audible_pieces, believable
 from bcaf_stream.transcripts.moonshine import SINGLE_THREAD, MoonshineTranscriber
 from bcaf_stream.transcripts.sources import read_transcript
 
