@@ -3,6 +3,18 @@
 A message has two parts, the topic (UTF-8) and the event (msgpack). Delivery is at most once and in order per
 call; who needs every event reads the journal. XPUB and not PUB, because it sees subscriptions arrive: what
 is published before the first one is gone.
+
+Nothing of ours is needed to read along; the map is described in schema/event.v1.json:
+
+    import msgpack, zmq
+
+    socket = zmq.Context().socket(zmq.SUB)
+    socket.setsockopt(zmq.SUBSCRIBE, b"emo.v1.")
+    socket.connect("tcp://127.0.0.1:5561")
+    while True:
+        topic, data = socket.recv_multipart()
+        event = msgpack.unpackb(data)
+        print(event["type"], event["seq"], flush=True)
 """
 
 import math

@@ -2,6 +2,17 @@
 
 One SUB socket for what is live, one DEALER for the replay; `follow` decides, this file moves bytes. It may be
 used from one thread, or with AsyncEventSubscriber from one event loop.
+
+    from pathlib import Path
+    from bcaf_stream.events.subscriber import EventSubscriber
+
+    place = Path("my-place.json")  # delete it to begin again
+    with EventSubscriber(start="start", position=place) as subscriber:
+        for event in subscriber:
+            if event.emotion is not None:
+                print(event.call, event.channel, event.emotion, event.confidence)
+            if event.type == "call.end":
+                break
 """
 
 import asyncio
