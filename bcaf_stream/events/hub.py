@@ -141,7 +141,7 @@ class EventHub:
     def _commit(self, group: list[_Handed]) -> None:
         try:
             entries = self.journal.store([event for handed in group for event in handed.events])
-        except EventError as error:
+        except Exception as error:  # whatever it is: its owner is told, and the hub goes on
             if len(group) > 1:  # one of them may be to blame: each by itself
                 for handed in group:
                     self._commit([handed])
@@ -162,7 +162,7 @@ class EventHub:
             at += len(here)
             handed.done.set_result([entry.offset for entry in here])
 
-    def _fail(self, handed: _Handed, error: EventError) -> None:
+    def _fail(self, handed: _Handed, error: Exception) -> None:
         if isinstance(error, JournalError):
             self.failures += 1
             with contextlib.suppress(EventError):

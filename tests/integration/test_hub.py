@@ -184,6 +184,16 @@ def test_nothing_that_is_not_on_disk_is_published(hub: EventHub, config: EventHu
         assert ids(take(subscriber, 1)) == ["a-1"]
 
 
+def test_what_is_no_event_harms_nobody_else(hub: EventHub):
+    wrong, right = hub.publish(["nonsense"]), hub.publish([event(0)])  # type: ignore[list-item]
+    with pytest.raises(AttributeError):
+        wrong.result(WAIT_S)
+    assert right.result(WAIT_S) == [1]
+    with pytest.raises(EventError, match="seq"):
+        hub.publish([event(-1)]).result(WAIT_S)
+    assert hub.publish([event(1)]).result(WAIT_S) == [2]
+
+
 @pytest.mark.parametrize("frames", [[b""], [b"\xc1"], [b"\x80"], [b"a", b"b"], [b"\x81\xa1v\x01"]])
 def test_foreign_requests_are_refused_and_counted(hub: EventHub, frames: list[bytes]):
     with zmq.Context() as context, context.socket(zmq.DEALER) as dealer:
