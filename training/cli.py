@@ -119,11 +119,11 @@ def evaluate(
     subject = open_subject(checkpoint, manifest, split, features, device, lambda x: _progress(x, "encoding"))
     results = evaluate_streaming(subject, device) if through == "analyzer" else score(subject)
     numbers = {mode: {view: summary(s) for view, s in views.items()} for mode, views in results.items()}
-    _show_results(numbers, subject.checkpoint, subject.manifest.corpus.name, split, out)
     if json_ is not None:
         _write(json_, json.dumps(numbers, indent=2) + "\n")
     if card:
         _into_card(subject.checkpoint.folder, split, numbers)
+    _show_results(numbers, subject.checkpoint, subject.manifest.corpus.name, split, out)
 
 
 @app.command()
