@@ -72,7 +72,7 @@ def status(
         table.add_row(actor, "yes" if stats["alive"] else "NO", says)
     console = Console()
     console.print(table)
-    for key in ("audio", "events", "model"):
+    for key in ("audio", "events", "replay", "model"):
         if key in report:
             console.print(f"{key:<7} {report[key]}", highlight=False)
 

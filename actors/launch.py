@@ -21,10 +21,11 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Endpoints:
-    """Where the deployment is reached: `send` goes to `audio`, `listen` to `events`."""
+    """Where the deployment is reached: `send` goes to `audio`, `listen` to `events` and `replay`."""
 
     audio: str
     events: str
+    replay: str
     model: str
     provisional: bool
 
@@ -72,10 +73,11 @@ class Deployment:
         self._ingest = self._create("ingest", IngestActor, config.ingest.num_cpus, 0, config, names, "hub")
         # All start at the same time; asked in the order in which they can know that they fail.
         events = self._get(self._hub.endpoint.remote(), "the hub actor")
+        replay = self._get(self._hub.replay_endpoint.remote(), "the hub actor")
         audio = self._get(self._ingest.endpoint.remote(), "the ingest actor")
         described = self._get(self._emotions[0].describe.remote(), "the emotion actor")
         self._model = described["model"]
-        endpoints = Endpoints(audio=audio, events=events, **described)
+        endpoints = Endpoints(audio=audio, events=events, replay=replay, **described)
         self._running = {self._loop(name): name for name in ("ingest", "hub")}
         return endpoints
 

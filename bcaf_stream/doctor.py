@@ -23,7 +23,11 @@ PACKAGES = (
     *("ray", "torch", "torchaudio", "transformers", "webrtcvad-wheels", "silero-vad"),
     *("onnxruntime", "av", "pyzmq", "msgpack", "moonshine-voice"),
 )
-PORTS = {5560: "audio in (ingest.link.bind)", 5561: "events out (hub.bus.bind)"}
+PORTS = {
+    5560: "audio in (ingest.link.bind)",
+    5561: "events out (hub.bus.bind)",
+    5562: "past events (hub.replay.bind)",
+}
 
 State = Literal["ok", "note", "problem"]
 

@@ -6,7 +6,7 @@ machine can take the next utterance of any call: that is what makes an EmotionAc
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, get_args
 
 import torch
 from huggingface_hub import snapshot_download
@@ -17,11 +17,12 @@ from bcaf_stream.encoders.base import (
     AudioEncoder,
     AudioEncoderConfig,
     EncoderConfig,
+    Kind,
     TextEncoder,
     TextEncoderConfig,
 )
 from bcaf_stream.encoders.load import load_audio_encoder, load_text_encoder
-from bcaf_stream.errors import CheckpointError
+from bcaf_stream.errors import CheckpointError, EncoderError
 from bcaf_stream.model.checkpoint import Checkpoint, EncoderSpec, load_checkpoint
 from bcaf_stream.types import EmotionPrediction, Features, Utterance
 
@@ -130,6 +131,11 @@ class EmotionEngine:
 
 
 def _from_spec(spec: EncoderSpec, config: type[E], device: str) -> E:
+    if spec.kind not in get_args(Kind):
+        raise EncoderError(
+            f"the model was trained on {spec.kind} vectors ({spec.name}), which cannot be made from a call:"
+            " name the encoder that made them in model.audio_encoder and model.text_encoder"
+        )
     model = spec.name if spec.kind == "pretrained" else None
     return config.model_validate({"kind": spec.kind, "model": model, "device": device, **spec.options})
 

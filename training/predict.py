@@ -3,25 +3,22 @@
 Legend: N labelled utterances, B dialogues, U utterances, C classes.
 """
 
-import logging
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import torch
 import torch.distributed as dist
-from pydantic import ValidationError
 from torch import Tensor
 
 from bcaf_stream.errors import ModelError
 from bcaf_stream.model.bcaf import BCAF
-from bcaf_stream.model.decision import HEADS, Calibration, Case, CaseWeights, Decision, HeadLogits, fit_case
+from bcaf_stream.model.decision import HEADS, Calibration, Case, CaseWeights, HeadLogits, fit_case
 from bcaf_stream.model.heads import IGNORED_LABEL, BCAFOutput
 from training.dialogues import Dialogue, View, collate
 from training.metrics import Scored
 
 BATCH = 32
-log = logging.getLogger(__name__)
 VIEW_OF: dict[Case, View] = {"both": "both", "audio_only": "audio", "text_only": "text"}
 
 
@@ -106,17 +103,8 @@ def calibrate(model: BCAF, predictions: Iterable[Predictions]) -> Calibration:
             fitted[case] = CaseWeights.fixed(case, model.config.decision)
             continue
         joined = Predictions(*(torch.cat(column) for column in zip(*found, strict=True)))
-        fitted[case] = _fit(joined, case, model.config.decision)
+        fitted[case] = fit_case(joined.heads, joined.label_N, case, model.config.decision)
     return Calibration(**fitted)
-
-
-def _fit(predictions: Predictions, case: Case, decision: Decision) -> CaseWeights:
-    try:
-        return fit_case(predictions.heads, predictions.label_N, case, decision)
-    except ValidationError:
-        # A head whose best weight has no upper end drives the fit to infinity; the temperature alone always fits.
-        log.warning("the weights of the heads cannot be fitted on dev (%s); all heads weigh alike", case)
-        return fit_case(predictions.heads, predictions.label_N, case, "mean")
 
 
 def calibrate_on(model: BCAF, dev: Sequence[Dialogue]) -> Calibration:

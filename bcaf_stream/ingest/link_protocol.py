@@ -48,7 +48,7 @@ class Audio:
 
     seq: int
     start: int
-    samples_NC: PcmN  # noqa: N815
+    samples_NC: PcmN
     received_at: int = 0
 
 

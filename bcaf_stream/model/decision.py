@@ -32,7 +32,8 @@ HEADS: dict[Case, tuple[bool, bool, bool]] = {  # which of (audio, text, fused) 
     "text_only": (False, True, True),
 }
 TEMPERATURES = (0.05, 20.0)  # beyond these, dev was separable or the heads are noise
-LEAST_SHARE = 1e-6  # the fit approaches a zero weight but never reaches it
+LARGEST = 1 / TEMPERATURES[0]  # of one head's scale
+NEWTON_STEPS = 100
 
 
 class HeadLogits(NamedTuple):
@@ -138,29 +139,45 @@ def fit_case(heads: HeadLogits, labels: Tensor, case: Case, decision: Decision =
     else:
         mixed_N1C = (log_probs_N3C * share_3[:, None]).sum(1, keepdim=True)
         scale_3 = share_3 * _least_nll(mixed_N1C, labels[labelled], torch.ones(1, dtype=torch.float64))
-    temperature = min(max(1 / scale_3.sum().item(), TEMPERATURES[0]), TEMPERATURES[1])
-    share_3 = scale_3 / scale_3.sum()
-    share_3 = torch.where(share_3 < LEAST_SHARE, 0.0, share_3)
-    audio, text, fused = (share_3 / share_3.sum()).tolist()
+    temperature = min(max(1 / max(scale_3.sum().item(), 1e-12), TEMPERATURES[0]), TEMPERATURES[1])
+    # Heads that all say nothing leave no scale to share: then they weigh alike.
+    share_3 = scale_3 / scale_3.sum() if scale_3.sum() > 0 else share_3
+    audio, text, fused = share_3.tolist()
     return CaseWeights(audio=audio, text=text, fused=fused, temperature=temperature)
 
 
 def _least_nll(log_probs_NHC: Tensor, labels_N: Tensor, start_H: Tensor) -> Tensor:
-    """The positive scales of least NLL, by L-BFGS over their logarithms: any real number is allowed there."""
-    log_scale_H = start_H.log().requires_grad_()
-    optimizer = torch.optim.LBFGS(
-        [log_scale_H], max_iter=500, tolerance_grad=1e-9, tolerance_change=1e-12, line_search_fn="strong_wolfe"
-    )
+    """The scales in [0, LARGEST] of least NLL: Newton steps, projected onto the box.
 
-    def nll() -> float:
-        optimizer.zero_grad()
-        loss = F.cross_entropy((log_probs_NHC * log_scale_H.exp()[:, None]).sum(1), labels_N)
-        loss.backward()
-        return loss.item()
+    A head that says nothing ends at 0 and one that is faint but certain at LARGEST; without the box both
+    send a quasi-Newton search to infinity, after minutes.
+    """
+    said_NH = log_probs_NHC[torch.arange(len(labels_N)), :, labels_N]
 
-    with torch.enable_grad():
-        optimizer.step(nll)
-    return log_scale_H.detach().exp()
+    def nll(scale_H: Tensor) -> Tensor:
+        return F.cross_entropy((log_probs_NHC * scale_H[:, None]).sum(1), labels_N)
+
+    scale_H, loss = start_H, nll(start_H)
+    for _ in range(NEWTON_STEPS):
+        share_NC = (log_probs_NHC * scale_H[:, None]).sum(1).softmax(-1)
+        mean_NH = (log_probs_NHC * share_NC[:, None]).sum(-1)
+        slope_H = (mean_NH - said_NH).mean(0)
+        apart_NHC = log_probs_NHC - mean_NH[..., None]
+        curve_HH = torch.einsum("nhc,nkc,nc->hk", apart_NHC, apart_NHC, share_NC) / len(labels_N)
+        free_H = ~((scale_H <= 0) & (slope_H > 0) | (scale_H >= LARGEST) & (slope_H < 0))
+        if not free_H.any() or slope_H[free_H].abs().max() < 1e-9:
+            break
+        damped = curve_HH[free_H][:, free_H] + 1e-10 * torch.eye(int(free_H.sum()), dtype=curve_HH.dtype)
+        step_H = torch.zeros_like(scale_H)
+        step_H[free_H] = torch.linalg.solve(damped, slope_H[free_H])
+        for halving in range(40):
+            tried_H = (scale_H - 0.5**halving * step_H).clamp(0, LARGEST)
+            if (tried := nll(tried_H)) <= loss + 1e-4 * (slope_H * (tried_H - scale_H)).sum():
+                break
+        else:
+            break
+        scale_H, loss = tried_H, tried
+    return scale_H
 
 
 def _log_probs(heads: HeadLogits) -> Tensor:

@@ -63,10 +63,11 @@ def test_the_demo(marked: dict[str, str], tmp_path: Path):
 
 
 def test_a_deployment_from_up_to_down(marked: dict[str, str], tmp_path: Path):
-    audio, events = free_port(), free_port()
+    audio, events, replay = free_port(), free_port(), free_port()
     up = run(
         *(marked, tmp_path, "bcaf-serve", "up", "--config", ROOT / "configs/serve/local.yaml"),
         *("--set", f"ingest.link.bind=tcp://127.0.0.1:{audio}", "--set", f"hub.bus.bind=tcp://127.0.0.1:{events}"),
+        *("--set", f"hub.replay.bind=tcp://127.0.0.1:{replay}"),
     )
     assert up.returncode == 0, up.stderr
     assert f"bcaf-stream send CALL.wav --to tcp://127.0.0.1:{audio}" in up.stdout

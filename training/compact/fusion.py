@@ -108,7 +108,7 @@ class Fusion:
         self._audio.fold_into(self.model.audio_input)
         self._text.fold_into(self.model.text_input)
         self.model.eval()
-        return self.model, fit_decision(self.model, self._dev, config.mismatch)
+        return self.model, fit_decision(self.model, self._dev, config.decision_mismatch)
 
     def _batches(self) -> list[list[Batch]]:
         order, size = list(self._train.scripts), self._config.batch

@@ -155,3 +155,25 @@ def test_what_cannot_be_fitted_is_an_error():
     broken = heads._replace(text=torch.full_like(heads.text, float("nan")))
     with pytest.raises(ModelError, match="not finite or do not fit"):
         fit_case(broken, labels, "text_only")
+
+
+@pytest.mark.parametrize(("signal", "noise", "seed"), [(0.001, 0.001, 4), (0.1, 0.1, 13), (1.0, 0.0, 0)])
+def test_a_head_whose_best_weight_has_no_end_is_fitted_at_once(signal: float, noise: float, seed: int) -> None:
+    """A faint but certain head: the more it weighs the better, and a search without bounds runs to infinity."""
+    generator = torch.Generator().manual_seed(seed)
+    label_N = torch.randint(0, 2, (120,), generator=generator)
+    side_NC = (2 * label_N - 1).float()[:, None] * torch.tensor([-1.0, 1.0])
+
+    def head(strength: float, spread: float) -> torch.Tensor:
+        return strength * side_NC + spread * torch.randn(120, 2, generator=generator)
+
+    fitted = fit_case(HeadLogits(head(0, 0.3), head(signal, noise), head(0.3, 0.5)), label_N, "both")
+    assert max(fitted.audio, fitted.text, fitted.fused) == fitted.text
+    assert fitted.temperature >= 0.05
+
+
+def test_heads_that_all_say_nothing_weigh_alike() -> None:
+    flat_NC = torch.zeros(20, 3)
+    label_N = torch.arange(20) % 3
+    fitted = fit_case(HeadLogits(flat_NC, flat_NC, flat_NC), label_N, "both")
+    assert (fitted.audio, fitted.text, fitted.fused) == pytest.approx((1 / 3, 1 / 3, 1 / 3))
