@@ -16,7 +16,7 @@ from bcaf_stream.engine import EmotionEngine, ModelConfig
 from bcaf_stream.events.messages import Event, EventWriter
 from bcaf_stream.transcripts.asr import Transcriber
 from bcaf_stream.transcripts.pairing import TextConfig, TextStage
-from bcaf_stream.types import AudioChunk, Call, SpeechSegment, Words
+from bcaf_stream.types import AudioChunk, Call, SpeechSegment, Utterance, Words
 
 
 class AnalyzerConfig(Config):
@@ -62,12 +62,20 @@ class ConversationAnalyzer:
 
     def push(self, chunk: AudioChunk) -> list[Event]:
         """Take the next audio of one channel; return the events that it completes."""
-        return self._opening() + self._analyze(self._cutter.push(chunk))
+        return self.analyze(self.cut(chunk))
 
     def flush(self, reason: str = "complete") -> list[Event]:
         """The audio is over: finish what is open and end the call, saying why."""
-        events = self._opening() + self._analyze(self._cutter.flush(), last=True)
-        return [*events, self._writer.end(reason)]
+        events = self.analyze(self._cutter.flush())
+        return [*events, *self._judge(self._text.flush()), self._writer.end(reason)]
+
+    def cut(self, chunk: AudioChunk) -> list[SpeechSegment]:
+        """The first half of `push`; it may run on another thread than the second."""
+        return self._cutter.push(chunk)
+
+    def analyze(self, segments: Sequence[SpeechSegment]) -> list[Event]:
+        """The second half of `push`."""
+        return self._opening() + self._judge([u for segment in segments for u in self._text.push(segment)])
 
     def reset(self) -> None:
         """Forget the call: the next push begins it anew."""
@@ -90,10 +98,7 @@ class ConversationAnalyzer:
         self._started = True
         return [self._writer.start()]
 
-    def _analyze(self, segments: Sequence[SpeechSegment], last: bool = False) -> list[Event]:
-        utterances = [u for segment in segments for u in self._text.push(segment)]
-        if last:
-            utterances += self._text.flush()
+    def _judge(self, utterances: Sequence[Utterance]) -> list[Event]:
         events = []
         # Encoders gain from a batch; the dialogue itself is one step after the other.
         for utterance, features in zip(utterances, self._engine.encode(utterances), strict=True):

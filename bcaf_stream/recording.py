@@ -10,6 +10,7 @@ from typing import Literal, Self, cast, get_args
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from bcaf_stream.ahead import ahead
 from bcaf_stream.analyzer import AnalyzerConfig, ConversationAnalyzer
 from bcaf_stream.audio.sources import FileSource, Location
 from bcaf_stream.engine import EmotionEngine
@@ -22,6 +23,8 @@ from bcaf_stream.types import AudioChunk, Call, Channel, Role, Words
 TextMode = Literal["asr", "given", "none"]
 
 SLICE_MS = 100  # what is read at once
+CUT_AHEAD = 32  # segments that wait for their analysis; of at most 15 s, that is 15 MB
+BATCH = 8  # segments that are encoded together
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,8 +111,10 @@ class Analysis:
     def __iter__(self) -> Iterator[Event]:
         try:
             with self._recording.chunks() as source:
-                for chunk in _with_progress(source):
-                    yield from self._analyzer.push(chunk)
+                segments = (s for chunk in _with_progress(source) for s in self._analyzer.cut(chunk))
+                # The sound is cut on one core while what was cut is recognised and judged on another.
+                for ready in ahead(segments, depth=CUT_AHEAD, most=BATCH):
+                    yield from self._analyzer.analyze(ready)
             yield from self._analyzer.flush()
         except SourceError:
             yield from self._analyzer.flush("the sound is broken")

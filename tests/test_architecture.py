@@ -8,7 +8,13 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 
 LAYERS = [  # low to high; members of one set must not import each other
-    {"bcaf_stream.types", "bcaf_stream.errors", "bcaf_stream.config", "bcaf_stream.addresses"},
+    {
+        "bcaf_stream.types",
+        "bcaf_stream.errors",
+        "bcaf_stream.config",
+        "bcaf_stream.addresses",
+        "bcaf_stream.ahead",
+    },
     {
         "bcaf_stream.audio",
         "bcaf_stream.ingest",

@@ -14,11 +14,11 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from bcaf_stream.analyzer import AnalyzerConfig, ConversationAnalyzer
+from bcaf_stream.analyzer import AnalyzerConfig
 from bcaf_stream.audio.turns import CallCutter
 from bcaf_stream.demo import CALL, SCRIPT
 from bcaf_stream.engine import EmotionEngine
-from bcaf_stream.recording import Recording
+from bcaf_stream.recording import Analysis, Recording, TextMode
 from bcaf_stream.transcripts.asr import Transcriber, load_transcriber
 from bcaf_stream.types import SpeechSegment, Utterance, Words
 
@@ -46,18 +46,12 @@ def bare(
 
 
 def whole(
-    recording: Recording,
-    config: AnalyzerConfig,
-    engine: EmotionEngine,
-    asr: Transcriber | None,
-    words: list[Words] | None,
+    recording: Recording, config: AnalyzerConfig, text: TextMode, words: list[Words] | None
 ) -> tuple[float, list[str | None]]:
     """Seconds for the whole of `analyze` but its start-up, and the texts that were paired."""
-    analyzer = ConversationAnalyzer(recording.call, config, engine, asr, words)
+    analysis = Analysis(recording, config, text, words)
     began = time.perf_counter()
-    with recording.chunks() as source:
-        events = [event for chunk in source for event in analyzer.push(chunk)]
-    events += analyzer.flush()
+    events = list(analysis)
     return time.perf_counter() - began, [event.text for event in events if event.emotion]
 
 
@@ -70,15 +64,17 @@ def main() -> None:
     asr = load_transcriber(config.text.asr)
     seconds = (recording.duration_ms or 0) / 1000
     segments = segments_of(recording, config)
-    whole(recording, config, engine, asr, None)  # warm
+    whole(recording, config, "asr", None)  # warm
 
     table = Table(title=f"{call.name}: {seconds:.0f} s, {len(segments)} segments, model {engine.model_id}")
     for column in ("text", "analyze (s)", "x real time", "bare loop (s)", "bare / analyze"):
         table.add_column(column, justify="right")
-    for name, recogniser, given in (("asr", asr, None), ("given", None, words)):
+    cases: list[tuple[TextMode, Transcriber | None, list[Words] | None]]
+    cases = [("asr", asr, None), ("given", None, words)]
+    for name, recogniser, given in cases:
         runs = []
         for _ in range(3):
-            took, texts = whole(recording, config, engine, recogniser, given)
+            took, texts = whole(recording, config, name, given)
             runs.append((took, bare(segments, engine, recogniser, dict(enumerate(t or "" for t in texts)))))
         took, loop = sorted(runs)[1]
         table.add_row(name, f"{took:.2f}", f"{seconds / took:.1f}", f"{loop:.2f}", f"{loop / took:.2f}")
