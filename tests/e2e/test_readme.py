@@ -11,6 +11,7 @@ from typer.main import get_command
 
 import actors.cli
 import bcaf_stream.cli
+import training.cli
 from bcaf_stream.events.bus import BusConfig, EventPublisher
 from bcaf_stream.events.messages import EventWriter
 from bcaf_stream.types import Call, Channel
@@ -24,7 +25,7 @@ SHELL = [
     for line in block.splitlines()
 ]
 COMMANDS = [shlex.split(line) for line in SHELL if line.startswith("bcaf-")]
-APPS = {"bcaf-stream": bcaf_stream.cli.app, "bcaf-serve": actors.cli.app}
+APPS = {"bcaf-stream": bcaf_stream.cli.app, "bcaf-serve": actors.cli.app, "bcaf-train": training.cli.app}
 
 
 def test_there_is_something_to_check():
