@@ -30,19 +30,24 @@ def state_folder(name: str) -> Path:
     return mine / name
 
 
-def read_status(name: str) -> dict[str, Any] | None:
-    """The last report of a deployment that is alive; None where there is none."""
-    folder = state_folder(name)
-    with (folder / "lock").open("a") as lock:
+def is_alive(name: str) -> bool:
+    """Whether a supervisor of that name lives: it holds the lock until its process is gone."""
+    with (state_folder(name) / "lock").open("a") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            return None  # nobody holds it: whatever report lies there is a dead one's
         except BlockingIOError:
-            pass
+            return True
+    return False
+
+
+def read_status(name: str) -> dict[str, Any] | None:
+    """The last report of a deployment that is alive; None where there is none."""
+    if not is_alive(name):
+        return None  # whatever report lies there is a dead one's
     try:
-        status: dict[str, Any] = json.loads((folder / "status.json").read_text(encoding="utf-8"))
+        status: dict[str, Any] = json.loads((state_folder(name) / "status.json").read_text(encoding="utf-8"))
     except FileNotFoundError:
-        return None  # it took the lock a moment ago, or is about to give it back
+        return None  # it took the lock a moment ago, or is about to end
     return status
 
 
@@ -57,7 +62,7 @@ def end(name: str, timeout_s: float) -> None:
         raise DeploymentError(f"no deployment named {name} is running here")
     os.kill(status["pid"], signal.SIGTERM)
     deadline = time.monotonic() + timeout_s
-    while read_status(name) is not None:
+    while is_alive(name):
         if time.monotonic() > deadline:
             raise DeploymentError(
                 f"the deployment {name} (process {status['pid']}) did not end in {timeout_s:g} s"
@@ -73,11 +78,12 @@ class Report:
         self._fixed = {"name": name, "pid": os.getpid()}
 
     def __enter__(self) -> Self:
-        self._lock = (self._folder / "lock").open("a")
+        # A bare descriptor, never closed: the lock is free when the process is gone, and "down" has waited for it.
+        lock = os.open(self._folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            self._lock.close()
+            os.close(lock)
             name = self._fixed["name"]
             message = f"a deployment named {name} is running: bcaf-serve down --name {name}, or give another name"
             raise DeploymentError(message) from None
@@ -85,7 +91,6 @@ class Report:
 
     def __exit__(self, *_: object) -> None:
         (self._folder / "status.json").unlink(missing_ok=True)
-        self._lock.close()
 
     def write(self, status: dict[str, Any]) -> None:
         draft = self._folder / "status.tmp"
