@@ -29,7 +29,7 @@ lint: .venv/.ready
 
 lock:
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --extra dev \
-		--no-header --no-annotate --no-emit-index-url pyproject.toml -o requirements.lock
+		--no-header --no-annotate pyproject.toml -o requirements.lock
 
 clean:
 	rm -rf .venv build *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -4,7 +4,7 @@ The process that holds a Deployment owns it: when it ends, the actors end, and a
 """
 
 import logging
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import ray
@@ -206,7 +206,3 @@ def _plain(error: BaseException, who: str) -> BcafError:
     if own:
         return DeploymentError(own[-1].partition(": ")[2])
     return DeploymentError(f"{who} does not start: {lines[-1] if lines else type(error).__name__}")
-
-
-def as_dict(endpoints: Endpoints) -> dict[str, Any]:
-    return asdict(endpoints)

@@ -2,11 +2,12 @@
 
 import signal
 from collections.abc import Callable
+from dataclasses import asdict
 from types import FrameType
 from typing import Any
 
 from actors.config import ServeConfig
-from actors.launch import Deployment, as_dict
+from actors.launch import Deployment
 from actors.report import Report
 
 REPORT_S = 1.0
@@ -30,7 +31,7 @@ def supervise(config: ServeConfig, ready: Callable[[dict[str, Any]], None]) -> N
     watch()
     with Report(config.name) as report, Deployment(config) as deployment:
         report.write({"state": "starting"})
-        endpoints = as_dict(deployment.up())
+        endpoints = asdict(deployment.up())
         watch()  # again: Ray puts its own handlers in place, which print a stack trace
         report.write({"state": "up", **endpoints, "actors": deployment.stats()})
         ready(endpoints)

@@ -5,9 +5,8 @@ Exit codes: 0 done, 1 failed at run time, 2 wrong usage, 130 interrupted.
 
 import os
 import sys
-from collections.abc import Callable
 from types import TracebackType
-from typing import Any, Literal, TextIO
+from typing import Literal, TextIO
 
 import typer
 from rich.console import Console
@@ -170,6 +169,6 @@ class EventView:
         return cells
 
 
-def stderr_note(message: str, write: Callable[..., Any] = print) -> None:
+def stderr_note(message: str) -> None:
     """A remark beside the results: on stderr, so that a pipe stays clean."""
-    write(message, file=sys.stderr)
+    print(message, file=sys.stderr)

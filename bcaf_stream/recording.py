@@ -82,8 +82,9 @@ class Recording:
             TranscriptError: it cannot be read, or is another recording's.
         """
         words = read_transcript(path, [channel.name for channel in self.call.channels])
-        if self.duration_ms is not None:
-            check_fits(words, self.duration_ms, str(path))
+        duration_ms = self.duration_ms  # opens the files
+        if duration_ms is not None:
+            check_fits(words, duration_ms, str(path))
         return words
 
 
