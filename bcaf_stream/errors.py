@@ -9,7 +9,8 @@
     ├── ModelError            numbers that are not finite, shapes that do not fit
     ├── EventError            events that cannot be encoded, stored or published
     │   └── JournalError      the journal cannot be opened, read or written
-    ├── LinkError             a peer that breaks the audio link's protocol, or cannot be reached
+    ├── LinkError             a peer that breaks its protocol, or cannot be reached
+    │   └── BusyError         no more calls can be taken now
     ├── DeploymentError       a Ray deployment that cannot be started, reached or stopped
     ├── DataError             a training corpus, manifest or feature shard that is not usable
     └── UsageError            exit code 2: wrong usage
@@ -59,6 +60,10 @@ class JournalError(EventError):
 
 
 class LinkError(BcafError):
+    pass
+
+
+class BusyError(LinkError):
     pass
 
 

@@ -33,6 +33,7 @@ LAYERS = [  # low to high; members of one set must not import each other
 ]
 MAY_IMPORT = {  # third-party package -> the only modules allowed to import it
     "zmq": ("bcaf_stream.events", "bcaf_stream.ingest.link"),  # events: bus, keys, replay, subscriber
+    "websockets": ("bcaf_stream.ingest",),
     "ray": ("actors", "training.ray_train", "training.features"),
 }
 FREE_SIBLINGS = 0  # the vocabulary layer may import within itself

@@ -1,0 +1,116 @@
+"""Who may come in: addresses, tokens, certificates and limits, the same for every door."""
+
+import hmac
+import ipaddress
+import ssl
+from functools import cached_property
+from pathlib import Path
+from typing import Self
+
+from pydantic import Field, IPvAnyNetwork, model_validator
+
+from bcaf_stream.config import Config
+from bcaf_stream.errors import LinkError
+from bcaf_stream.types import TextSource
+
+
+class DoorConfig(Config):
+    """Where a door listens, and whom it lets in.
+
+    A door that listens beyond this machine must say who may come: `tokens` is a file with one secret per line,
+    `allow` a list of networks (10.1.0.0/16) for protocols that carry no secret; `insecure: true` lets anybody.
+    `certificate` and `key` are PEM files and turn TLS on. `text` is where the words of its calls come from.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = Field(ge=0, le=65_535)
+    tokens: Path | None = None
+    allow: tuple[IPvAnyNetwork, ...] = ()
+    insecure: bool = False
+    certificate: Path | None = None
+    key: Path | None = None
+    text: TextSource = "asr"
+    max_connections: int = Field(64, ge=1)
+    max_calls_per_client: int = Field(16, ge=1)  # a client is an address
+    max_message_bytes: int = Field(1_048_576, ge=1024)
+    first_message_s: float = Field(10.0, gt=0)  # how long a connection may be silent before its call begins
+
+    @property
+    def local(self) -> bool:
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return self.host == "localhost"
+
+    @property
+    def open_to_all(self) -> bool:
+        """Whether nothing says who may come; a door with a key of its own (Twilio's) says more."""
+        return self.tokens is None and not self.allow
+
+    @model_validator(mode="after")
+    def _nobody_comes_in_unasked(self) -> Self:
+        if not self.local and not self.insecure and self.open_to_all:
+            raise ValueError(
+                f"host {self.host} is not this machine alone: say who may come with tokens: FILE"
+                " or allow: [NETWORK], or insecure: true lets anybody"
+            )
+        if (self.certificate is None) != (self.key is None):
+            raise ValueError("certificate and key belong together: give both PEM files, or neither")
+        return self
+
+
+class Access:
+    """The checks of a door's configuration, ready to be asked.
+
+    Raises:
+        LinkError: a file of tokens, a certificate or its key cannot be read.
+    """
+
+    def __init__(self, config: DoorConfig) -> None:
+        self._config = config
+        self._tokens = _read_tokens(config.tokens) if config.tokens else None
+
+    def address_allowed(self, address: str) -> bool:
+        """Whether a client may connect from this address."""
+        allow = self._config.allow
+        try:
+            peer = ipaddress.ip_address(address.partition("%")[0])
+        except ValueError:
+            return not allow
+        peer = getattr(peer, "ipv4_mapped", None) or peer
+        return not allow or any(peer in network for network in allow)
+
+    def token_allowed(self, token: str | None) -> bool:
+        """Whether the secret that a client showed is one of ours; compared in constant time."""
+        if self._tokens is None:
+            return True
+        shown = (token or "").encode("utf-8", "surrogatepass")
+        # All are compared, so that the time says nothing about which one was nearly right.
+        return sum(hmac.compare_digest(shown, known) for known in self._tokens) > 0
+
+    @cached_property
+    def tls(self) -> ssl.SSLContext | None:
+        config = self._config
+        if config.certificate is None or config.key is None:
+            return None
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        try:
+            context.load_cert_chain(config.certificate, config.key)
+        except (OSError, ssl.SSLError) as error:
+            files = f"{config.certificate} and {config.key}"
+            reason = error.strerror if isinstance(error, FileNotFoundError) else type(error).__name__
+            raise LinkError(f"{files}: not a PEM certificate and its key ({reason})") from None
+        return context
+
+
+def _read_tokens(path: Path) -> list[bytes]:
+    try:
+        lines = path.read_bytes().splitlines()
+    except OSError as error:
+        raise LinkError(f"{path}: the file of tokens cannot be read: {error.strerror}") from None
+    tokens = [line.strip() for line in lines if line.strip()]
+    if not tokens:
+        raise LinkError(f"{path}: holds no token: write one secret per line")
+    if path.stat().st_mode & 0o077:
+        raise LinkError(f"{path}: may be read by others: chmod 600 it")
+    return tokens

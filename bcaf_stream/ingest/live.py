@@ -1,0 +1,135 @@
+"""What every wire protocol says of a live call, whatever its bytes; and the house that takes it.
+
+A protocol's parser is pure: bytes in, these records out. Its door (the server with the sockets) hands them to
+the `Host`, which runs the calls. Doors know nothing of Ray, of events or of emotions.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from bcaf_stream.ingest.link_protocol import WordsMessage
+from bcaf_stream.types import AudioChunk, Channel, TextSource
+
+
+@dataclass(frozen=True, slots=True)
+class Begin:
+    """A call begins; or goes on, where a call of this id has lost its connection.
+
+    `missed` is how many samples of each channel were lost between the two connections; None where the
+    protocol does not say, and then the time that passed is taken.
+    """
+
+    call: str
+    channels: tuple[Channel, ...]
+    rate: int
+    text: TextSource = "asr"
+    missed: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """Samples from `start` to before `end`, at the call's rate, that never came; `reason` in a few words."""
+
+    channel: str
+    start: int
+    end: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """The sender said that the call is over."""
+
+    reason: str = "complete"
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """The call is over here: all of it is analysed and published."""
+
+    utterances: int
+    reason: str
+
+
+Media = AudioChunk | Gap | WordsMessage
+
+
+class LiveCall(Protocol):
+    """A running call, as its door sees it; of one connection."""
+
+    id: str
+
+    def accept(self, item: Media) -> None:
+        """Take the next media of the call, without waiting.
+
+        The samples of a channel are counted from 0 for each connection, and every chunk or gap starts where the
+        channel's one before it ended: putting things in order is the parser's work.
+
+        Raises:
+            LinkError: it does not fit the call, or does not continue it. The door then hangs up.
+        """
+
+    async def room(self) -> None:
+        """Wait until enough is worked off; a door of a protocol without credit stops reading meanwhile."""
+
+    def end(self, reason: str = "complete") -> None:
+        """The sender is done; `ended` comes when the rest is analysed."""
+
+    def lost(self) -> None:
+        """The connection is gone without a word; the call waits for its return for a grace time."""
+
+    async def ended(self) -> Ended:
+        """Wait for the end, whoever brought it about: the sender, the house, or a failure."""
+
+
+class Host(Protocol):
+    """The house behind the doors."""
+
+    async def open(self, begin: Begin) -> LiveCall:
+        """Begin a call, or go on with one whose connection was lost.
+
+        Raises:
+            BusyError: no more calls can be taken now: give the protocol's own busy answer.
+            LinkError: the call cannot be taken, and why.
+        """
+
+    async def words(self, call: str, message: WordsMessage) -> None:
+        """Give live text to a running call.
+
+        Raises:
+            LinkError: no such call is running, or it takes no words.
+        """
+
+
+class Door(Protocol):
+    """The server of one protocol; belongs to one event loop."""
+
+    name: str
+    endpoint: str  # as somebody would connect to it; known after `start`
+    refused: int  # connections and messages that were turned away
+
+    async def start(self, host: Host) -> None:
+        """Listen.
+
+        Raises:
+            LinkError: the address cannot be bound, or a key or certificate cannot be read.
+        """
+
+    async def close(self) -> None:
+        """Stop listening and hang up; returns when no task and no socket is left."""
+
+
+def sound(chunk: AudioChunk) -> range:
+    """The samples that a chunk holds."""
+    return range(chunk.start, chunk.start + len(chunk.samples))
+
+
+def contiguous(items: Sequence[AudioChunk | Gap]) -> bool:
+    """Whether each channel's items continue each other from sample 0; what every parser must keep."""
+    expected: dict[str, int] = {}
+    for item in items:
+        if item.start != expected.get(item.channel, 0):
+            return False
+        expected[item.channel] = item.end if isinstance(item, Gap) else sound(item).stop
+    return True
