@@ -77,12 +77,17 @@ class SpeechSegment:
 
 @dataclass(frozen=True, slots=True)
 class Words:
-    """Text with its time in one channel, of any length from one word to a whole cue; `channel` None fits all."""
+    """Text with its time in one channel, of any length from one word to a whole cue; `channel` None fits all.
+
+    Live text may be revised: what comes later with the same `id` replaces it, and `final` False says that it will.
+    """
 
     start_ms: int
     end_ms: int
     text: str
     channel: str | None = None
+    id: str | None = None
+    final: bool = True
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -90,7 +95,8 @@ class Utterance:
     """A speech segment with the words that were said in it.
 
     `text` is None where nobody knows the words; then `text_source` is "none". `samples` is None where the
-    policy of the role forbids listening (`text_only`).
+    policy of the role forbids listening (`text_only`). `revision` above 0 replaces what went out before: the words
+    came later, or were changed.
     """
 
     call: str
@@ -103,6 +109,7 @@ class Utterance:
     text: str | None
     text_source: TextSource
     speech_ended_at: int = 0
+    revision: int = 0
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -4,14 +4,16 @@ One message is one msgpack map; `t` says which.
 
     client -> server  open      {v, call, rate, channels: [[name, role], ...], text}
                       audio     {seq, start, pcm}    int16 little endian, interleaved by channel
-                      words     {items: [[channel | None, start_ms, end_ms, text], ...], last: bool = False}
+                      words     {items: [[channel | None, start_ms, end_ms, text, id = None, final = True], ...],
+                                 last: bool = False, call: str = the open one}
                       close     {}
     server -> client  accepted  {call, window_ms}
                       credit    {upto_ms}            audio may be sent up to this stream time
                       closed    {utterances, reason}
                       refused   {message}            and the call, if one was open, is over
 
-The first credit is `window_ms`. Unknown fields are ignored. Errors never quote audio or words.
+The first credit is `window_ms`. Words with `call` may come from a client that has no call open: live text beside a
+call that another one sends. Unknown fields are ignored. Errors never quote audio or words.
 """
 
 from dataclasses import dataclass
@@ -54,10 +56,14 @@ class Audio:
 
 @dataclass(frozen=True, slots=True)
 class WordsMessage:
-    """Given words; `last` says that no more will come, so that nothing waits for them."""
+    """Given words; `last` says that no more will come, so that nothing waits for them.
+
+    `call` names another call than the one that the client has open.
+    """
 
     words: tuple[Words, ...]
     last: bool = False
+    call: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,9 +118,10 @@ def _plain(message: ClientMessage | ServerMessage) -> dict[str, Any]:
             return {"t": "open", "v": VERSION, "call": call, "rate": rate, "channels": names, "text": text}
         case Audio(seq, start, samples_NC):
             return {"t": "audio", "seq": seq, "start": start, "pcm": samples_NC.astype("<i2").tobytes()}
-        case WordsMessage(words, last):
-            items = [[w.channel, w.start_ms, w.end_ms, w.text] for w in words]
-            return {"t": "words", "items": items} | ({"last": True} if last else {})
+        case WordsMessage(words, last, call):
+            items = [_item(w) for w in words]
+            about = ({"last": True} if last else {}) | ({"call": call} if call is not None else {})
+            return {"t": "words", "items": items} | about
         case Close():
             return {"t": "close"}
         case Accepted(call, window_ms):
@@ -125,6 +132,11 @@ def _plain(message: ClientMessage | ServerMessage) -> dict[str, Any]:
             return {"t": "closed", "utterances": utterances, "reason": reason}
         case Refused(text):
             return {"t": "refused", "message": text}
+
+
+def _item(words: Words) -> list[Any]:
+    plain = words.id is None and words.final
+    return [words.channel, words.start_ms, words.end_ms, words.text] + ([] if plain else [words.id, words.final])
 
 
 def parse_client(data: bytes, channels: int | None = None) -> ClientMessage:
@@ -141,7 +153,8 @@ def parse_client(data: bytes, channels: int | None = None) -> ClientMessage:
             return _audio(fields, channels)
         case "words":
             words = tuple(_words(item) for item in _get(fields, "items", list))
-            return WordsMessage(words, _get({"last": False} | fields, "last", bool))
+            call = _name("call", fields["call"]) if "call" in fields else None
+            return WordsMessage(words, _get({"last": False} | fields, "last", bool), call)
         case "close":
             return Close()
     raise LinkError("message: t must be one of open, audio, words, close")
@@ -208,14 +221,17 @@ def _audio(fields: dict[str, Any], channels: int | None) -> Audio:
 
 
 def _words(item: Any) -> Words:
-    if not isinstance(item, list) or len(item) != 4:
-        raise LinkError("words: an item must be [channel, start_ms, end_ms, text]")
-    channel, start_ms, end_ms, text = item
+    if not isinstance(item, list) or not 4 <= len(item) <= 6:
+        raise LinkError("words: an item must be [channel, start_ms, end_ms, text, id, final]")
+    channel, start_ms, end_ms, text, id, final = item + [None, True][len(item) - 4 :]
     if not (_is_whole(start_ms) and _is_whole(end_ms) and start_ms <= end_ms):
         raise LinkError("words: start_ms and end_ms must be whole and in order")
     if not isinstance(text, str) or len(text) > MAX_TEXT:
         raise LinkError(f"words: text must be a string of at most {MAX_TEXT} characters")
-    return Words(start_ms, end_ms, text, None if channel is None else _name("channel", channel))
+    if not isinstance(final, bool):
+        raise LinkError("words: final must be true or false")
+    name = None if channel is None else _name("channel", channel)
+    return Words(start_ms, end_ms, text, name, None if id is None else _name("text", id), final)
 
 
 T = TypeVar("T")

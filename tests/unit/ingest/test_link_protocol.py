@@ -39,13 +39,16 @@ OPEN = st.builds(
     text=st.sampled_from(["asr", "given", "none"]),
 )
 ITEM = st.builds(
-    lambda start, length, text, channel: Words(start, start + length, text, channel),
+    lambda start, length, *rest: Words(start, start + length, *rest),
     st.integers(0, 10**9),
     st.integers(0, 10**6),
     TEXT,
     st.none() | NAME,
+    st.none() | NAME,
+    st.booleans(),
 )
-CLIENT = OPEN | st.builds(WordsMessage, st.lists(ITEM, max_size=4).map(tuple), st.booleans()) | st.just(Close())
+WORDS = st.builds(WordsMessage, st.lists(ITEM, max_size=4).map(tuple), st.booleans(), st.none() | NAME)
+CLIENT = OPEN | WORDS | st.just(Close())
 SERVER = (
     st.builds(Accepted, NAME, WHOLE)
     | st.builds(Credit, WHOLE)
@@ -151,6 +154,10 @@ def test_any_value_in_any_field_is_taken_or_a_link_error(case: tuple[dict, str, 
         (GOOD_WORDS, {"items": [[None, 10, 0, "hi"]]}, "in order"),
         (GOOD_WORDS, {"items": [[None, 0, 10, "x" * 10_001]]}, "at most 10000"),
         (GOOD_WORDS, {"items": [["", 0, 10, "hi"]]}, "name of a channel"),
+        (GOOD_WORDS, {"items": [[None, 0, 10, "hi", ""]]}, "name of a text"),
+        (GOOD_WORDS, {"items": [[None, 0, 10, "hi", "w1", 1]]}, "final must be"),
+        (GOOD_WORDS, {"items": [[None, 0, 10, "hi", "w1", True, 7]]}, "an item must be"),
+        (GOOD_WORDS, {"call": 7}, "name of a call"),
         (GOOD_WORDS, {"last": 1}, "last must be given as bool"),
         (GOOD_WORDS, {"items": "hi"}, "items must be given as list"),
     ],
