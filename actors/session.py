@@ -21,7 +21,7 @@ from bcaf_stream.ingest.link import Accepted, Audio, Close, Closed, Credit, Open
 from bcaf_stream.ingest.link_flow import AudioOrder
 from bcaf_stream.model.bcaf import DialogueState
 from bcaf_stream.transcripts.asr import Transcriber
-from bcaf_stream.transcripts.pairing import TextStage
+from bcaf_stream.transcripts.stage import TextStage
 from bcaf_stream.types import AudioChunk, Call, EmotionPrediction, SpeechSegment, Utterance
 
 log = logging.getLogger(__name__)

@@ -15,7 +15,8 @@ from bcaf_stream.config import Config
 from bcaf_stream.engine import EmotionEngine, ModelConfig
 from bcaf_stream.events.messages import Event, EventWriter
 from bcaf_stream.transcripts.asr import Transcriber
-from bcaf_stream.transcripts.pairing import TextConfig, TextStage
+from bcaf_stream.transcripts.pairing import TextConfig
+from bcaf_stream.transcripts.stage import TextStage
 from bcaf_stream.types import AudioChunk, Call, SpeechSegment, Utterance, Words
 
 

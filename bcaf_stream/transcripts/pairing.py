@@ -2,25 +2,23 @@
 
 `Pairing` is a pure machine: it hears nothing, reads no file and no clock. What speech recognition heard comes
 with the segment, live text by `push_words`; a segment waits for live text at most `wait_ms` of stream time, then
-goes out on audio alone. `TextStage` is the same with a transcriber in front, which works while it is pushed.
+goes out on audio alone. Text that comes or changes later gives the utterance once more, as its next `revision`.
 """
 
-import logging
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, NamedTuple
 
+import numpy as np
 from pydantic import Field
 
 from bcaf_stream.config import Config
-from bcaf_stream.errors import AsrError, TranscriptError
-from bcaf_stream.transcripts.asr import AsrConfig, Transcriber
+from bcaf_stream.errors import TranscriptError
+from bcaf_stream.transcripts.asr import AsrConfig
 from bcaf_stream.transcripts.channels import resolve_channel
-from bcaf_stream.transcripts.timeline import Timeline, Zone
-from bcaf_stream.types import Call, Policy, Role, SpeechSegment, TextSource, Utterance, Words
-
-logger = logging.getLogger(__name__)
+from bcaf_stream.transcripts.timeline import Key, Timeline, Zone
+from bcaf_stream.types import Call, PcmN, Policy, Role, SpeechSegment, TextSource, Utterance, Words
 
 
 class TextConfig(Config):
@@ -28,7 +26,7 @@ class TextConfig(Config):
 
     `in_order` says that a live source sends each channel's words in order of time, so that a later word lets an
     earlier segment go before its wait is over; a source labels either all of its words with a channel or none.
-    A role that `policy` does not name is `fused`.
+    Live text may change the last `revisable` utterances of a call. A role that `policy` does not name is `fused`.
     """
 
     asr: AsrConfig = AsrConfig()
@@ -37,6 +35,7 @@ class TextConfig(Config):
     in_order: bool = True
     max_held: Annotated[int, Field(ge=1)] = 64  # segments; beyond it the oldest goes out with what it has
     max_words: Annotated[int, Field(ge=1)] = 20_000  # live words; beyond it the oldest count as unpaired
+    revisable: Annotated[int, Field(ge=0)] = 16
     policy: dict[Role, Policy] = Field(default_factory=dict)
 
 
@@ -52,6 +51,7 @@ class PairingCounts:
     segments_wordless: int = 0  # of text_only roles, with no words: nothing is left to judge
     timed_out: int = 0  # waited wait_ms for words in vain
     forced_out: int = 0  # pushed out by max_held
+    revised: int = 0
 
 
 class Held(NamedTuple):
@@ -99,8 +99,10 @@ class Pairing:
         self.counts = PairingCounts()
         self._live = self._given == []
         limit = self.config.max_words if self._live else None
-        self._timeline = Timeline(self.config.tolerance_ms, limit)
+        revisable = self.config.revisable if self._live else 0
+        self._timeline = Timeline(self.config.tolerance_ms, limit, revisable)
         self._timeline.add(self._given or ())
+        self._out: dict[Key, tuple[Held, Utterance | None]] = {}  # as long as they can still change
         self._held: deque[Held] = deque()
         self._now_ms = 0
         self._heard_to: dict[str | None, int] = {}  # latest start of a live word, by channel
@@ -117,7 +119,7 @@ class Pairing:
         return self._release()
 
     def push_words(self, words: Sequence[Words]) -> list[Utterance]:
-        """Take live words.
+        """Take live words, or new versions of some; return what they complete, and what they change.
 
         Raises:
             TranscriptError: a channel is not in the call, or this call takes no live words.
@@ -128,10 +130,12 @@ class Pairing:
             )
             raise TranscriptError(f"call {self.call.id} {known}: open it for live text to send it words")
         resolved = self._resolved(words)
-        self._timeline.add(resolved)
+        changed = self._timeline.add(resolved)
         for word in resolved:
-            self._heard_to[word.channel] = max(self._heard_to.get(word.channel, 0), word.start_ms)
-        return self._release()
+            if word.final:  # what may still change says nothing about what is to come
+                self._heard_to[word.channel] = max(self._heard_to.get(word.channel, 0), word.start_ms)
+        revised = [self._revised(key) for key in self._out if key in changed]
+        return [utterance for utterance in revised if utterance is not None] + self._release()
 
     def end_words(self) -> list[Utterance]:
         """Learn that no more live words will come: nothing waits from here on."""
@@ -158,7 +162,7 @@ class Pairing:
         fitting = []
         for word in words:
             channel = resolve_channel([] if word.channel is None else [word.channel], self._channels)
-            fitting.append(Words(word.start_ms, word.end_ms, word.text, channel))
+            fitting.append(replace(word, channel=channel))
         return fitting
 
     def _policy(self, channel: str) -> Policy:
@@ -167,9 +171,39 @@ class Pairing:
     def _release(self, everything: bool = False) -> list[Utterance]:
         done = []
         while self._held and (everything or self._is_ready(self._held[0])):
-            utterance = self._utterance(self._held.popleft())
+            head = self._held.popleft()
+            utterance = self._utterance(head)
             done += [] if utterance is None else [utterance]
+            if self._live:
+                self._remember(head, utterance)
         return done
+
+    def _remember(self, head: Held, utterance: Utterance | None) -> None:
+        silent = replace(head.segment, samples=np.zeros(0, np.int16))  # an utterance has its own, if it may
+        self._out[head.segment.channel, head.segment.index] = (head._replace(segment=silent), utterance)
+        while len(self._out) > self.config.revisable:
+            del self._out[next(iter(self._out))]
+
+    def _revised(self, key: Key) -> Utterance | None:
+        """The utterance of a segment that is out, with the words it has now; None where nothing is to be said."""
+        head, before = self._out[key]
+        text = " ".join(self._timeline.words_of(key)) or None
+        if before is None:
+            if text is None or self._policy(key[0]) == "off":
+                return None
+            self.counts.segments_wordless -= 1
+            utterance = self._counted(head.segment, None, text, "given")
+        elif text == before.text or (text is None and before.samples is None):
+            return None  # without sound and words nothing is left to judge: the last version stands
+        else:
+            words = [len((one or "").split()) for one in (before.text, text)]
+            self.counts.words_paired += words[1] - words[0]
+            self.counts.without_text += (text is None) - (before.text is None)
+            source: TextSource = "given" if text else "none"
+            utterance = replace(before, text=text, text_source=source, revision=before.revision + 1)
+            self.counts.revised += 1
+        self._out[key] = (head, utterance)
+        return utterance
 
     def _is_ready(self, head: Held) -> bool:
         if not self._waits:
@@ -194,9 +228,14 @@ class Pairing:
             self.counts.segments_wordless += policy != "off"
             self.counts.words_withheld += words
             return None
+        return self._counted(segment, None if policy == "text_only" else segment.samples, text, source)
+
+    def _counted(
+        self, segment: SpeechSegment, samples: PcmN | None, text: str | None, source: TextSource
+    ) -> Utterance:
         self.counts.utterances += 1
         self.counts.without_text += text is None
-        self.counts.words_paired += words
+        self.counts.words_paired += len(text.split()) if text and source == "given" else 0
         return Utterance(
             call=self.call.id,
             channel=segment.channel,
@@ -204,7 +243,7 @@ class Pairing:
             index=segment.index,
             start_ms=segment.start_ms,
             end_ms=segment.end_ms,
-            samples=None if policy == "text_only" else segment.samples,
+            samples=samples,
             text=text,
             text_source=source,
             speech_ended_at=segment.speech_ended_at,
@@ -217,61 +256,3 @@ class Pairing:
             return (" ".join(claimed), "given") if claimed else (None, "none")
         heard = (head.heard or "").strip()
         return (heard, "asr") if heard else (None, "none")
-
-
-class TextStage:
-    """`Pairing` with a transcriber in front; see there for the other arguments and errors.
-
-    The transcriber is used where no words are given (None: audio alone) and where the policy permits it. It is
-    only borrowed: it serves many calls, and whoever loaded it closes it. Where it fails, the segment goes out on
-    audio alone, and `asr_failures` counts it.
-    """
-
-    def __init__(
-        self,
-        call: Call,
-        config: TextConfig,
-        transcriber: Transcriber | None = None,
-        words: Sequence[Words] | None = None,
-    ) -> None:
-        self.pairing = Pairing(call, config, words)
-        self.asr_failures = 0
-        self._transcriber = transcriber if words is None else None
-
-    @property
-    def unpaired(self) -> int:
-        return self.pairing.unpaired
-
-    def push(self, segment: SpeechSegment) -> list[Utterance]:
-        return self.pairing.push(segment, self._hear(segment))
-
-    def push_words(self, words: Sequence[Words]) -> list[Utterance]:
-        return self.pairing.push_words(words)
-
-    def end_words(self) -> list[Utterance]:
-        return self.pairing.end_words()
-
-    def advance(self, now_ms: int) -> list[Utterance]:
-        return self.pairing.advance(now_ms)
-
-    def flush(self) -> list[Utterance]:
-        return self.pairing.flush()
-
-    def reset(self) -> None:
-        self.asr_failures = 0
-        self.pairing.reset()
-
-    def close(self) -> None:
-        self.pairing.close()
-
-    def _hear(self, segment: SpeechSegment) -> str | None:
-        if self._transcriber is None or not self.pairing.permits(segment.channel):
-            return None
-        try:
-            return self._transcriber.transcribe(segment.samples)
-        except AsrError as error:
-            self.asr_failures += 1
-            logger.warning(
-                "channel %s at %d ms goes on without words: %s", segment.channel, segment.start_ms, error
-            )
-            return None

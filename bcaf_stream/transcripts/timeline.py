@@ -13,6 +13,10 @@ A cue without a channel goes, word by word, to the first segment in segment orde
 what has passed of it: so a cue that runs through both sides' turns is divided between them, and a short "mhm" of
 one side does not take the words out of the middle of the other's sentence. A cue that no speech covers goes to
 the next segment that begins within the tolerance.
+
+Words that come too late, or are replaced by a later version of their cue (the same id), change segments that have
+been claimed already; the last `remember` of them are kept for this. An unlabelled version goes where its words
+were.
 """
 
 from bisect import insort
@@ -27,12 +31,16 @@ from bcaf_stream.types import SpeechSegment, Words
 SLOWEST_MS_PER_CHAR = 120
 
 
+Key = tuple[str, int]  # channel and index of a segment
+
+
 class Moment(NamedTuple):
     """One word at the middle of its time; `order` is its place among all words that were added."""
 
     middle_ms: float
     order: int
     text: str
+    cue: str | None = None  # the id of the cue that it came with
 
 
 @dataclass(slots=True)
@@ -52,6 +60,13 @@ class Zone(NamedTuple):
     to_ms: float
 
 
+class Claimed(NamedTuple):
+    """What a segment that is out has got."""
+
+    zone: Zone
+    moments: list[Moment]
+
+
 def spread(cue: Words, first_order: int = 0) -> tuple[int, list[Moment]]:
     """Give each word of a cue its moment, by linear interpolation over the letters.
 
@@ -65,7 +80,7 @@ def spread(cue: Words, first_order: int = 0) -> tuple[int, list[Moment]]:
     moments, before = [], 0
     for order, token in enumerate(tokens, first_order):
         middle = cue.start_ms + length * (before + len(token) / 2) / letters
-        moments.append(Moment(middle, order, token))
+        moments.append(Moment(middle, order, token, cue.id))
         before += len(token)
     return cue.start_ms + length, moments
 
@@ -74,33 +89,44 @@ class Timeline:
     """The pending words of one call; `unpaired` counts those that no segment can claim any more.
 
     Segments must be entered (`zone`) and claimed (`claim`) in segment order. At most `max_words` wait at a
-    time if it is set; the oldest then count as unpaired.
+    time if it is set; the oldest then count as unpaired. The last `remember` segments can still change.
     """
 
-    def __init__(self, tolerance_ms: int, max_words: int | None = None) -> None:
+    def __init__(self, tolerance_ms: int, max_words: int | None = None, remember: int = 0) -> None:
         self.tolerance_ms = tolerance_ms
         self.max_words = max_words
+        self.remember = remember
         self.unpaired = 0
         self._added = 0
         self._pending: dict[str, deque[Moment]] = {}
         self._loose: list[LooseCue] = []
         self._frontier: dict[str, float] = {}  # where the last zone of a channel ended
+        self._claimed: dict[Key, Claimed] = {}
 
     def __len__(self) -> int:
         return sum(map(len, self._pending.values())) + sum(len(cue.moments) for cue in self._loose)
 
-    def add(self, words: Iterable[Words]) -> None:
+    def add(self, words: Iterable[Words]) -> set[Key]:
+        """Take words, or new versions of some; return the claimed segments whose words have changed by it."""
+        changed: set[Key] = set()
         for cue in words:
+            had_it = self._withdraw(cue.id) if cue.id is not None else []
             end_ms, moments = spread(cue, self._added)
             self._added += len(moments)
-            if not moments:
-                continue
-            if cue.channel is None:
-                insort(self._loose, LooseCue(cue.start_ms, end_ms, moments), key=lambda c: c.start_ms)
-            else:
-                self._wait(cue.channel, moments)
+            changed.update(had_it)
+            late = {m: key for m in moments if (key := self._too_late_for(cue.channel, m, had_it)) is not None}
+            for moment, key in late.items():
+                self._claimed[key].moments.append(moment)
+                changed.add(key)
+            waiting = [moment for moment in moments if moment not in late]
+            if waiting and cue.channel is None:
+                start_ms = waiting[0].middle_ms if late else cue.start_ms
+                insort(self._loose, LooseCue(start_ms, end_ms, waiting), key=lambda c: c.start_ms)
+            elif waiting and cue.channel is not None:
+                self._wait(cue.channel, waiting)
         while self.max_words is not None and len(self) > self.max_words:
             self._forget_oldest()
+        return changed
 
     def zone(self, segment: SpeechSegment) -> Zone:
         """Lay out the zone of the channel's next segment."""
@@ -120,13 +146,43 @@ class Timeline:
                 claimed.append(moment)
             else:
                 self.unpaired += 1
-        return [moment.text for moment in sorted(claimed)]
+        self._claimed[segment.channel, segment.index] = Claimed(zone, claimed)
+        words = self.words_of((segment.channel, segment.index))
+        while len(self._claimed) > self.remember:
+            del self._claimed[next(iter(self._claimed))]
+        return words
+
+    def words_of(self, key: Key) -> list[str]:
+        """The words that a remembered segment has now, in order of time."""
+        return [moment.text for moment in sorted(self._claimed[key].moments)]
 
     def close(self) -> None:
         """Count everything that still waits as unpaired."""
         self.unpaired += len(self)
         self._pending.clear()
         self._loose.clear()
+        self._claimed.clear()
+
+    def _withdraw(self, cue: str) -> list[Key]:
+        """Take the words of an earlier version back; return the claimed segments that had some."""
+        for channel, pending in self._pending.items():
+            if any(moment.cue == cue for moment in pending):
+                self._pending[channel] = deque(moment for moment in pending if moment.cue != cue)
+        self._loose = [loose for loose in self._loose if loose.moments[0].cue != cue]
+        had_it = []
+        for key, claimed in self._claimed.items():
+            if any(moment.cue == cue for moment in claimed.moments):
+                had_it.append(key)
+                claimed.moments[:] = [moment for moment in claimed.moments if moment.cue != cue]
+        return had_it
+
+    def _too_late_for(self, channel: str | None, moment: Moment, had_it: list[Key]) -> Key | None:
+        """The claimed segment that this word should have been in."""
+        for key, claimed in self._claimed.items():
+            fits = key in had_it if channel is None and had_it else channel in (None, key[0])
+            if fits and claimed.zone.from_ms <= moment.middle_ms < claimed.zone.to_ms:
+                return key
+        return had_it[0] if channel is None and had_it else None
 
     def _claim_loose(self, segment: SpeechSegment, zone: Zone) -> list[Moment]:
         """Take from the cues of unknown channel the words that this segment settles.

@@ -1,12 +1,15 @@
 """Every word ends in exactly one utterance or is counted; order and result do not depend on arrival."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from bcaf_stream.errors import AsrError, TranscriptError
-from bcaf_stream.transcripts.pairing import Pairing, TextConfig, TextStage
+from bcaf_stream.transcripts.pairing import Pairing, TextConfig
+from bcaf_stream.transcripts.stage import TextStage
 from bcaf_stream.types import Call, Channel, SpeechSegment, Utterance, Words
 
 CALL = Call("c1", (Channel("customer", "customer"), Channel("agent", "agent")))
@@ -93,6 +96,64 @@ def test_live_words_give_what_words_up_front_give(segments, words, data):
     assert pairing.unpaired == reference.unpaired
 
 
+@given(calls(), transcripts(("customer", "agent")), st.data())
+def test_late_and_changed_words_end_as_if_they_had_been_there(segments, words, data):
+    """Nothing is waited for: every segment goes out alone, or with a wrong hypothesis, and is put right later."""
+    pairing = Pairing(CALL, TextConfig(wait_ms=0, revisable=100), ())
+    versions = []
+    for number, final in enumerate(words):
+        final = replace(final, id=str(number))
+        guesses = data.draw(
+            st.lists(st.tuples(st.integers(0, 24_000), st.sampled_from(["", "mishap", "a b"])), max_size=2)
+        )
+        versions.append([replace(final, start_ms=s, end_ms=s, text=t, final=False) for s, t in guesses] + [final])
+    latest: dict[tuple[str, int], Utterance] = {}
+    to_come = list(segments)
+    while to_come or any(versions):
+        waiting = [v for v in versions if v]
+        if waiting and (not to_come or data.draw(st.booleans())):
+            done = pairing.push_words([data.draw(st.sampled_from(waiting)).pop(0)])
+        else:
+            done = pairing.push(to_come.pop(0))
+        for utterance in done:
+            before = latest.get((utterance.channel, utterance.index))
+            assert utterance.revision == (0 if before is None else before.revision + 1)
+            assert before is None or before.text != utterance.text
+            latest[utterance.channel, utterance.index] = utterance
+    _, expected = pair_all(words, segments)
+    told = {name: sorted((u.text or "").split()) for name, u in latest.items()}
+    assert told == {(u.channel, u.index): sorted((u.text or "").split()) for u in expected}
+    assert pairing.counts.words_paired == sum(map(len, told.values()))
+
+
+def test_only_the_last_utterances_can_change():
+    pairing = Pairing(CALL, TextConfig(wait_ms=0, revisable=1), ())
+    for index in range(3):
+        pairing.push(segment("customer", index, 5000 * index, 5000 * index + 1000))
+    assert pairing.push_words([Words(5000, 6000, "forgotten", "customer")]) == []
+    (last,) = pairing.push_words([Words(10_000, 11_000, "remembered", "customer")])
+    assert (last.index, last.text, last.revision) == (2, "remembered", 1)
+
+
+def test_a_late_version_of_an_unlabelled_cue_goes_where_its_words_were():
+    pairing = Pairing(CALL, TextConfig(wait_ms=0), ())
+    pairing.push_words([Words(0, 1000, "I sank so", None, "c1", False)])
+    (first,) = pairing.push(segment("agent", 0, 0, 1000))
+    (second,) = pairing.push_words([Words(200, 3000, "I think so", None, "c1")])
+    assert [(u.text, u.revision, u.channel) for u in (first, second)] == [
+        ("I sank so", 0, "agent"),
+        ("I think so", 1, "agent"),
+    ]
+
+
+def test_a_role_judged_by_words_alone_gets_its_utterance_when_they_come():
+    pairing = Pairing(CALL, TextConfig(wait_ms=0, policy={"agent": "text_only", "customer": "off"}), ())
+    assert pairing.push(segment("agent", 0, 0, 1000)) == []
+    assert pairing.push(segment("customer", 0, 0, 1000)) == []
+    (late,) = pairing.push_words([Words(0, 1000, "late", "agent"), Words(0, 1000, "secret", "customer")])
+    assert (late.channel, late.text, late.samples, late.revision) == ("agent", "late", None, 0)
+
+
 @given(calls(), transcripts((None,)), st.booleans())
 def test_unlabelled_live_words_give_the_same_too(segments, words, words_first):
     pairing = Pairing(CALL, TextConfig(wait_ms=60_000), ())
@@ -161,9 +222,10 @@ def test_a_segment_waits_for_live_words_and_then_goes_alone():
     assert pairing.advance(3899) == []
     [alone] = pairing.advance(3900)
     assert (alone.text, alone.text_source, pairing.counts.timed_out) == (None, "none", 1)
-    assert pairing.push_words([Words(1100, 1500, "late", "customer")]) == []
+    [late] = pairing.push_words([Words(1100, 1500, "late", "customer")])
+    assert (late.index, late.text, late.text_source, late.revision) == (0, "late", "given", 1)
     assert pairing.flush() == []
-    assert pairing.unpaired == 1
+    assert (pairing.unpaired, pairing.counts.revised, pairing.counts.without_text) == (0, 1, 0)
 
 
 def test_a_later_word_lets_the_segment_go_only_from_a_source_in_order():
