@@ -12,8 +12,8 @@ from bcaf_stream.config import load_config
 from bcaf_stream.console import EventView, clock, lag_ms
 from bcaf_stream.demo import CALL
 from bcaf_stream.errors import BcafError
-from bcaf_stream.events.bus import EventListener
 from bcaf_stream.events.codec import to_json
+from bcaf_stream.events.listener import EventListener
 from bcaf_stream.events.messages import Event
 from bcaf_stream.recording import Recording
 from bcaf_stream.sending import send_recording

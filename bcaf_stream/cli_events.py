@@ -16,7 +16,8 @@ from bcaf_stream.config import load_config
 from bcaf_stream.console import EventView, stderr_note
 from bcaf_stream.errors import EventError, UsageError
 from bcaf_stream.events.codec import to_json, to_map
-from bcaf_stream.events.journal import Journal, JournalConfig
+from bcaf_stream.events.journal import Journal
+from bcaf_stream.events.journal_file import JournalConfig
 from bcaf_stream.events.messages import Event, topic_prefix
 
 COLUMNS = (
@@ -54,7 +55,7 @@ def listen(
     until_end: Annotated[bool, typer.Option(help="leave after the end of the first call")] = False,
 ) -> None:
     """Show the events of a deployment as they come, until Ctrl-C."""
-    from bcaf_stream.events.bus import EventListener
+    from bcaf_stream.events.listener import EventListener
     from bcaf_stream.events.subscriber import EventSubscriber
 
     topics = [*(topic or []), *([topic_prefix(call)] if call is not None else [])] or [topic_prefix()]

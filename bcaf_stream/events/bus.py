@@ -1,47 +1,32 @@
-"""Events over ZeroMQ: an XPUB socket that publishes, and listeners that notice what they missed.
+"""Events over ZeroMQ: an XPUB socket that publishes; `listener` and `subscriber` are the other side.
 
 A message has two parts, the topic (UTF-8) and the event (msgpack). Delivery is at most once and in order per
 call; who needs every event reads the journal. XPUB and not PUB, because it sees subscriptions arrive: what
 is published before the first one is gone.
-
-Nothing of ours is needed to read along; the map is described in schema/event.v1.json:
-
-    import msgpack, zmq
-
-    socket = zmq.Context().socket(zmq.SUB)
-    socket.setsockopt(zmq.SUBSCRIBE, b"emo.v1.")
-    socket.connect("tcp://127.0.0.1:5561")
-    while True:
-        topic, data = socket.recv_multipart()
-        event = msgpack.unpackb(data)
-        print(event["type"], event["seq"], flush=True)
 """
 
 import math
 import select
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal, Self
 
 import zmq
-import zmq.asyncio
 from pydantic import Field, ValidationInfo, field_validator
 
 from bcaf_stream.addresses import is_local, why_not_bound
 from bcaf_stream.config import Config
 from bcaf_stream.errors import EventError
 from bcaf_stream.events.codec import encode
-from bcaf_stream.events.keys import Gate, load_client_key
-from bcaf_stream.events.messages import Event, heartbeat, hub_degraded, topic, topic_prefix
-from bcaf_stream.events.reception import Gap, Reception
+from bcaf_stream.events.keys import HEARTBEAT, Gate
+from bcaf_stream.events.messages import Event, heartbeat, hub_degraded, topic_of
 from bcaf_stream.events.rows import Entry
 
-LISTENER_HIGH_WATER_MARK = 100_000  # events; about 100 MB
 MAX_SUBSCRIPTION_BYTES = 4096  # what a subscriber may send at once; beyond it its connection ends
-HEARTBEAT_TOPIC = topic_prefix("", "") + "heartbeat"
 REBIND_S = 5.0
+_MORE, _LAST = int(zmq.NOBLOCK | zmq.SNDMORE), int(zmq.NOBLOCK)
 _SLICE_S = 0.05  # the longest that a waiting thread overlooks a subscription seen by another thread
 
 
@@ -106,10 +91,10 @@ class EventPublisher:
         Raises:
             EventError: the event is not one, or `when_full` is `block` and there was no room in time.
         """
-        frames = [topic(event).encode(), encode(event)]
+        name, data = topic_of(event.call, event.channel, event.type), encode(event)
         with self._lock:
             self._read_subscriptions()
-            self._send(frames)
+            self._send(name, data)
             self._last_offset = event.offset if event.offset is not None else self._last_offset
 
     def publish_stored(self, entries: Sequence[Entry]) -> None:
@@ -117,8 +102,9 @@ class EventPublisher:
         with self._lock:
             self._read_subscriptions()
             for entry in entries:
-                self._send([entry.topic, entry.data])
-                self._last_offset = max(self._last_offset or 0, entry.offset)
+                self._send(entry.topic, entry.data)
+            highest = max((entry.offset for entry in entries), default=0)
+            self._last_offset = max(self._last_offset or 0, highest)
 
     def heartbeat(self, now: int | None = None) -> Event:
         """Publish a sign of life at `now` (unix ns), with the offset of the last event published."""
@@ -152,7 +138,7 @@ class EventPublisher:
         """Subscriptions at this moment, not counting those to heartbeats alone; a listener has one."""
         with self._lock:
             self._read_subscriptions()
-            return sum(n for name, n in self._subscriptions.items() if name != HEARTBEAT_TOPIC.encode())
+            return sum(n for name, n in self._subscriptions.items() if name != HEARTBEAT)
 
     def wait_for_subscriber(self, timeout_s: float) -> bool:
         """Whether somebody subscribed within `timeout_s`; other threads may publish meanwhile."""
@@ -170,7 +156,7 @@ class EventPublisher:
             self._socket.close()
             self._free()
 
-    def __enter__(self) -> "EventPublisher":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -213,22 +199,28 @@ class EventPublisher:
             self.gate = None
         self._context.term()
 
-    def _send(self, frames: list[bytes]) -> None:
+    def _send(self, name: bytes, data: bytes) -> None:
+        # Part by part: half the time of send_multipart, for each event. A queue is full before the first part or
+        # not at all: the parts of a message travel together.
+        send = self._socket.send
         try:
-            self._socket.send_multipart(frames, zmq.NOBLOCK)
+            send(name, _MORE)
         except zmq.Again:
             if self._config.when_full == "block":
-                self._send_in_time(frames)
-            else:
-                self.overflows += 1
-                self._socket.setsockopt(zmq.XPUB_NODROP, 0)  # those who have room still get it
-                self._socket.send_multipart(frames, zmq.NOBLOCK)
-                self._socket.setsockopt(zmq.XPUB_NODROP, 1)
+                self._send_in_time(name, data)
+                return
+            self.overflows += 1
+            self._socket.setsockopt(zmq.XPUB_NODROP, 0)  # those who have room still get it
+            send(name, _MORE)
+            send(data, _LAST)
+            self._socket.setsockopt(zmq.XPUB_NODROP, 1)
+            return
+        send(data, _LAST)
 
-    def _send_in_time(self, frames: list[bytes]) -> None:
+    def _send_in_time(self, name: bytes, data: bytes) -> None:
         self._socket.setsockopt(zmq.SNDTIMEO, math.ceil(self._config.block_s * 1000))
         try:
-            self._socket.send_multipart(frames)
+            self._socket.send_multipart([name, data])
         except zmq.Again:
             waited = f"a subscriber took nothing for {self._config.block_s} s"
             raise EventError(f"{self.endpoint}: {waited}: stop it, or set `when_full: drop`") from None
@@ -242,7 +234,7 @@ class EventPublisher:
             name, change = message[1:], {1: 1, 0: -1}.get(message[0] if message else -1, 0)
             if self.gate is not None and change:
                 self._grant(frame, name, zmq.SUBSCRIBE if change > 0 else zmq.UNSUBSCRIBE)
-            self._beat_asked = self._beat_asked or (change > 0 and name == HEARTBEAT_TOPIC.encode())
+            self._beat_asked = self._beat_asked or (change > 0 and name == HEARTBEAT)
             self._subscriptions[name] = self._subscriptions.get(name, 0) + change
             if self._subscriptions[name] <= 0:
                 del self._subscriptions[name]
@@ -256,128 +248,3 @@ class EventPublisher:
             return  # of a connection that is gone
         for prefix in self.gate.narrowed(user, name):
             self._socket.setsockopt(option, prefix)
-
-
-class _Listener(Reception):
-    """What the two listeners share: their socket."""
-
-    _make_context: type[zmq.Context[Any]]
-
-    def __init__(
-        self,
-        endpoint: str,
-        call: str | None = None,
-        channel: str | None = None,
-        heartbeats: bool = False,
-        on_gap: Callable[[Gap], None] | None = None,
-        high_water_mark: int = LISTENER_HIGH_WATER_MARK,
-        key: Path | None = None,
-    ) -> None:
-        super().__init__(channel, heartbeats, on_gap)
-        topics = [topic_prefix(call)] + [HEARTBEAT_TOPIC] * (heartbeats and call is not None)
-        self._context = self._make_context()
-        self._socket = self._context.socket(zmq.SUB)
-        self._socket.setsockopt(zmq.RCVHWM, high_water_mark)
-        self._socket.setsockopt(zmq.LINGER, 0)
-        for name in topics:
-            self._socket.setsockopt(zmq.SUBSCRIBE, name.encode())
-        try:
-            if key is not None:
-                load_client_key(key).use(self._socket)
-            self._socket.connect(endpoint)
-        except zmq.ZMQError as error:
-            self.close()
-            raise EventError(f"{endpoint}: not an address: give tcp://HOST:PORT ({error.strerror})") from None
-        except EventError:
-            self.close()
-            raise
-
-    def close(self) -> None:
-        self._socket.close()
-        self._context.term()
-
-
-class EventListener(_Listener):
-    """Receives the events of all calls, of one call, or of one channel with what concerns its whole call.
-
-    `gaps`, `missed` and `broken` count; `on_gap` is called before the event after a gap.
-
-    Args:
-        heartbeats: receive these as well.
-        high_water_mark: events that wait here while nobody receives; after that the publisher's queue fills.
-        key: the file of `bcaf-stream keys new`, for a publisher that asks for keys.
-
-    A publisher may come later, or go and come again: then the subscription is renewed from inside `receive`.
-
-    Raises:
-        EventError: `endpoint` is no address.
-    """
-
-    _make_context = zmq.Context
-
-    def receive(self, timeout_s: float | None = None) -> Event | None:
-        """The next event; None when none came within `timeout_s` (None: wait for ever)."""
-        deadline = _deadline(timeout_s)
-        while True:
-            try:
-                event = self.take(self._socket.recv_multipart(zmq.NOBLOCK))
-            except zmq.Again:
-                if not self._socket.poll(_milliseconds(deadline)):
-                    return None
-                continue
-            if event is not None:
-                return event
-            if deadline is not None and time.monotonic() >= deadline:
-                return None
-
-    def events(self, timeout_s: float | None = None) -> Iterator[Event]:
-        """Events until none came for `timeout_s` (None: for ever)."""
-        while (event := self.receive(timeout_s)) is not None:
-            yield event
-
-    def __iter__(self) -> Iterator[Event]:
-        return self.events()
-
-    def __enter__(self) -> "EventListener":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-
-class AsyncEventListener(_Listener):
-    """EventListener for asyncio; create it inside the running loop. A cancelled receive loses nothing."""
-
-    _make_context = zmq.asyncio.Context
-
-    async def receive(self, timeout_s: float | None = None) -> Event | None:
-        """The next event; None when none came within `timeout_s` (None: wait for ever)."""
-        deadline = _deadline(timeout_s)
-        socket = cast(zmq.asyncio.Socket, self._socket)
-        while await socket.poll(_milliseconds(deadline)):
-            event = self.take(await socket.recv_multipart(zmq.NOBLOCK))
-            if event is not None:
-                return event
-        return None
-
-    async def events(self, timeout_s: float | None = None) -> AsyncIterator[Event]:
-        """Events until none came for `timeout_s` (None: for ever)."""
-        while (event := await self.receive(timeout_s)) is not None:
-            yield event
-
-    def __aiter__(self) -> AsyncIterator[Event]:
-        return self.events()
-
-    async def __aenter__(self) -> "AsyncEventListener":
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self.close()
-
-
-def _deadline(timeout_s: float | None) -> float | None:
-    return None if timeout_s is None else time.monotonic() + timeout_s
-
-
-def _milliseconds(deadline: float | None) -> int | None:
-    return None if deadline is None else max(0, math.ceil((deadline - time.monotonic()) * 1000))

@@ -19,7 +19,8 @@ from bcaf_stream.addresses import is_local
 from bcaf_stream.config import Config
 from bcaf_stream.errors import EventError, JournalError
 from bcaf_stream.events.bus import BusConfig, EventPublisher
-from bcaf_stream.events.journal import Journal, JournalConfig
+from bcaf_stream.events.journal import Journal
+from bcaf_stream.events.journal_file import JournalConfig
 from bcaf_stream.events.messages import Event
 from bcaf_stream.events.replay import ReplayConfig, ReplayServer
 from bcaf_stream.events.rows import Entry

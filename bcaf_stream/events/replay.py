@@ -29,8 +29,10 @@ from bcaf_stream.addresses import why_not_bound
 from bcaf_stream.config import Config
 from bcaf_stream.errors import EventError
 from bcaf_stream.events.bus import BusConfig
-from bcaf_stream.events.codec import INT64, LIMITS
-from bcaf_stream.events.journal import Journal, JournalConfig
+from bcaf_stream.events.codec import LIMITS
+from bcaf_stream.events.fields import INT64
+from bcaf_stream.events.journal import Journal
+from bcaf_stream.events.journal_file import JournalConfig
 from bcaf_stream.events.keys import Gate
 from bcaf_stream.events.messages import call_of_prefix
 from bcaf_stream.events.rows import Entry

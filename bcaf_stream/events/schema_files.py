@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from bcaf_stream.events.codec import ADDED, INT64
+from bcaf_stream.events.fields import ADDED, INT64
 from bcaf_stream.events.messages import VERSION, Event
 
 FOLDER = Path(__file__).with_name("schema")

@@ -17,10 +17,12 @@ from pathlib import Path
 import msgpack
 import zmq
 
-from bcaf_stream.events.bus import BusConfig, EventListener, EventPublisher
+from bcaf_stream.events.bus import BusConfig, EventPublisher
 from bcaf_stream.events.codec import decode, encode, to_map
 from bcaf_stream.events.hub import EventHub, EventHubConfig
-from bcaf_stream.events.journal import Journal, JournalConfig
+from bcaf_stream.events.journal import Journal
+from bcaf_stream.events.journal_file import JournalConfig
+from bcaf_stream.events.listener import EventListener
 from bcaf_stream.events.messages import Event, event_id, topic, topic_prefix
 from bcaf_stream.events.replay import ReplayConfig
 from bcaf_stream.events.subscriber import EventSubscriber

@@ -12,7 +12,8 @@ import zmq
 
 from bcaf_stream.config import load_config
 from bcaf_stream.errors import ConfigError, EventError
-from bcaf_stream.events.bus import AsyncEventListener, BusConfig, EventListener, EventPublisher
+from bcaf_stream.events.bus import BusConfig, EventPublisher
+from bcaf_stream.events.listener import AsyncEventListener, EventListener
 from bcaf_stream.events.messages import Event
 from bcaf_stream.events.reception import Gap
 
@@ -159,7 +160,7 @@ def test_what_was_published_last_survives_the_end_of_the_publisher():
 
 def test_a_publishing_process_that_ends_at_once_loses_nothing_and_does_not_hang():
     script = (
-        "from bcaf_stream.events.bus import *\n"
+        "from bcaf_stream.events.bus import *; from bcaf_stream.events.messages import Event\n"
         "with EventPublisher(BusConfig(bind='tcp://127.0.0.1:0')) as p:\n"
         "    print(p.endpoint, flush=True)\n"
         "    assert p.wait_for_subscriber(30)\n"

@@ -14,8 +14,9 @@ from bcaf_stream.analyzer import AnalyzerConfig
 from bcaf_stream.config import load_config
 from bcaf_stream.demo import CALL, SCRIPT
 from bcaf_stream.errors import BcafError, LinkError
-from bcaf_stream.events.bus import EventListener
-from bcaf_stream.events.journal import Journal, JournalConfig
+from bcaf_stream.events.journal import Journal
+from bcaf_stream.events.journal_file import JournalConfig
+from bcaf_stream.events.listener import EventListener
 from bcaf_stream.events.messages import Event
 from bcaf_stream.events.subscriber import EventSubscriber
 from bcaf_stream.ingest.link import Closed

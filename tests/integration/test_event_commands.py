@@ -13,10 +13,12 @@ import pytest
 from typer.testing import CliRunner
 
 from bcaf_stream.cli import app
-from bcaf_stream.events.bus import BusConfig, EventListener
+from bcaf_stream.events.bus import BusConfig
 from bcaf_stream.events.codec import to_map
 from bcaf_stream.events.hub import EventHub, EventHubConfig
-from bcaf_stream.events.journal import Journal, JournalConfig
+from bcaf_stream.events.journal import Journal
+from bcaf_stream.events.journal_file import JournalConfig
+from bcaf_stream.events.listener import EventListener
 from bcaf_stream.events.messages import Event, EventWriter
 from bcaf_stream.events.replay import ReplayConfig
 from bcaf_stream.types import Call, Channel, EmotionPrediction, Utterance

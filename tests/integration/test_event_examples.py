@@ -9,10 +9,10 @@ from types import ModuleType
 
 import pytest
 
-from bcaf_stream.events import bus, subscriber
+from bcaf_stream.events import listener, subscriber
 from bcaf_stream.events.bus import BusConfig
 from bcaf_stream.events.hub import EventHub, EventHubConfig
-from bcaf_stream.events.journal import JournalConfig
+from bcaf_stream.events.journal_file import JournalConfig
 from bcaf_stream.events.messages import Event
 from bcaf_stream.events.replay import ReplayConfig
 
@@ -53,7 +53,7 @@ def test_the_subscriber_of_ten_lines(hub: EventHub, tmp_path: Path):
 
 
 def test_plain_pyzmq_and_msgpack_read_along(hub: EventHub):
-    code = example_of(bus).replace("tcp://127.0.0.1:5561", hub.bus.endpoint)
+    code = example_of(listener).replace("tcp://127.0.0.1:5561", hub.bus.endpoint)
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert hub.bus.wait_for_subscriber(30)

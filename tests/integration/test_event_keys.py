@@ -12,7 +12,7 @@ from bcaf_stream.config import load_config
 from bcaf_stream.errors import ConfigError, EventError
 from bcaf_stream.events.bus import BusConfig
 from bcaf_stream.events.hub import EventHub, EventHubConfig
-from bcaf_stream.events.journal import JournalConfig
+from bcaf_stream.events.journal_file import JournalConfig
 from bcaf_stream.events.keys import KeyRing, load_client_key
 from bcaf_stream.events.messages import Event
 from bcaf_stream.events.replay import ReplayConfig

@@ -13,7 +13,8 @@ import zmq
 from bcaf_stream.errors import EventError
 from bcaf_stream.events.bus import BusConfig
 from bcaf_stream.events.hub import EventHub, EventHubConfig
-from bcaf_stream.events.journal import Journal, JournalConfig
+from bcaf_stream.events.journal import Journal
+from bcaf_stream.events.journal_file import JournalConfig
 from bcaf_stream.events.messages import Event
 from bcaf_stream.events.replay import ReplayConfig
 from bcaf_stream.events.subscriber import AsyncEventSubscriber, EventSubscriber

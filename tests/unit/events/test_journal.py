@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from bcaf_stream.config import load_config
 from bcaf_stream.errors import EventError
 from bcaf_stream.events.codec import decode
-from bcaf_stream.events.journal import PAGE, Journal, JournalConfig
+from bcaf_stream.events.journal import PAGE, Journal
+from bcaf_stream.events.journal_file import JournalConfig
 from bcaf_stream.events.messages import Event
 from tests.unit.events.test_codec import EVENTS
 

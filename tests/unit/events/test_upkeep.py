@@ -3,7 +3,8 @@ from pathlib import Path
 import pytest
 
 from bcaf_stream.errors import EventError, JournalError
-from bcaf_stream.events.journal import Journal, JournalConfig
+from bcaf_stream.events.journal import Journal
+from bcaf_stream.events.journal_file import JournalConfig
 from bcaf_stream.events.messages import Event
 from bcaf_stream.events.upkeep import DAY_NS, erase, expire
 
