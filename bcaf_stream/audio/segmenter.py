@@ -16,7 +16,7 @@ from typing import Annotated
 import numpy as np
 from pydantic import Field, model_validator
 
-from bcaf_stream.audio.frames import FRAME_MS, Frame
+from bcaf_stream.audio.frames import FRAME_MS, FRAME_SAMPLES, Frame
 from bcaf_stream.config import Config
 from bcaf_stream.types import SAMPLE_RATE, SpeechSegment
 
@@ -89,8 +89,21 @@ class Segmenter:
         return [segment for frame in frames for segment in self._step(frame)]
 
     def flush(self) -> list[SpeechSegment]:
-        """Close the segment that the end of the channel cuts short."""
+        """Close the segment that the end of the channel, or a stop of its sound, cuts short; more may follow."""
         return self._finish() if self._open else []
+
+    def so_far(self) -> SpeechSegment | None:
+        """The open segment as it stands, with the index that it will have; None where nobody speaks."""
+        return self._segment(self._end, split=False) if self._open else None
+
+    def skip(self, frames: int) -> list[SpeechSegment]:
+        """Let time pass without frames: as if silence had come; closes the open segment."""
+        segments = self.flush()
+        self._forget_before(self._end)
+        self._starting.clear()
+        self._begin += frames
+        self._samples += frames * FRAME_SAMPLES
+        return segments
 
     def close(self) -> None:
         self.reset()
@@ -150,14 +163,17 @@ class Segmenter:
         return [segment]
 
     def _cut(self, end: int, *, split: bool) -> SpeechSegment:
+        segment = self._segment(end, split=split)
+        self._index += 1
+        return segment
+
+    def _segment(self, end: int, *, split: bool) -> SpeechSegment:
         samples = np.concatenate([frame.samples for frame in islice(self._kept, end - self._begin)])
         start_ms = self._begin * FRAME_MS
         end_ms = start_ms + len(samples) * 1000 // SAMPLE_RATE
         closed_ms = self.progressed_ms
         spoken_at = self._ended_at and self._ended_at - (closed_ms - end_ms) * 1_000_000
-        segment = SpeechSegment(self.channel, self._index, start_ms, end_ms, closed_ms, samples, spoken_at, split)
-        self._index += 1
-        return segment
+        return SpeechSegment(self.channel, self._index, start_ms, end_ms, closed_ms, samples, spoken_at, split)
 
     def _forget_before(self, index: int) -> None:
         while self._begin < index:

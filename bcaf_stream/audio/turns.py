@@ -1,19 +1,24 @@
 """From the channels' sound to speech segments in the order of the dialogue.
 
 `TurnOrder` releases a segment once every other channel is known beyond its `closed_ms`, so that the order depends
-on stream time alone, never on which channel's sound happened to come first. What follows from this: a
-channel of a live call that delivers nothing holds the others back, until it is ended.
+on stream time alone, never on which channel's sound happened to come first. What follows from this: a channel
+of a live call that delivers nothing holds the others back, until somebody with a clock says that it stalls.
 """
 
 import heapq
 from collections.abc import Iterable
 
+import numpy as np
+
+from bcaf_stream.audio.frames import FRAME_MS
 from bcaf_stream.audio.resample import Resampler
 from bcaf_stream.audio.segmenter import Segmenter, SegmenterConfig
 from bcaf_stream.audio.vad import VadConfig, VoiceActivityDetector
 from bcaf_stream.config import Config
 from bcaf_stream.errors import SourceError
 from bcaf_stream.types import AudioChunk, Call, SpeechSegment
+
+FELT_GAP_S = 1  # silence enough to end what was said before it, and to be the pre-roll of what comes after
 
 
 class AudioConfig(Config):
@@ -30,13 +35,22 @@ class TurnOrder:
 
     def reset(self) -> None:
         self._progress: dict[str, float] = dict.fromkeys(self._rank, 0)
+        self._stalled: set[str] = set()
         self._waiting: list[tuple[int, int, int, SpeechSegment]] = []
 
     def push(self, segments: Iterable[SpeechSegment], channel: str, progressed_ms: int) -> list[SpeechSegment]:
         """Take a channel's segments and how far it is decided; return what nothing can precede any more."""
         for segment in segments:
             heapq.heappush(self._waiting, (segment.closed_ms, self._rank[channel], segment.index, segment))
-        self._progress[channel] = max(self._progress[channel], progressed_ms)
+        behind = channel in self._stalled  # the others went on without it
+        self._progress[channel] = progressed_ms if behind else max(self._progress[channel], progressed_ms)
+        self._stalled.discard(channel)
+        return self._release()
+
+    def stall(self, channel: str) -> list[SpeechSegment]:
+        """Do not wait for this channel until its next push; return what waited for it alone."""
+        self._stalled.add(channel)
+        self._progress[channel] = float("inf")
         return self._release()
 
     def end(self, channel: str) -> list[SpeechSegment]:
@@ -76,7 +90,7 @@ class _ChannelCutter:
         self._vad = VoiceActivityDetector(config.vad)
         self.segmenter = Segmenter(channel, config.segmenter)
         self._next = 0  # index of the sample that must come next
-        self.ended = False
+        self.ended = self.stalled = False
 
     def push(self, chunk: AudioChunk) -> list[SpeechSegment]:
         if self.ended:
@@ -86,11 +100,16 @@ class _ChannelCutter:
                 f"channel {self._channel!r}: sample {self._next} was expected, and {chunk.start} came;"
                 " send every chunk once, in order"
             )
+        self.stalled = False
         if self._resampler is None:
             self._resampler = Resampler(chunk.rate)
         segments = self._cut(self._resampler.push(chunk))
         self._next += len(chunk.samples)
         return segments
+
+    def skip(self, seconds: int, rate: int) -> list[SpeechSegment]:
+        self._next += seconds * rate
+        return self.segmenter.skip(seconds * 1000 // FRAME_MS)
 
     def flush(self) -> list[SpeechSegment]:
         if self.ended:
@@ -115,8 +134,10 @@ class CallCutter:
 
     @property
     def progressed_ms(self) -> int:
-        """Stream time up to which every channel is decided: later segments close after it."""
-        return min((cutter.segmenter.progressed_ms for cutter in self._cutters.values()), default=0)
+        """Stream time up to which every channel that goes on is decided: later segments close after it."""
+        cutters = self._cutters.values()
+        running = [cutter for cutter in cutters if not (cutter.ended or cutter.stalled)] or cutters
+        return min((cutter.segmenter.progressed_ms for cutter in running), default=0)
 
     def reset(self) -> None:
         self._order.reset()
@@ -128,15 +149,38 @@ class CallCutter:
         Raises:
             SourceError: the channel is unknown or ended, its rate changed, or samples are missing or doubled.
         """
-        cutter = self._cutter(chunk.channel)
-        segments = cutter.push(chunk)
-        return self._order.push(segments, chunk.channel, cutter.segmenter.progressed_ms)
+        return self._take(chunk.channel, self._cutter(chunk.channel).push(chunk))
+
+    def gap(self, channel: str, start: int, end: int, rate: int, received_at: int = 0) -> list[SpeechSegment]:
+        """Take silence for the samples from `start` to before `end`, at `rate` Hz, that never came.
+
+        Whole seconds in its middle are not worked through: an hour costs as much as a moment.
+        """
+        skipped = max(0, (end - start) // rate - 2 * FELT_GAP_S)
+        head = min(end - start, FELT_GAP_S * rate) if skipped else end - start
+        segments = self._silence(channel, start, head, rate, received_at)
+        if skipped:
+            segments += self._take(channel, self._cutter(channel).skip(skipped, rate))
+            at = start + head + skipped * rate
+            segments += self._silence(channel, at, end - at, rate, received_at)
+        return segments
+
+    def so_far(self, channel: str) -> SpeechSegment | None:
+        """What has been said in the utterance that is still going on."""
+        return self._cutter(channel).segmenter.so_far()
+
+    def stall(self, channel: str) -> list[SpeechSegment]:
+        """Close the utterance of a channel whose sound has stopped coming; the others need not wait for it.
+
+        What comes later begins another utterance. Only a clock can know of a stall: so it is told from outside.
+        """
+        cutter = self._cutter(channel)
+        cutter.stalled = True
+        return self._take(channel, cutter.segmenter.flush()) + self._order.stall(channel)
 
     def end(self, channel: str) -> list[SpeechSegment]:
         """End one channel while others go on (a leg was hung up): they need not wait for it any more."""
-        cutter = self._cutter(channel)
-        segments = cutter.flush()
-        return self._order.push(segments, channel, cutter.segmenter.progressed_ms) + self._order.end(channel)
+        return self._take(channel, self._cutter(channel).flush()) + self._order.end(channel)
 
     def flush(self) -> list[SpeechSegment]:
         """End all channels."""
@@ -144,6 +188,12 @@ class CallCutter:
 
     def close(self) -> None:
         self.reset()
+
+    def _silence(self, channel: str, start: int, count: int, rate: int, received_at: int) -> list[SpeechSegment]:
+        return self.push(AudioChunk(channel, start, rate, np.zeros(count, np.int16), received_at))
+
+    def _take(self, channel: str, segments: list[SpeechSegment]) -> list[SpeechSegment]:
+        return self._order.push(segments, channel, self._cutter(channel).segmenter.progressed_ms)
 
     def _cutter(self, channel: str) -> _ChannelCutter:
         if channel not in self._cutters:

@@ -148,6 +148,57 @@ class TestCallCutter:
             cutter.push(chunk("agent", 1600, silence(0.1), 8000))
         cutter.push(chunk("agent", 1600, silence(0.1)))
 
+    @pytest.mark.parametrize("rate", [8000, 16_000, 44_100])
+    @pytest.mark.parametrize("seconds", [0.06, 1.9, 7.3])
+    def test_a_gap_is_what_as_much_silence_is(self, rate: int, seconds: float):
+        before, after = babble(1.5, rate), babble(1.2, rate, seed=2)
+        lost, told = len(before), []
+        for gap in (True, False):
+            cutter = CallCutter(Call("c", CALL.channels[:1]), WEBRTC)
+            out = cutter.push(chunk("customer", 0, before, rate))
+            end = lost + round(seconds * rate)
+            if gap:
+                out += cutter.gap("customer", lost, end, rate)
+            else:
+                out += cutter.push(chunk("customer", lost, np.zeros(end - lost, np.int16), rate))
+            out += cutter.push(chunk("customer", end, after, rate)) + cutter.flush()
+            told.append([(s.index, s.start_ms, s.end_ms, s.closed_ms, s.samples.tobytes()) for s in out])
+        assert told[0] == told[1]
+        assert len(told[0]) == (1 if seconds < 1 else 2)
+
+    def test_a_gap_of_a_day_costs_no_more_than_one_of_seconds(self):
+        cutter = CallCutter(CALL, WEBRTC)
+        day = 86_400 * 8000
+        assert cutter.gap("agent", 0, day, 8000) == []
+        [late] = cutter.push(chunk("agent", day, babble(1.5, 8000), 8000)) + cutter.end("agent") + cutter.flush()
+        assert late.start_ms == pytest.approx(86_400_000, abs=500)
+
+    def test_a_stalled_channel_ends_its_utterance_and_holds_nobody(self):
+        cutter = CallCutter(CALL, WEBRTC)
+        assert cutter.push(chunk("customer", 0, np.concatenate([silence(1), babble(1.5)]))) == []
+        assert cutter.push(chunk("agent", 0, np.concatenate([silence(1), babble(1.5), silence(2)]))) == []
+        assert [s.channel for s in cutter.stall("customer")] == ["customer", "agent"]
+        assert cutter.push(chunk("agent", 72_000, np.concatenate([babble(1), silence(2)]))) != []
+        assert cutter.progressed_ms > 7000
+        assert cutter.push(chunk("customer", 40_000, np.concatenate([babble(1.5), silence(1)]))) != []
+        assert cutter.progressed_ms <= 5000
+        assert cutter.flush() == []
+
+    def test_what_is_said_so_far_grows_into_the_segment(self):
+        cutter, sound = CallCutter(Call("c", CALL.channels[:1]), WEBRTC), np.concatenate([babble(3), silence(1)])
+        seen, out = [], []
+        for start in range(0, len(sound), 1600):
+            out += cutter.push(chunk("customer", start, sound[start : start + 1600]))
+            now = cutter.so_far("customer")
+            if now is not None:
+                seen.append(now)
+        [final] = out
+        assert len(seen) >= 25
+        assert {(now.index, now.start_ms) for now in seen} == {(final.index, final.start_ms)}
+        lengths = [len(now.samples) for now in seen]
+        assert lengths == sorted(lengths)
+        np.testing.assert_array_equal(seen[5].samples, final.samples[: lengths[5]])
+
     def test_empty_chunks_are_harmless(self):
         cutter = CallCutter(CALL, WEBRTC)
         assert cutter.push(chunk("agent", 0, NOTHING)) == cutter.push(chunk("agent", 0, NOTHING, 16000)) == []

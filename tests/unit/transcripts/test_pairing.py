@@ -101,11 +101,9 @@ def test_late_and_changed_words_end_as_if_they_had_been_there(segments, words, d
     """Nothing is waited for: every segment goes out alone, or with a wrong hypothesis, and is put right later."""
     pairing = Pairing(CALL, TextConfig(wait_ms=0, revisable=100), ())
     versions = []
-    for number, final in enumerate(words):
-        final = replace(final, id=str(number))
-        guesses = data.draw(
-            st.lists(st.tuples(st.integers(0, 24_000), st.sampled_from(["", "mishap", "a b"])), max_size=2)
-        )
+    mishaps = st.lists(st.tuples(st.integers(0, 24_000), st.sampled_from(["", "mishap", "a b"])), max_size=2)
+    for number, heard in enumerate(words):
+        final, guesses = replace(heard, id=str(number)), data.draw(mishaps)
         versions.append([replace(final, start_ms=s, end_ms=s, text=t, final=False) for s, t in guesses] + [final])
     latest: dict[tuple[str, int], Utterance] = {}
     to_come = list(segments)
