@@ -16,7 +16,8 @@ import numpy as np
 from bcaf_stream.analyzer import AnalyzerConfig
 from bcaf_stream.audio.turns import CallCutter
 from bcaf_stream.errors import BcafError, LinkError
-from bcaf_stream.events.messages import Event, EventWriter
+from bcaf_stream.events.messages import Event
+from bcaf_stream.events.writer import EventWriter
 from bcaf_stream.ingest.link import Accepted, Audio, Close, Closed, Credit, Open, Refused, WordsMessage
 from bcaf_stream.ingest.link_flow import AudioOrder
 from bcaf_stream.model.bcaf import DialogueState

@@ -13,7 +13,8 @@ from collections.abc import Callable, Sequence
 from bcaf_stream.audio.turns import AudioConfig, CallCutter
 from bcaf_stream.config import Config
 from bcaf_stream.engine import EmotionEngine, ModelConfig
-from bcaf_stream.events.messages import Event, EventWriter
+from bcaf_stream.events.messages import Event
+from bcaf_stream.events.writer import EventWriter
 from bcaf_stream.transcripts.asr import Transcriber
 from bcaf_stream.transcripts.pairing import TextConfig
 from bcaf_stream.transcripts.stage import TextStage

@@ -96,7 +96,7 @@ class Utterance:
 
     `text` is None where nobody knows the words; then `text_source` is "none". `samples` is None where the
     policy of the role forbids listening (`text_only`). `revision` above 0 replaces what went out before: the words
-    came later, or were changed.
+    came later, or were changed. `degraded` names what should have been there and was not ("asr").
     """
 
     call: str
@@ -110,6 +110,7 @@ class Utterance:
     text_source: TextSource
     speech_ended_at: int = 0
     revision: int = 0
+    degraded: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -92,6 +92,11 @@ class Segmenter:
         """Close the segment that the end of the channel, or a stop of its sound, cuts short; more may follow."""
         return self._finish() if self._open else []
 
+    @property
+    def open_ms(self) -> int:
+        """Length of the open segment; 0 where nobody speaks."""
+        return len(self._kept) * FRAME_MS if self._open else 0
+
     def so_far(self) -> SpeechSegment | None:
         """The open segment as it stands, with the index that it will have; None where nobody speaks."""
         return self._segment(self._end, split=False) if self._open else None

@@ -165,6 +165,10 @@ class CallCutter:
             segments += self._silence(channel, at, end - at, rate, received_at)
         return segments
 
+    def open_ms(self, channel: str) -> int:
+        """How long the utterance that is still going on lasts by now; 0 where nobody speaks."""
+        return self._cutter(channel).segmenter.open_ms
+
     def so_far(self, channel: str) -> SpeechSegment | None:
         """What has been said in the utterance that is still going on."""
         return self._cutter(channel).segmenter.so_far()

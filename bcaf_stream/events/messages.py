@@ -1,4 +1,4 @@
-"""Event v1: one frozen record per thing that subscribers are told, its topic, and the sequencer of a call.
+"""Event v1: one frozen record per thing that subscribers are told, and its topic.
 
 Unusual: `id` is not random. The same utterance processed twice, on any machine, has the same id, so that the
 journal and every subscriber can drop what they already know. What can happen more than once in a call
@@ -7,18 +7,15 @@ without an utterance (a gap, a degradation) counts its occurrences in `revision`
 
 import hashlib
 import json
-import math
 import re
-import time
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Literal, NamedTuple, get_args
 from urllib.parse import unquote_to_bytes
 
 from bcaf_stream.errors import EventError
-from bcaf_stream.types import Call, EmotionPrediction, Modality, Role, TextSource, Utterance
+from bcaf_stream.types import Modality, Role, TextSource
 
 VERSION = 1
 DIGITS = 6  # decimals of a probability
@@ -176,107 +173,3 @@ def hub_degraded(seq: int, now: int, epoch: int, reason: str) -> Event:
 def _of_the_hub(type: EventType, seq: int, now: int, epoch: int, **fields: Any) -> Event:
     id = event_id("", "", seq, type, epoch)
     return Event(type=type, id=id, call="", revision=epoch, seq=seq, emitted_at=now, **fields)
-
-
-class EventWriter:
-    """Numbers the events of one call; does no input or output, and takes its wall clock (unix ns) as given."""
-
-    def __init__(self, call: Call, model: str, clock: Callable[[], int] = time.time_ns) -> None:
-        self._call = call
-        self._model = model
-        self._clock = clock
-        self.reset()
-
-    def reset(self) -> None:
-        """Begin the call anew: the next event has seq 0 again."""
-        self._seq = 0
-        self._occurrences: Counter[tuple[str, EventType]] = Counter()
-
-    def start(self) -> Event:
-        return self._write("call.start")
-
-    def final(
-        self, utterance: Utterance, prediction: EmotionPrediction, degraded: Sequence[str] | None = None
-    ) -> Event:
-        """What was felt in an utterance of this call.
-
-        Raises:
-            EventError: the utterance is of another call, or the prediction is not finite.
-        """
-        return self._write(
-            "emotion.final",
-            **self._about(utterance),
-            emotion=prediction.emotion,
-            confidence=_rounded(prediction.confidence),
-            probs=_labelled(prediction.labels, prediction.probs),
-            audio_probs=prediction.audio_probs and _labelled(prediction.labels, prediction.audio_probs),
-            text_probs=prediction.text_probs and _labelled(prediction.labels, prediction.text_probs),
-            modalities=prediction.modalities,
-            degraded=tuple(degraded) if degraded else None,
-        )
-
-    def gap(self, channel: str, start_ms: int, end_ms: int, reason: str) -> Event:
-        """Audio of a channel that never arrived, in stream time."""
-        return self._write(
-            "audio.gap",
-            channel=channel,
-            role=self._call.role_of(channel),
-            revision=self._count("audio.gap", channel),
-            start_ms=start_ms,
-            end_ms=end_ms,
-            reason=reason,
-        )
-
-    def degraded(self, reason: str, utterance: Utterance | None = None) -> Event:
-        """The call, or this one utterance of it, is analysed with less than was asked for, or not at all."""
-        about = self._about(utterance) if utterance is not None else {"revision": self._count("degraded")}
-        return self._write("degraded", degraded=(reason,), reason=reason, **about)
-
-    def end(self, reason: str) -> Event:
-        return self._write("call.end", reason=reason)
-
-    def _about(self, utterance: Utterance) -> dict[str, Any]:
-        if utterance.call != self._call.id:
-            raise EventError(f"call {self._call.id!r}: got an utterance of call {utterance.call!r}")
-        return {
-            "channel": utterance.channel,
-            "role": utterance.role,
-            "utterance": utterance.index,
-            "start_ms": utterance.start_ms,
-            "end_ms": utterance.end_ms,
-            "speech_ended_at": utterance.speech_ended_at or None,
-            "text": utterance.text,
-            "text_source": utterance.text_source,
-        }
-
-    def _count(self, type: EventType, channel: str = "") -> int:
-        self._occurrences[channel, type] += 1
-        return self._occurrences[channel, type] - 1
-
-    def _write(
-        self, type: EventType, channel: str = "", utterance: int | None = None, revision: int = 0, **fields: Any
-    ) -> Event:
-        event = Event(
-            type=type,
-            id=event_id(self._call.id, channel, utterance, type, revision),
-            call=self._call.id,
-            channel=channel,
-            utterance=utterance,
-            revision=revision,
-            seq=self._seq,
-            emitted_at=self._clock(),
-            model=self._model,
-            **fields,
-        )
-        self._seq += 1
-        return event
-
-
-def _labelled(labels: Sequence[str], probs: Sequence[float]) -> dict[str, float]:
-    return {label: _rounded(prob) for label, prob in zip(labels, probs, strict=True)}
-
-
-def _rounded(prob: float) -> float:
-    if not math.isfinite(prob):
-        raise EventError("prediction: a probability is not finite: the model's weights or its input are broken")
-    return round(float(prob), DIGITS)

@@ -4,7 +4,7 @@ A protocol's parser is pure: bytes in, these records out. Its door (the server w
 the `Host`, which runs the calls. Doors know nothing of Ray, of events or of emotions.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -86,8 +86,10 @@ class LiveCall(Protocol):
 class Host(Protocol):
     """The house behind the doors."""
 
-    async def open(self, begin: Begin) -> LiveCall:
+    async def open(self, begin: Begin, credit: Callable[[int], None] | None = None) -> LiveCall:
         """Begin a call, or go on with one whose connection was lost.
+
+        `credit` is told, again and again, up to which stream time (ms of this connection) sound has been analysed.
 
         Raises:
             BusyError: no more calls can be taken now: give the protocol's own busy answer.

@@ -58,6 +58,7 @@ class Held(NamedTuple):
     segment: SpeechSegment
     zone: Zone
     heard: str | None
+    degraded: tuple[str, ...] = ()
 
 
 class Pairing:
@@ -112,11 +113,25 @@ class Pairing:
         """Say whether the policy of the channel's role lets anybody listen at all (asr included)."""
         return self._policy(channel) != "off"
 
-    def push(self, segment: SpeechSegment, heard: str | None = None) -> list[Utterance]:
-        """Take the next segment, in segment order, with what speech recognition heard in it."""
+    def push(
+        self, segment: SpeechSegment, heard: str | None = None, degraded: tuple[str, ...] = ()
+    ) -> list[Utterance]:
+        """Take the next segment, in segment order, with what speech recognition heard in it, or why it did not."""
         self._now_ms = max(self._now_ms, segment.closed_ms)
-        self._held.append(Held(segment, self._timeline.zone(segment), heard))
+        self._held.append(Held(segment, self._timeline.zone(segment), heard, degraded))
         return self._release()
+
+    def glance(self, segment: SpeechSegment, number: int) -> Utterance | None:
+        """The utterance that an open segment would be now, as the `number`th look at it; changes nothing.
+
+        None where the policy permits no look, or leaves nothing to look at.
+        """
+        policy = self._policy(segment.channel)
+        words = " ".join(self._timeline.peek(segment)) or None
+        if policy == "off" or (policy == "text_only" and words is None):
+            return None
+        samples = None if policy == "text_only" else segment.samples
+        return replace(self._built(segment, samples, words, "given" if words else "none"), revision=number)
 
     def push_words(self, words: Sequence[Words]) -> list[Utterance]:
         """Take live words, or new versions of some; return what they complete, and what they change.
@@ -192,7 +207,8 @@ class Pairing:
             if text is None or self._policy(key[0]) == "off":
                 return None
             self.counts.segments_wordless -= 1
-            utterance = self._counted(head.segment, None, text, "given")
+            self._count(text, "given")
+            utterance = self._built(head.segment, None, text, "given")
         elif text == before.text or (text is None and before.samples is None):
             return None  # without sound and words nothing is left to judge: the last version stands
         else:
@@ -228,14 +244,18 @@ class Pairing:
             self.counts.segments_wordless += policy != "off"
             self.counts.words_withheld += words
             return None
-        return self._counted(segment, None if policy == "text_only" else segment.samples, text, source)
+        self._count(text, source)
+        samples = None if policy == "text_only" else segment.samples
+        return replace(self._built(segment, samples, text, source), degraded=head.degraded)
 
-    def _counted(
-        self, segment: SpeechSegment, samples: PcmN | None, text: str | None, source: TextSource
-    ) -> Utterance:
+    def _count(self, text: str | None, source: TextSource) -> None:
         self.counts.utterances += 1
         self.counts.without_text += text is None
         self.counts.words_paired += len(text.split()) if text and source == "given" else 0
+
+    def _built(
+        self, segment: SpeechSegment, samples: PcmN | None, text: str | None, source: TextSource
+    ) -> Utterance:
         return Utterance(
             call=self.call.id,
             channel=segment.channel,

@@ -1,7 +1,7 @@
 """Speech segments in, utterances out: `Pairing` with a transcriber in front, which works while it is pushed."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from bcaf_stream.errors import AsrError
 from bcaf_stream.transcripts.asr import Transcriber
@@ -15,8 +15,8 @@ class TextStage:
     """`Pairing` with a transcriber in front; see there for the other arguments and errors.
 
     The transcriber is used where no words are given (None: audio alone) and where the policy permits it. It is
-    only borrowed: it serves many calls, and whoever loaded it closes it. Where it fails, the segment goes out on
-    audio alone, and `asr_failures` counts it.
+    only borrowed: it serves many calls, and whoever loaded it closes it. Where it fails, or `may_hear` says that
+    there is no time for it, the segment goes out on audio alone, as `degraded`.
     """
 
     def __init__(
@@ -25,9 +25,11 @@ class TextStage:
         config: TextConfig,
         transcriber: Transcriber | None = None,
         words: Sequence[Words] | None = None,
+        may_hear: Callable[[], bool] = lambda: True,
     ) -> None:
         self.pairing = Pairing(call, config, words)
-        self.asr_failures = 0
+        self.asr_failures = self.asr_spared = 0
+        self._may_hear = may_hear
         self._transcriber = transcriber if words is None else None
 
     @property
@@ -35,7 +37,13 @@ class TextStage:
         return self.pairing.unpaired
 
     def push(self, segment: SpeechSegment) -> list[Utterance]:
-        return self.pairing.push(segment, self._hear(segment))
+        if self._transcriber is None or not self.pairing.permits(segment.channel):
+            return self.pairing.push(segment)
+        heard = self._hear(self._transcriber, segment)
+        return self.pairing.push(segment, heard, () if heard is not None else ("asr",))
+
+    def glance(self, segment: SpeechSegment, number: int) -> Utterance | None:
+        return self.pairing.glance(segment, number)
 
     def push_words(self, words: Sequence[Words]) -> list[Utterance]:
         return self.pairing.push_words(words)
@@ -50,17 +58,18 @@ class TextStage:
         return self.pairing.flush()
 
     def reset(self) -> None:
-        self.asr_failures = 0
+        self.asr_failures = self.asr_spared = 0
         self.pairing.reset()
 
     def close(self) -> None:
         self.pairing.close()
 
-    def _hear(self, segment: SpeechSegment) -> str | None:
-        if self._transcriber is None or not self.pairing.permits(segment.channel):
+    def _hear(self, transcriber: Transcriber, segment: SpeechSegment) -> str | None:
+        if not self._may_hear():
+            self.asr_spared += 1
             return None
         try:
-            return self._transcriber.transcribe(segment.samples)
+            return transcriber.transcribe(segment.samples)
         except AsrError as error:
             self.asr_failures += 1
             logger.warning(

@@ -152,6 +152,12 @@ class Timeline:
             del self._claimed[next(iter(self._claimed))]
         return words
 
+    def peek(self, segment: SpeechSegment) -> list[str]:
+        """The words of the channel that wait for a segment which is still open."""
+        begin = max(self._frontier.get(segment.channel, 0), segment.start_ms - self.tolerance_ms)
+        pending = self._pending.get(segment.channel, ())
+        return [moment.text for moment in pending if begin <= moment.middle_ms < segment.end_ms]
+
     def words_of(self, key: Key) -> list[str]:
         """The words that a remembered segment has now, in order of time."""
         return [moment.text for moment in sorted(self._claimed[key].moments)]

@@ -13,7 +13,7 @@ import actors.cli
 import bcaf_stream.cli
 import training.cli
 from bcaf_stream.events.bus import BusConfig, EventPublisher
-from bcaf_stream.events.messages import EventWriter
+from bcaf_stream.events.writer import EventWriter
 from bcaf_stream.types import Call, Channel
 
 ROOT = Path(__file__).parents[2]

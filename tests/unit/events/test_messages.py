@@ -1,5 +1,6 @@
 import hashlib
 import math
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -9,13 +10,13 @@ from bcaf_stream.errors import EventError
 from bcaf_stream.events.messages import (
     EVENT_TYPES,
     Event,
-    EventWriter,
     event_id,
     heartbeat,
     parse_topic,
     topic,
     topic_prefix,
 )
+from bcaf_stream.events.writer import EventWriter
 from bcaf_stream.types import Call, Channel, EmotionPrediction, Utterance
 
 CALL = Call("call.7", (Channel("left", "customer"), Channel("right", "agent")))
@@ -56,7 +57,7 @@ def writer() -> EventWriter:
 
 
 def test_a_final_event_carries_the_utterance_and_the_prediction():
-    event = writer().final(utterance(), prediction(), degraded=["no_text"])
+    event = writer().final(replace(utterance(), degraded=("asr",)), prediction())
     assert event == Event(
         type="emotion.final",
         id=event_id("call.7", "left", 0, "emotion.final", 0),
@@ -78,8 +79,29 @@ def test_a_final_event_carries_the_utterance_and_the_prediction():
         text_probs=None,
         modalities=("audio",),
         model="test-model",
-        degraded=("no_text",),
+        degraded=("asr",),
     )
+
+
+def test_what_replaces_an_utterance_says_so_and_has_an_id_of_its_own():
+    w = writer()
+    events = [
+        w.interim(replace(utterance(text=None), revision=1), prediction()),
+        w.final(utterance(text=None), prediction()),
+        w.final(replace(utterance(), revision=1), prediction()),
+    ]
+    assert [(e.type, e.revision) for e in events] == [
+        ("emotion.interim", 1),
+        ("emotion.final", 0),
+        ("emotion.revised", 1),
+    ]
+    assert len({e.id for e in events}) == 3
+    assert {(e.channel, e.utterance, e.start_ms) for e in events} == {("left", 0, 100)}
+
+
+def test_the_start_of_a_call_says_who_is_not_listened_to():
+    assert writer().start().reason is None
+    assert writer().start({"right": "off"}).reason == "right: off"
 
 
 def test_seq_is_dense_and_the_clock_is_the_given_one():

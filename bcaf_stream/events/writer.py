@@ -1,0 +1,124 @@
+"""Numbers the events of one call and fills them in: `seq` is dense, and what replaces something says so."""
+
+import math
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from bcaf_stream.errors import EventError
+from bcaf_stream.events.messages import DIGITS, Event, EventType, event_id
+from bcaf_stream.types import Call, EmotionPrediction, Policy, Utterance
+
+
+class EventWriter:
+    """Numbers the events of one call; does no input or output, and takes its wall clock (unix ns) as given."""
+
+    def __init__(self, call: Call, model: str, clock: Callable[[], int] = time.time_ns) -> None:
+        self._call = call
+        self._model = model
+        self._clock = clock
+        self.reset()
+
+    def reset(self) -> None:
+        """Begin the call anew: the next event has seq 0 again."""
+        self._seq = 0
+        self._occurrences: Counter[tuple[str, EventType]] = Counter()
+
+    def start(self, policies: Mapping[str, Policy] | None = None) -> Event:
+        """The call begins; `policies` are those of its channels that are not judged by sound and words."""
+        told = ", ".join(f"{channel}: {policy}" for channel, policy in (policies or {}).items())
+        return self._write("call.start", reason=told or None)
+
+    def final(self, utterance: Utterance, prediction: EmotionPrediction) -> Event:
+        """What was felt in an utterance of this call; as `emotion.revised` where it replaces what was said before.
+
+        Raises:
+            EventError: the utterance is of another call, or the prediction is not finite.
+        """
+        kind: EventType = "emotion.revised" if utterance.revision else "emotion.final"
+        return self._emotion(kind, utterance, prediction)
+
+    def interim(self, utterance: Utterance, prediction: EmotionPrediction) -> Event:
+        """What is felt while somebody still speaks; `revision` counts these. Raises as `final`."""
+        return self._emotion("emotion.interim", utterance, prediction)
+
+    def gap(self, channel: str, start_ms: int, end_ms: int, reason: str) -> Event:
+        """Audio of a channel that never arrived, in stream time."""
+        return self._write(
+            "audio.gap",
+            channel=channel,
+            role=self._call.role_of(channel),
+            revision=self._count("audio.gap", channel),
+            start_ms=start_ms,
+            end_ms=end_ms,
+            reason=reason,
+        )
+
+    def degraded(self, reason: str, utterance: Utterance | None = None) -> Event:
+        """The call, or this one utterance of it, is analysed with less than was asked for, or not at all."""
+        about = self._about(utterance) if utterance is not None else {"revision": self._count("degraded")}
+        return self._write("degraded", degraded=(reason,), reason=reason, **about)
+
+    def end(self, reason: str) -> Event:
+        return self._write("call.end", reason=reason)
+
+    def _emotion(self, kind: EventType, utterance: Utterance, prediction: EmotionPrediction) -> Event:
+        return self._write(
+            kind,
+            **self._about(utterance),
+            emotion=prediction.emotion,
+            confidence=_rounded(prediction.confidence),
+            probs=_labelled(prediction.labels, prediction.probs),
+            audio_probs=prediction.audio_probs and _labelled(prediction.labels, prediction.audio_probs),
+            text_probs=prediction.text_probs and _labelled(prediction.labels, prediction.text_probs),
+            modalities=prediction.modalities,
+            degraded=utterance.degraded or None,
+        )
+
+    def _about(self, utterance: Utterance) -> dict[str, Any]:
+        if utterance.call != self._call.id:
+            raise EventError(f"call {self._call.id!r}: got an utterance of call {utterance.call!r}")
+        return {
+            "channel": utterance.channel,
+            "role": utterance.role,
+            "utterance": utterance.index,
+            "revision": utterance.revision,
+            "start_ms": utterance.start_ms,
+            "end_ms": utterance.end_ms,
+            "speech_ended_at": utterance.speech_ended_at or None,
+            "text": utterance.text,
+            "text_source": utterance.text_source,
+        }
+
+    def _count(self, type: EventType, channel: str = "") -> int:
+        self._occurrences[channel, type] += 1
+        return self._occurrences[channel, type] - 1
+
+    def _write(
+        self, type: EventType, channel: str = "", utterance: int | None = None, revision: int = 0, **fields: Any
+    ) -> Event:
+        event = Event(
+            type=type,
+            id=event_id(self._call.id, channel, utterance, type, revision),
+            call=self._call.id,
+            channel=channel,
+            utterance=utterance,
+            revision=revision,
+            seq=self._seq,
+            emitted_at=self._clock(),
+            model=self._model,
+            **fields,
+        )
+        self._seq += 1
+        return event
+
+
+def _labelled(labels: Sequence[str], probs: Sequence[float]) -> dict[str, float]:
+    return {label: _rounded(prob) for label, prob in zip(labels, probs, strict=True)}
+
+
+def _rounded(prob: float) -> float:
+    if not math.isfinite(prob):
+        raise EventError("prediction: a probability is not finite: the model's weights or its input are broken")
+    return round(float(prob), DIGITS)
