@@ -52,6 +52,7 @@ class TcpDoor(ABC):
         self.calls: Counter[str] = Counter()  # running ones, by the client's address
         self._server: asyncio.Server | None = None
         self._connections: set[asyncio.Task[None]] = set()
+        self._closing = False
 
     @abstractmethod
     def parser(self, access: Access) -> TcpParser:
@@ -92,6 +93,7 @@ class TcpDoor(ABC):
         if self._server is None:
             return
         self._server.close()
+        self._closing = True
         for task in self._connections:
             task.cancel()
         await asyncio.gather(*self._connections, return_exceptions=True)
@@ -103,6 +105,9 @@ class TcpDoor(ABC):
         log.warning("%s: %s refused: %s", self.name, address, reason)
 
     def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self._closing:  # it was on its way in
+            writer.transport.abort()
+            return
         full = len(self._connections) >= self.config.max_connections
         task = asyncio.create_task(_Connection(self, reader, writer).run(full))
         self._connections.add(task)
@@ -137,6 +142,7 @@ class _Connection:
         except Exception as error:
             # The boundary of one connection: whatever broke in it, the others go on.
             log.error("%s: a connection failed: %s", self._door.name, type(error).__name__)
+            answer = self._door.refusal("failed here", False)
         finally:
             await self._leave(answer)
 

@@ -1,27 +1,15 @@
-"""The doors that listen on TCP: Asterisk's AudioSocket."""
+"""The doors that listen on TCP: Asterisk's AudioSocket, and raw PCM."""
 
 from typing import Self
 
 from pydantic import Field, model_validator
 
-from bcaf_stream.config import Config
+from bcaf_stream.ingest import pcm
 from bcaf_stream.ingest.access import Access, DoorConfig
 from bcaf_stream.ingest.audiosocket import AudioSocketParser, hang_up
-from bcaf_stream.ingest.link_protocol import MAX_NAME
 from bcaf_stream.ingest.live import Ended
+from bcaf_stream.ingest.naming import ChannelConfig
 from bcaf_stream.ingest.tcp import TcpDoor, TcpParser
-from bcaf_stream.types import Channel, Role
-
-
-class ChannelConfig(Config):
-    """What a channel is called, and who speaks in it."""
-
-    name: str = Field("customer", min_length=1, max_length=MAX_NAME)
-    role: Role = "customer"
-
-    @property
-    def channel(self) -> Channel:
-        return Channel(self.name, self.role)
 
 
 class AudioSocketConfig(DoorConfig):
@@ -57,3 +45,35 @@ class AudioSocketDoor(TcpDoor):
 
     def farewell(self, ended: Ended) -> bytes:
         return hang_up()
+
+
+class PcmConfig(DoorConfig):
+    """Without `format` each connection says what it sends, in a line of JSON that also holds its token."""
+
+    port: int = Field(5570, ge=0, le=65_535)
+    format: pcm.PcmFormat | None = None
+
+    @model_validator(mode="after")
+    def _a_secret_needs_its_line(self) -> Self:
+        if self.format is not None and self.tokens is not None:
+            raise ValueError("samples alone carry no token: leave format out, or use allow: [NETWORK]")
+        return self
+
+
+class PcmDoor(TcpDoor):
+    """Takes raw samples; answers in lines of JSON."""
+
+    name = "pcm"
+    config: PcmConfig
+
+    def parser(self, access: Access) -> TcpParser:
+        return pcm.PcmParser(self.config.text, self.config.format, access.token_allowed)
+
+    def accepted(self, call: str) -> bytes:
+        return pcm.accepted(call)
+
+    def refusal(self, message: str, busy: bool) -> bytes:
+        return pcm.refused(message, busy)
+
+    def farewell(self, ended: Ended) -> bytes:
+        return pcm.closed(ended)
