@@ -1,0 +1,187 @@
+"""Twilio Media Streams and what speaks like it (Telnyx, SignalWire): JSON messages -> a call and its media.
+
+Specifications: "Media Streams - WebSocket Messages" (twilio.com/docs/voice/media-streams/websocket-messages) and
+"Media Streaming over WebSockets" (developers.telnyx.com/docs/voice/programmable-voice/media-streaming).
+Unusual: Telnyx does not promise order, and whether `chunk` counts per track or over both is written nowhere. So
+`chunk` gives the order in a track and `timestamp` (ms since the stream began) the place, and both tracks share
+that clock. Sample 0 is timestamp 0; a stream that begins later than ORIGIN_MS (one that goes on after a lost
+connection) begins at its first sound.
+"""
+
+import base64
+import binascii
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
+
+from pydantic import Field, field_validator
+
+from bcaf_stream.config import Config
+from bcaf_stream.errors import LinkError
+from bcaf_stream.ingest.g711 import decode_alaw, decode_ulaw
+from bcaf_stream.ingest.live import Begin, End
+from bcaf_stream.ingest.parsing import Item, Reply, group, json_map, name_in, whole
+from bcaf_stream.ingest.reorder import Piece, Track
+from bcaf_stream.types import Channel, PcmN, Role, TextSource
+
+DECODERS: dict[str, Callable[[bytes], PcmN]] = {
+    "audio/x-mulaw": decode_ulaw,
+    "audio/x-alaw": decode_alaw,
+    "pcmu": decode_ulaw,
+    "pcma": decode_alaw,
+}
+ORIGIN_MS = 1_000
+MAX_JUMP_MS = 600_000  # a timestamp further ahead than this is a broken clock
+RATES = range(8_000, 48_001)
+
+
+class TrackConfig(Config):
+    """What a track of the stream is called in events, and who speaks in it."""
+
+    name: str = Field(min_length=1, max_length=200)
+    role: Role
+
+
+class StreamConfig(Config):
+    """`channels` says what the tracks are; a stream that does not tell its tracks is taken to have all of them.
+
+    `call_id` is what names a call: the platform's call, or the stream where one call has several.
+    """
+
+    channels: dict[Literal["inbound", "outbound"], TrackConfig] = Field(
+        default={
+            "inbound": TrackConfig(name="customer", role="customer"),
+            "outbound": TrackConfig(name="agent", role="agent"),
+        }
+    )
+    call_id: Literal["call", "stream"] = "call"
+    reorder_ms: int = Field(500, ge=0, le=10_000)
+
+    @field_validator("channels")
+    @classmethod
+    def _are_told_apart(cls, channels: dict[str, TrackConfig]) -> dict[str, TrackConfig]:
+        names = {track.name for track in channels.values()}
+        if not channels or len(names) < len(channels):
+            raise ValueError("at least one of inbound and outbound, each with its own name")
+        return channels
+
+
+class TwilioParser:
+    """The messages of one connection; `late` counts media that came twice or too late.
+
+    Raises:
+        LinkError: from `push`, for a peer that breaks the protocol; the connection is then to be closed.
+    """
+
+    def __init__(self, config: StreamConfig, text: TextSource = "asr") -> None:
+        self._config = config
+        self._text = text
+        self._tracks: dict[str, Track] = {}
+        self._decode: Callable[[bytes], PcmN] = decode_ulaw
+        self._rate = 0
+        self._origin_ms: int | None = None
+        self._newest = 0  # the end of the newest sound of any track, in samples
+        self._stopped = False
+
+    @property
+    def late(self) -> int:
+        return sum(track.late for track in self._tracks.values())
+
+    def push(self, data: str | bytes, received_at: int) -> list[Item]:
+        """What a message brings; `received_at` (unix ns) is when it came."""
+        fields = json_map("stream", data)
+        match fields.get("event"):
+            case _ if self._stopped:
+                return []
+            case "start":
+                return [self._start(fields)]
+            case "media":
+                return self._media(group(fields, "media"), received_at)
+            case "stop":
+                return self._stop(received_at)
+        return []  # connected, dtmf, mark, and what is still to be invented
+
+    def began(self) -> list[Reply]:
+        """Nothing: Twilio ends a one-way stream that is answered (error 31924)."""
+        return []
+
+    def farewell(self, reason: LinkError | None) -> list[Reply]:
+        """Nothing but the close code of the connection."""
+        return []
+
+    def _start(self, fields: dict[str, Any]) -> Begin:
+        if self._tracks:
+            raise LinkError("stream: start came twice")
+        start = group(fields, "start")
+        self._set_format(group(start, "mediaFormat") or group(start, "media_format"))
+        wanted = start.get("tracks")
+        known = self._config.channels
+        if not isinstance(wanted, list):
+            wanted = list(known)
+        tracks = [track for track in known if track in wanted or f"{track}_track" in wanted]
+        if not tracks:
+            raise LinkError("stream: has none of the tracks that channels names")
+        self._tracks = {track: Track(known[track].name, self._rate) for track in tracks}
+        channels = tuple(Channel(known[track].name, known[track].role) for track in tracks)
+        return Begin(self._call(fields, start), channels, self._rate, self._text)
+
+    def _set_format(self, described: Mapping[str, Any]) -> None:
+        encoding = str(described.get("encoding", "audio/x-mulaw")).lower()
+        rate = whole(described, "sampleRate", "sample_rate") or 8_000
+        channels = whole(described, "channels")
+        if encoding not in DECODERS or rate not in RATES or channels not in (None, 1):
+            raise LinkError(f"stream: the media format must be one of {', '.join(DECODERS)}, one channel")
+        self._decode, self._rate = DECODERS[encoding], rate
+
+    def _call(self, fields: dict[str, Any], start: dict[str, Any]) -> str:
+        stream = name_in(start, "streamSid", "stream_id") or name_in(fields, "streamSid", "stream_id")
+        call = name_in(start, "callSid", "call_control_id", "call_sid", "call_session_id")
+        found = (call or stream) if self._config.call_id == "call" else (stream or call)
+        if found is None:
+            raise LinkError("stream: start must name its call (callSid) or stream (streamSid)")
+        return found
+
+    def _media(self, media: dict[str, Any], received_at: int) -> list[Item]:
+        if not self._tracks:
+            raise LinkError("stream: media came before start")
+        name = media.get("track", "inbound")
+        track = self._tracks.get(name.removesuffix("_track")) if isinstance(name, str) else None
+        if track is None:
+            return []  # a track that nobody wants to hear
+        track.push(self._piece(track, media, received_at))
+        return self._release(received_at)
+
+    def _piece(self, track: Track, media: dict[str, Any], received_at: int) -> Piece:
+        samples = self._decode(_payload(media))
+        number = whole(media, "chunk")
+        timestamp = whole(media, "timestamp")
+        position = track.expected if timestamp is None else self._position(timestamp)
+        if position - self._newest > MAX_JUMP_MS * self._rate // 1000:
+            raise LinkError("stream: a timestamp jumps by more than ten minutes")
+        self._newest = max(self._newest, position + len(samples))
+        order = position if number is None else number
+        return Piece(order, position, samples, received_at, numbered=number is not None)
+
+    def _position(self, timestamp: int) -> int:
+        if self._origin_ms is None:
+            self._origin_ms = 0 if timestamp <= ORIGIN_MS else timestamp
+        return (timestamp - self._origin_ms) * self._rate // 1000
+
+    def _release(self, now: int) -> list[Item]:
+        horizon = self._newest - self._config.reorder_ms * self._rate // 1000
+        return [item for track in self._tracks.values() for item in track.release(horizon, now)]
+
+    def _stop(self, now: int) -> list[Item]:
+        self._stopped = True
+        if not self._tracks:
+            return []
+        return [*(item for track in self._tracks.values() for item in track.flush(now)), End()]
+
+
+def _payload(media: dict[str, Any]) -> bytes:
+    payload = media.get("payload")
+    if not isinstance(payload, str):
+        raise LinkError("stream: media must hold a payload")
+    try:
+        return base64.b64decode(payload, validate=True)
+    except (binascii.Error, ValueError):  # ValueError: characters beyond ASCII
+        raise LinkError("stream: the payload is not base64") from None
