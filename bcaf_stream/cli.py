@@ -8,6 +8,7 @@ from typing import Annotated, Literal, TextIO
 
 import typer
 
+from bcaf_stream.cli_bridges import bridge_app
 from bcaf_stream.cli_events import register
 from bcaf_stream.config import load_config
 from bcaf_stream.console import EventView, Format, clock, run, stderr_note
@@ -148,6 +149,7 @@ def _writing_to(path: Path | None) -> Iterator[TextIO]:
 
 
 register(app)
+app.add_typer(bridge_app, name="bridge")
 
 
 def main() -> None:

@@ -8,7 +8,8 @@
     ├── CheckpointError       a model folder that is missing, broken or of another kind
     ├── ModelError            numbers that are not finite, shapes that do not fit
     ├── EventError            events that cannot be encoded, stored or published
-    │   └── JournalError      the journal cannot be opened, read or written
+    │   ├── JournalError      the journal cannot be opened, read or written
+    │   └── DeliveryError     a bridge's other side did not take an event, and may later
     ├── LinkError             a peer that breaks its protocol, or cannot be reached
     │   └── BusyError         no more calls can be taken now
     ├── DeploymentError       a Ray deployment that cannot be started, reached or stopped
@@ -57,6 +58,10 @@ class EventError(BcafError):
 
 class JournalError(EventError):
     pass
+
+
+class DeliveryError(EventError):
+    not_before_s = 0.0  # what the other side asked for
 
 
 class LinkError(BcafError):

@@ -23,17 +23,26 @@ LAYERS = [  # low to high; members of one set must not import each other
         "bcaf_stream.model",
         "bcaf_stream.events",
     },
-    {"bcaf_stream.dialogue"},
+    {"bcaf_stream.dialogue", "bcaf_stream.bridges"},  # bridges: on events alone, from them to other systems
     {"bcaf_stream.engine"},  # encoders and model together
     {"bcaf_stream.analyzer"},
     {"bcaf_stream.console", "bcaf_stream.recording", "bcaf_stream.demo"},
-    {"bcaf_stream.timeline", "bcaf_stream.doctor", "bcaf_stream.sending", "bcaf_stream.cli_events"},
+    {
+        "bcaf_stream.timeline",
+        "bcaf_stream.doctor",
+        "bcaf_stream.sending",
+        "bcaf_stream.cli_events",
+        "bcaf_stream.cli_bridges",
+    },
     {"bcaf_stream.cli"},
     {"actors", "training"},
 ]
 MAY_IMPORT = {  # third-party package -> the only modules allowed to import it
     "zmq": ("bcaf_stream.events", "bcaf_stream.ingest.link"),  # events: bus, keys, replay, subscriber
     "websockets": ("bcaf_stream.ingest",),
+    "httpx2": ("bcaf_stream.bridges.webhook",),
+    "aiokafka": ("bcaf_stream.bridges.kafka",),
+    "redis": ("bcaf_stream.bridges.redis",),
     "ray": ("actors", "training.ray_train", "training.features"),
 }
 FREE_SIBLINGS = 0  # the vocabulary layer may import within itself

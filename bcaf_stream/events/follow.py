@@ -48,9 +48,7 @@ class Follower:
         self.gaps = 0
         self.duplicates = 0
         self._all = EVERYTHING in topics or "emo." in topics
-        self._whole_calls = all(
-            topic.count(".") < 3 or (topic.count(".") == 3 and topic[-1] == ".") for topic in topics
-        )
+        self._whole_calls = all(topic == whole_calls(topic) for topic in topics)
         self._since = dict(seen or {})
         self._next_seq: OrderedDict[str, int] = OrderedDict()
         self._pending: deque[Event] = deque()
@@ -166,6 +164,12 @@ def parse_start(text: str) -> Start:
         raise EventError(
             f"{text!r}: must be start, new, last, an offset, or a time like 2026-02-28T12:00"
         ) from None
+
+
+def whole_calls(topic: str) -> str:
+    """The prefix of the whole calls that a prefix chooses a part of."""
+    parts = topic.split(".")
+    return topic if len(parts) < 4 or parts[3:] == [""] else ".".join(parts[:3]) + "."
 
 
 def message(**fields: Any) -> dict[str, Any]:

@@ -127,7 +127,7 @@ def _answer() -> dict[str, Any]:
         "properties": {
             "v": {"const": 1},
             "id": {"type": "integer"},
-            "kind": {"enum": ["events", "end", "count", "error"]},
+            "kind": {"enum": ["events", "end", "count", "busy", "error"]},
             "journal": {"type": "string"},
             "epoch": {"type": "integer"},
             "reached": {"type": "integer"},

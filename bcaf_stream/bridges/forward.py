@@ -1,0 +1,81 @@
+"""A bridge: what a hub publishes is handed on to another system, in order, each event at least once.
+
+A receiver returns from `send` when the other side has acknowledged; only then does the subscriber's place move on.
+So a bridge that dies goes on with what was not acknowledged, and the other side drops what it knows by the `id`.
+"""
+
+import asyncio
+import logging
+import random
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Protocol
+
+from pydantic import Field
+
+from bcaf_stream.addresses import is_local
+from bcaf_stream.config import Config
+from bcaf_stream.errors import DeliveryError, UsageError
+from bcaf_stream.events.messages import Event
+from bcaf_stream.events.subscriber import AsyncEventSubscriber
+
+log = logging.getLogger(__name__)
+
+
+class Receiver(Protocol):
+    """The other side of a bridge; `batch` is how many events it takes at once."""
+
+    batch: int
+
+    async def send(self, events: Sequence[Event]) -> None:
+        """Returns when all of them are acknowledged.
+
+        Raises:
+            DeliveryError: they may be taken later: the bridge tries again, for ever.
+            EventError: they never will be: the bridge ends, and begins with them when it is started again.
+        """
+
+    async def close(self) -> None: ...
+
+
+class BackOff(Config):
+    """Seconds before the second attempt and, doubling each time, before the later ones."""
+
+    first_s: float = Field(default=0.5, gt=0)
+    longest_s: float = Field(default=60.0, gt=0)
+
+
+async def forward(
+    subscriber: AsyncEventSubscriber,
+    receiver: Receiver,
+    back_off: BackOff = BackOff(),
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+) -> None:
+    """Hand on what the subscriber gets until this is cancelled; raises EventError when it cannot go on."""
+    while True:
+        events = await subscriber.receive_many(receiver.batch)
+        await _deliver(events, receiver, back_off, sleep)
+        subscriber.done()
+
+
+async def _deliver(
+    events: Sequence[Event],
+    receiver: Receiver,
+    back_off: BackOff,
+    sleep: Callable[[float], Awaitable[None]],
+) -> None:
+    wait = back_off.first_s
+    while True:
+        try:
+            await receiver.send(events)
+            return
+        except DeliveryError as error:
+            pause = max(wait * random.uniform(0.5, 1.0), error.not_before_s)
+            log.warning("%s; tried again in %.1f s", error, pause)
+        await sleep(pause)
+        wait = min(back_off.longest_s, wait * 2)
+
+
+def must_be_private(where: str, host: str, encrypted: bool, insecure: bool) -> None:
+    """Words of calls leave this machine encrypted or not at all, unless told otherwise; raises UsageError."""
+    if not encrypted and not insecure and not is_local(f"tcp://{host}:0"):
+        raise UsageError(f"{where}: words of calls would leave this machine unencrypted: TLS, or --insecure")

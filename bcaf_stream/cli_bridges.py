@@ -1,0 +1,124 @@
+"""bcaf-stream bridge: events handed on to a webhook, to Kafka or to Redis, each at least once."""
+
+import asyncio
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from bcaf_stream.console import stderr_note
+from bcaf_stream.errors import UsageError
+from bcaf_stream.events.messages import topic_prefix
+
+if TYPE_CHECKING:
+    from bcaf_stream.bridges.forward import Receiver
+
+bridge_app = typer.Typer(no_args_is_help=True, help="Hand events on to another system, each at least once.")
+
+Place = Annotated[Path, typer.Option("--position", help="keeps the place, so that a restart goes on from it")]
+Connect = Annotated[str, typer.Option(help="where the deployment publishes events")]
+Replay = Annotated[str, typer.Option(help="where it replays them")]
+Events = Annotated[list[str] | None, typer.Option(help="these alone: a prefix of topics, e.g. emo.v1.CALL.")]
+From = Annotated[str, typer.Option("--from", help="start|new|OFFSET|TIME, while there is no position file")]
+Key = Annotated[Path | None, typer.Option(help="the key file, when the deployment asks for one")]
+Insecure = Annotated[bool, typer.Option("--insecure", help="words may leave this machine unencrypted")]
+LIVE, PAST = "tcp://127.0.0.1:5561", "tcp://127.0.0.1:5562"
+
+
+@bridge_app.command()
+def webhook(
+    url: Annotated[str, typer.Argument(help="https://HOST/PATH")],
+    secret_file: Annotated[Path, typer.Option(help="signs: whsec_ and base64; mode 600")],
+    position: Place,
+    connect: Connect = LIVE,
+    replay: Replay = PAST,
+    events: Events = None,
+    from_: From = "new",
+    key: Key = None,
+    insecure: Insecure = False,
+) -> None:
+    """POST each event as JSON, signed as Standard Webhooks says, until Ctrl-C."""
+    from bcaf_stream.bridges.webhook import Webhook, WebhookConfig
+
+    config = WebhookConfig(url=url, secret_file=secret_file, insecure=insecure)
+    _run(lambda: Webhook(config), connect, replay, events, from_, position, key)
+
+
+@bridge_app.command()
+def kafka(
+    servers: Annotated[str, typer.Argument(metavar="HOST:PORT", help="of the broker")],
+    topic: Annotated[str, typer.Option(help="the topic in Kafka")],
+    position: Place,
+    tls: Annotated[bool, typer.Option("--tls", help="the broker speaks TLS")] = False,
+    connect: Connect = LIVE,
+    replay: Replay = PAST,
+    events: Events = None,
+    from_: From = "new",
+    key: Key = None,
+    insecure: Insecure = False,
+) -> None:
+    """Send each event to a Kafka topic, keyed by its call, until Ctrl-C."""
+    with _extra("aiokafka", "kafka"):
+        from bcaf_stream.bridges.kafka import Kafka, KafkaConfig
+
+    config = KafkaConfig(servers=servers, topic=topic, tls=tls, insecure=insecure)
+    _run(lambda: Kafka(config), connect, replay, events, from_, position, key)
+
+
+@bridge_app.command()
+def redis(
+    url: Annotated[str, typer.Argument(help="redis://HOST:PORT, rediss:// or unix://")],
+    stream: Annotated[str, typer.Option(help="the stream's key")],
+    position: Place,
+    maxlen: Annotated[int | None, typer.Option(min=1, help="about how many entries Redis keeps")] = None,
+    connect: Connect = LIVE,
+    replay: Replay = PAST,
+    events: Events = None,
+    from_: From = "new",
+    key: Key = None,
+    insecure: Insecure = False,
+) -> None:
+    """Add each event to a Redis stream, until Ctrl-C."""
+    with _extra("redis", "redis"):
+        from bcaf_stream.bridges.redis import Redis, RedisConfig
+
+    config = RedisConfig(url=url, stream=stream, maxlen=maxlen, insecure=insecure)
+    _run(lambda: Redis(config), connect, replay, events, from_, position, key)
+
+
+def _run(
+    make: "Callable[[], Receiver]",
+    connect: str,
+    replay: str,
+    events: list[str] | None,
+    start: str,
+    position: Path,
+    key: Path | None,
+) -> None:
+    from bcaf_stream.bridges.forward import forward
+    from bcaf_stream.events.subscriber import AsyncEventSubscriber
+
+    async def bridge() -> None:
+        receiver = make()
+        try:
+            wanted = events or [topic_prefix()]
+            async with AsyncEventSubscriber(connect, replay, wanted, start, position, key) as subscriber:
+                stderr_note(f"bcaf-stream: handing on what {connect} publishes; the place is kept in {position}")
+                await forward(subscriber, receiver)
+        finally:
+            await receiver.close()
+
+    with suppress(KeyboardInterrupt):  # the way to leave
+        asyncio.run(bridge())
+
+
+@contextmanager
+def _extra(module: str, name: str) -> Iterator[None]:
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if error.name != module:
+            raise
+        raise UsageError(f"bridge {name}: {module} is not installed: pip install 'bcaf-stream[{name}]'") from None
