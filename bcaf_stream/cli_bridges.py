@@ -119,6 +119,6 @@ def _extra(module: str, name: str) -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
-        if error.name != module:
+        if (error.name or "").partition(".")[0] != module:
             raise
         raise UsageError(f"bridge {name}: {module} is not installed: pip install 'bcaf-stream[{name}]'") from None

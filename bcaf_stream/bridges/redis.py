@@ -5,7 +5,7 @@ An entry counts as acknowledged when XADD has answered; whether it survives a po
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import redis.asyncio
 import redis.exceptions
@@ -63,13 +63,19 @@ class Redis:
             }
             pipeline.xadd(self._stream, fields, maxlen=self._maxlen)
         try:
-            await pipeline.execute()
+            answers = await pipeline.execute(raise_on_error=False)  # raised, one would carry the event's words
         except (redis.exceptions.RedisError, OSError) as error:
-            kind = str(error).partition(" ")[0]
-            if isinstance(error, redis.exceptions.AuthenticationError) or kind in FOR_EVER:
-                way_out = "mend it, and start the bridge again: it goes on with these events"
-                raise EventError(f"{self._where}: refused ({type(error).__name__}): {way_out}") from None
-            raise DeliveryError(f"{self._where}: not acknowledged ({type(error).__name__})") from None
+            self._fail(error)
+        for answer in answers:
+            if isinstance(answer, Exception):
+                self._fail(answer)
+
+    def _fail(self, error: Exception) -> NoReturn:
+        kind = str(error).partition(" ")[0]
+        if isinstance(error, redis.exceptions.AuthenticationError) or kind in FOR_EVER:
+            way_out = "mend it, and start the bridge again: it goes on with these events"
+            raise EventError(f"{self._where}: refused ({type(error).__name__}): {way_out}") from None
+        raise DeliveryError(f"{self._where}: not acknowledged ({type(error).__name__})") from None
 
     async def close(self) -> None:
         """Ends its connections."""
