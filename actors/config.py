@@ -4,6 +4,8 @@ from typing import Any
 
 from pydantic import Field
 
+from actors.liveness import LiveConfig
+from actors.overload import OverloadConfig
 from bcaf_stream.analyzer import AnalyzerConfig
 from bcaf_stream.config import Config
 from bcaf_stream.events.hub import EventHubConfig
@@ -11,15 +13,13 @@ from bcaf_stream.ingest.link import LinkConfig
 
 
 class IngestConfig(Config):
-    """`num_cpus` is what Ray reserves; speech recognition takes most of it.
-
-    A call whose sender is silent for `idle_s` ends with the reason "sender lost".
-    """
+    """`num_cpus` is what Ray reserves; speech recognition takes most of it."""
 
     link: LinkConfig = LinkConfig()
     num_cpus: float = Field(1.0, ge=0)
-    idle_s: float = Field(30.0, gt=0)
     max_calls: int = Field(64, ge=1)
+    live: LiveConfig = LiveConfig()
+    overload: OverloadConfig = OverloadConfig()
 
 
 class BatchConfig(Config):

@@ -1,50 +1,43 @@
-"""One live call inside the IngestActor: messages in, events out, strictly in the order of the call.
+"""One live call inside the IngestActor: media in, events out, strictly in the order of the call.
 
-The session owns what the call is: its segmenters, its words and its dialogue state. The engine and the
-journal are reached through two awaitables, so the session runs without Ray too.
+The session owns what the call is: its segmenters, its words and its dialogue. The engine and the journal are
+reached through two awaitables, so the session runs without Ray too.
 """
 
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass
 from typing import Protocol
 
-import numpy as np
-
+from actors.history import Answer, History
+from actors.line import Line
+from actors.liveness import LiveConfig, Liveness
+from actors.looks import Looks
+from actors.overload import Overload
 from bcaf_stream.analyzer import AnalyzerConfig
 from bcaf_stream.audio.turns import CallCutter
-from bcaf_stream.errors import BcafError, LinkError
+from bcaf_stream.errors import BcafError, LinkError, TranscriptError
 from bcaf_stream.events.messages import Event
 from bcaf_stream.events.writer import EventWriter
-from bcaf_stream.ingest.link import Accepted, Audio, Close, Closed, Credit, Open, Refused, WordsMessage
-from bcaf_stream.ingest.link_flow import AudioOrder
-from bcaf_stream.model.bcaf import DialogueState
+from bcaf_stream.ingest.link_protocol import WordsMessage
+from bcaf_stream.ingest.live import Begin, End, Ended, Gap, sound
+from bcaf_stream.model.state import DialogueState
 from bcaf_stream.transcripts.asr import Transcriber
 from bcaf_stream.transcripts.stage import TextStage
-from bcaf_stream.types import AudioChunk, Call, EmotionPrediction, SpeechSegment, Utterance
+from bcaf_stream.types import AudioChunk, Call, SpeechSegment, Utterance
 
 log = logging.getLogger(__name__)
 
-Answer = tuple[EmotionPrediction, DialogueState]
-Reply = Callable[[Accepted | Credit | Closed | Refused], Awaitable[object]]
-
-
-@dataclass(frozen=True, slots=True)
-class Broken:
-    """The sender broke the protocol: what was heard before is kept, and the call is over."""
-
-    reason: str
-
-
-Incoming = Audio | WordsMessage | Close | Broken
+TICK_S = 0.25  # how soon a segment that waits for words is looked at again, when no sound comes
+MOST_QUEUED_MS = 120_000  # of sound: what a sender without credit may be ahead
 
 
 class Services(Protocol):
     """What a session needs of the house around it."""
 
     model_id: str
+    overload: Overload
 
     @property
     def transcriber(self) -> Transcriber | None: ...
@@ -58,122 +51,235 @@ class Services(Protocol):
 
 
 class CallSession:
-    """Runs one call from its opening to its end.
+    """Runs one call from its beginning to its end, over any number of connections.
 
     Args:
-        opening: what the sender said of the call.
+        begin: what the sender said of the call.
         config: the analysis; the same as for `analyze`.
-        window_ms: how far ahead of the analysis the sender may be.
-        idle_s: how long to wait for a sender that says nothing.
+        live: clocks and limits of a running call.
     """
 
-    def __init__(
-        self,
-        opening: Open,
-        config: AnalyzerConfig,
-        services: Services,
-        reply: Reply,
-        window_ms: int,
-        idle_s: float,
-    ) -> None:
-        self.call = Call(opening.call, opening.channels)
-        self._rate = opening.rate
-        self._services = services
-        self._reply = reply
-        self._window_ms = window_ms
-        self._idle_s = idle_s
-        transcriber = services.transcriber if opening.text == "asr" else None
-        self._cutter = CallCutter(self.call, config.audio)
-        live_words = () if opening.text == "given" else None
-        self._text = TextStage(self.call, config.text, transcriber, live_words)
-        self._writer = EventWriter(self.call, services.model_id)
-        self._state: DialogueState | None = None
-        self._inbox: asyncio.Queue[Incoming] = asyncio.Queue()
-        self._order = AudioOrder()
+    def __init__(self, begin: Begin, config: AnalyzerConfig, live: LiveConfig, services: Services) -> None:
+        self.call = Call(begin.call, begin.channels)
+        self.rate = begin.rate
         self.utterances = 0
+        self.room = asyncio.Event()  # whether the sender may go on
+        self.room.set()
+        self.line: Line | None = None  # of its present connection
+        self.ended: asyncio.Future[Ended] = asyncio.get_running_loop().create_future()
+        self._config, self._live, self._services = config, live, services
+        self._loop = asyncio.get_running_loop()
+        given, overload = begin.text == "given", services.overload
+        transcriber = services.transcriber if begin.text == "asr" else None
+        self._cutter = CallCutter(self.call, config.audio)
+        self._text = TextStage(self.call, config.text, transcriber, () if given else None, lambda: overload.asr)
+        self._writer = EventWriter(self.call, services.model_id)
+        self._writing = asyncio.Lock()  # an event has its number and is handed over before the next one has one
+        self._history = History(services.predict, config.text.revisable if given else 0)
+        self._looks = Looks(live.interim_ms, self._look)
+        self._inbox: asyncio.Queue[AudioChunk | Gap | WordsMessage | End | None] = asyncio.Queue()
+        names = [channel.name for channel in begin.channels]
+        self._received, self._queued = dict.fromkeys(names, 0), dict.fromkeys(names, 0)  # samples
+        self._began_s = self._loop.time()
+        self._liveness = Liveness(live, self._began_s, names)
 
     @property
-    def received_ms(self) -> int:
-        return self._order.received * 1000 // self._rate
+    def queued_ms(self) -> int:
+        """Sound that was received and is not yet analysed."""
+        return max(self._queued.values()) * 1000 // self.rate
 
     @property
     def lag_ms(self) -> int:
-        """Stream time that was received and is not yet analysed."""
-        return max(0, self.received_ms - self._cutter.progressed_ms)
+        """How far the analysis is behind a speaker; a sender that is faster than real time is not waited for."""
+        since_ms = round((self._loop.time() - self._began_s) * 1000)
+        return max(0, min(self.queued_ms, since_ms - self._cutter.progressed_ms))
 
-    def accept(self, message: Audio | WordsMessage | Close) -> None:
-        """Take one message without waiting; the credit given bounds what can be queued."""
-        try:
-            if isinstance(message, Audio):
-                if not self._order.accept(message):
-                    return  # sent twice
-                if self.lag_ms > 2 * self._window_ms:
-                    raise LinkError("audio was sent beyond the credit given")
-            self._inbox.put_nowait(message)
-        except LinkError as error:
-            self._inbox.put_nowait(Broken(str(error)))
+    def attach(self, begin: Begin, credit: Callable[[int], None] | None = None) -> Line:
+        """The call's first connection, or its next one after one was lost.
 
-    async def run(self) -> None:
-        """Analyse until the sender closes, breaks the protocol, or is silent for too long."""
-        await self._reply(Accepted(self.call.id, self._window_ms))
-        await self._services.publish([self._writer.start()])
-        last = await self._consume()
+        Raises:
+            LinkError: the call has its connection, or another shape.
+        """
+        if self.line is None:
+            self.line = Line(self, 0, credit)
+            return self.line
+        if self._liveness.is_connected:
+            raise LinkError(f"call {self.call.id} is running already; choose another --call")
+        if (begin.channels, begin.rate) != (self.call.channels, self.rate):
+            raise LinkError(f"call {self.call.id} goes on with the channels and the rate that it began with only")
+        missed = begin.missed
+        if missed is None:
+            missed = round(self._liveness.silent_s(self._loop.time()) * self.rate)
+        base = max(self._received.values()) + missed
+        self._liveness.connected(self._loop.time())
+        for channel, received in self._received.items():
+            if received < base:
+                self.put(Gap(channel, received, base, "connection lost"))
+        self.line = Line(self, base, credit)
+        return self.line
+
+    def put(self, item: AudioChunk | Gap | WordsMessage | End) -> None:
+        """Take something of the call, without waiting.
+
+        Raises:
+            LinkError: the call is over, or far more sound came than can be analysed.
+        """
+        if self.ended.done():
+            raise LinkError(f"call {self.call.id} is over here")
+        now_s = self._loop.time()
+        if isinstance(item, AudioChunk | Gap):
+            self._received[item.channel] = item.end if isinstance(item, Gap) else sound(item).stop
+            self._liveness.heard(item.channel, now_s)
+        else:
+            self._liveness.spoke(now_s)
+        if isinstance(item, AudioChunk):
+            self._queued[item.channel] += len(item.samples)
+            if self.queued_ms > self._live.window_ms:
+                self.room.clear()
+            if self.queued_ms > MOST_QUEUED_MS:
+                raise LinkError(f"call {self.call.id}: audio was sent far beyond what can be analysed")
+        self._inbox.put_nowait(item)
+
+    def lose(self) -> None:
+        """The connection is gone."""
+        self._liveness.disconnected(self._loop.time())
+        self._inbox.put_nowait(None)  # wakes `_next`, whose waiting time has changed
+
+    async def tell(self, reason: str) -> None:
+        """Tell the call's subscribers that it is analysed with less than was asked for."""
+        await self._publish(lambda: self._writer.degraded(reason))
+
+    async def run(self) -> Ended:
+        """Analyse until the sender ends the call or is lost."""
+        policies = {c.name: p for c in self.call.channels if (p := self._text.policy(c.name)) != "fused"}
+        for channel, policy in policies.items():
+            log.info("audit: call %s: channel %s is analysed with policy %s", self.call.id, channel, policy)
+        await self._publish(lambda: self._writer.start(policies))
+        reason = await self._consume()
         for segment in self._cutter.flush():
             await self._segment(segment)
         await self._emit(self._text.flush())
-        reason = last.reason if isinstance(last, Broken) else "complete"
-        await self._services.publish([self._writer.end(reason)])
-        await self._reply(Refused(reason) if isinstance(last, Broken) else Closed(self.utterances, reason))
+        await self._looks.close()
+        await self._publish(lambda: self._writer.end(reason))
+        return Ended(self.utterances, reason)
 
     async def fail(self, reason: str) -> None:
         """End a call that cannot go on, so that its subscribers are not left waiting."""
-        await self._services.publish([self._writer.end(f"failed: {reason}")])
+        await self._looks.close()
+        await self._publish(lambda: self._writer.end(f"failed: {reason}"))
 
     def close(self) -> None:
         self._cutter.close()
         self._text.close()
 
-    async def _consume(self) -> Close | Broken:
+    async def _consume(self) -> str:
         while True:
-            try:
-                message = await asyncio.wait_for(self._inbox.get(), self._idle_s)
-            except TimeoutError:
-                return Broken("sender lost")
-            match message:
-                case Close() | Broken():
-                    return message
-                case WordsMessage(words=words, last=last):
-                    await self._emit(self._text.push_words(words))
-                    if last:
-                        await self._emit(self._text.end_words())
-                case Audio():
-                    await self._audio(message)
+            match await self._next():
+                case AudioChunk() as chunk:
+                    await self._sound(chunk)
+                case Gap() as gap:
+                    await self._gap(gap)
+                case WordsMessage() as message:
+                    await self._words(message)
+                case End(reason):
+                    return reason
+                case None:
+                    await self._watch()
+                    if self._liveness.is_lost(self._loop.time()):
+                        return "sender lost"
 
-    async def _audio(self, message: Audio) -> None:
-        for column, channel in enumerate(self.call.channels):
-            samples = np.ascontiguousarray(message.samples_NC[:, column])
-            chunk = AudioChunk(channel.name, message.start, self._rate, samples, message.received_at)
-            for segment in self._cutter.push(chunk):
+    async def _next(self) -> AudioChunk | Gap | WordsMessage | End | None:
+        """What comes next; None when the clock wants to be looked at, which is when nothing else waits."""
+        if self._inbox.empty():
+            wait_s = self._liveness.wait_s(self._loop.time())
+            if self._text.pairing.held:
+                wait_s = min(wait_s, TICK_S)
+            try:
+                return await asyncio.wait_for(self._inbox.get(), wait_s)
+            except TimeoutError:
+                return None
+        return self._inbox.get_nowait()
+
+    async def _watch(self) -> None:
+        if not self._inbox.empty():
+            return  # what has come is looked at before what has not
+        now_s = self._loop.time()
+        for channel in self._liveness.newly_stalled(now_s):
+            for segment in self._cutter.stall(channel):
                 await self._segment(segment)
+        if len(self._liveness.stalled) == len(self.call.channels):
+            waited_ms = round(self._liveness.silent_s(now_s) * 1000)
+            await self._emit(self._text.advance(self._cutter.progressed_ms + waited_ms))
+
+    async def _words(self, message: WordsMessage) -> None:
+        try:
+            await self._emit(self._text.push_words(message.words))
+        except TranscriptError as error:
+            await self.tell(str(error))
+        if message.last:
+            await self._emit(self._text.end_words())
+
+    async def _sound(self, chunk: AudioChunk) -> None:
+        for segment in self._cutter.push(chunk):
+            await self._segment(segment)
         await self._emit(self._text.advance(self._cutter.progressed_ms))
-        await self._reply(Credit(self._cutter.progressed_ms + self._window_ms))
+        if self._services.overload.interim:
+            self._looks.at(self._cutter, chunk.channel)
+        self._queued[chunk.channel] -= len(chunk.samples)
+        if self.queued_ms <= self._live.window_ms:
+            self.room.set()
+        if self.line:
+            self.line.progressed(self._cutter.progressed_ms)
+
+    async def _gap(self, gap: Gap) -> None:
+        start_ms, end_ms = (at * 1000 // self.rate for at in (gap.start, gap.end))
+        await self._publish(lambda: self._writer.gap(gap.channel, start_ms, end_ms, gap.reason))
+        for segment in self._cutter.gap(gap.channel, gap.start, gap.end, self.rate):
+            await self._segment(segment)
 
     async def _segment(self, segment: SpeechSegment) -> None:
+        self._looks.closed(segment)
         # Speech recognition takes a good part of a second: on a thread, so that other calls go on.
-        loop = asyncio.get_running_loop()
-        await self._emit(await loop.run_in_executor(self._services.executor, self._text.push, segment))
+        utterances = await self._loop.run_in_executor(self._services.executor, self._text.push, segment)
+        await self._emit(utterances)
+
+    async def _look(self, segment: SpeechSegment, number: int) -> None:
+        """Say what is felt in an utterance that is still going on."""
+        utterance = self._text.glance(segment, number)
+        if utterance is None:
+            return
+        try:
+            prediction = await self._history.glance(utterance)
+        except BcafError as error:
+            log.warning("call %s: no interim result: %s", self.call.id, type(error).__name__)
+            return
+        # Asked under the lock: the final event may have gone out meanwhile.
+        await self._publish(
+            lambda: None if self._looks.is_closed(utterance) else self._writer.interim(utterance, prediction)
+        )
 
     async def _emit(self, utterances: Sequence[Utterance]) -> None:
         for utterance in utterances:
-            try:
-                prediction, self._state = await self._services.predict(self._state, utterance)
-            except BcafError as error:
-                # No guess in place of an answer: the event says that this utterance has none, and why.
-                log.warning("call %s: an utterance has no prediction: %s", self.call.id, type(error).__name__)
-                await self._services.publish([self._writer.degraded(_one_line(error), utterance)])
-                continue
-            self.utterances += 1
-            await self._services.publish([self._writer.final(utterance, prediction)])
+            await self._judge(utterance)
+
+    async def _judge(self, utterance: Utterance) -> None:
+        try:
+            prediction = await self._history.judge(utterance)
+        except BcafError as error:
+            # No guess in place of an answer: the event says that this utterance has none, and why.
+            log.warning("call %s: an utterance has no prediction: %s", self.call.id, type(error).__name__)
+            reason = _one_line(error)
+            await self._publish(lambda: self._writer.degraded(reason, utterance))
+            return
+        self.utterances += not utterance.revision
+        await self._publish(lambda: self._writer.final(utterance, prediction))
+
+    async def _publish(self, write: Callable[[], Event | None]) -> None:
+        async with self._writing:
+            event = write()
+            if event is not None:
+                # An event that has its number goes out, even if the call is cancelled meanwhile: no hole is left.
+                await asyncio.shield(asyncio.ensure_future(self._services.publish([event])))
 
 
 def _one_line(error: BaseException) -> str:

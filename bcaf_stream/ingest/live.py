@@ -107,9 +107,17 @@ class Host(Protocol):
 class Door(Protocol):
     """The server of one protocol; belongs to one event loop."""
 
-    name: str
-    endpoint: str  # as somebody would connect to it; known after `start`
-    refused: int  # connections and messages that were turned away
+    @property
+    def name(self) -> str:
+        """Of the protocol."""
+
+    @property
+    def endpoint(self) -> str:
+        """As somebody would connect to it; known after `start`."""
+
+    @property
+    def refused(self) -> int:
+        """Connections and messages that were turned away."""
 
     async def start(self, host: Host) -> None:
         """Listen.

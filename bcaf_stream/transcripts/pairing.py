@@ -109,9 +109,13 @@ class Pairing:
         self._heard_to: dict[str | None, int] = {}  # latest start of a live word, by channel
         self._waits = self._live
 
+    def policy(self, channel: str) -> Policy:
+        """What the channel's role permits."""
+        return self.config.policy.get(self.call.role_of(channel), "fused")
+
     def permits(self, channel: str) -> bool:
-        """Say whether the policy of the channel's role lets anybody listen at all (asr included)."""
-        return self._policy(channel) != "off"
+        """Say whether anybody may listen to the channel at all (asr included)."""
+        return self.policy(channel) != "off"
 
     def push(
         self, segment: SpeechSegment, heard: str | None = None, degraded: tuple[str, ...] = ()
@@ -126,7 +130,7 @@ class Pairing:
 
         None where the policy permits no look, or leaves nothing to look at.
         """
-        policy = self._policy(segment.channel)
+        policy = self.policy(segment.channel)
         words = " ".join(self._timeline.peek(segment)) or None
         if policy == "off" or (policy == "text_only" and words is None):
             return None
@@ -180,9 +184,6 @@ class Pairing:
             fitting.append(replace(word, channel=channel))
         return fitting
 
-    def _policy(self, channel: str) -> Policy:
-        return self.config.policy.get(self.call.role_of(channel), "fused")
-
     def _release(self, everything: bool = False) -> list[Utterance]:
         done = []
         while self._held and (everything or self._is_ready(self._held[0])):
@@ -204,7 +205,7 @@ class Pairing:
         head, before = self._out[key]
         text = " ".join(self._timeline.words_of(key)) or None
         if before is None:
-            if text is None or self._policy(key[0]) == "off":
+            if text is None or self.policy(key[0]) == "off":
                 return None
             self.counts.segments_wordless -= 1
             self._count(text, "given")
@@ -236,7 +237,7 @@ class Pairing:
         return False
 
     def _utterance(self, head: Held) -> Utterance | None:
-        segment, policy = head.segment, self._policy(head.segment.channel)
+        segment, policy = head.segment, self.policy(head.segment.channel)
         text, source = self._text(head)
         words = len(text.split()) if text and source == "given" else 0
         if policy == "off" or (policy == "text_only" and text is None):

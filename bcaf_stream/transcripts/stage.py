@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from bcaf_stream.errors import AsrError
 from bcaf_stream.transcripts.asr import Transcriber
 from bcaf_stream.transcripts.pairing import Pairing, TextConfig
-from bcaf_stream.types import Call, SpeechSegment, Utterance, Words
+from bcaf_stream.types import Call, Policy, SpeechSegment, Utterance, Words
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +35,9 @@ class TextStage:
     @property
     def unpaired(self) -> int:
         return self.pairing.unpaired
+
+    def policy(self, channel: str) -> Policy:
+        return self.pairing.policy(channel)
 
     def push(self, segment: SpeechSegment) -> list[Utterance]:
         if self._transcriber is None or not self.pairing.permits(segment.channel):

@@ -1,59 +1,24 @@
-"""A call's session without Ray: order, credit, broken senders, and failures that never become an emotion."""
+"""A call's session without Ray: order, clocks, connections, and failures that never become an emotion."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from actors.session import Answer, CallSession
+from actors.liveness import LiveConfig
+from actors.session import CallSession
 from bcaf_stream.analyzer import AnalyzerConfig
-from bcaf_stream.audio.sources import FileSource
-from bcaf_stream.demo import CALL
 from bcaf_stream.engine import EmotionEngine, ModelConfig
-from bcaf_stream.errors import ModelError
-from bcaf_stream.events.messages import Event
-from bcaf_stream.ingest.link import Accepted, Audio, Close, Closed, Credit, Open, Refused, WordsMessage
-from bcaf_stream.model.state import DialogueState
-from bcaf_stream.types import Channel, Utterance, Words
+from bcaf_stream.errors import LinkError
+from bcaf_stream.ingest.link_protocol import WordsMessage
+from bcaf_stream.ingest.live import Begin, Gap, LiveCall
+from bcaf_stream.transcripts.pairing import TextConfig
+from bcaf_stream.types import AudioChunk, Words
+from tests.unit.actors.house import CHANNELS, RATE, House, demo_chunks, play, send
 
-CHANNELS = (Channel("customer", "customer"), Channel("agent", "agent"))
-
-
-class House:
-    """The services of a session: a real engine, and lists in place of the journal and the socket."""
-
-    model_id = "tiny"
-    transcriber = None
-
-    def __init__(self, engine: EmotionEngine) -> None:
-        self.engine = engine
-        self.executor = ThreadPoolExecutor(1)
-        self.events: list[Event] = []
-        self.replies: list[Accepted | Credit | Closed | Refused] = []
-        self.failing: set[int] = set()
-        self.predicted = 0
-
-    async def predict(self, state: DialogueState | None, utterance: Utterance) -> Answer:
-        self.predicted += 1
-        if self.predicted in self.failing:
-            raise ModelError("the model gave numbers that are not finite")
-        features = self.engine.encode([utterance])
-        predictions, states = self.engine.step([state or self.engine.initial_state()], features)
-        return predictions[0], states[0]
-
-    async def publish(self, events: Sequence[Event]) -> None:
-        self.events.extend(events)
-
-    async def reply(self, message: Accepted | Credit | Closed | Refused) -> bool:
-        self.replies.append(message)
-        return True
-
-    def session(self, text: str = "none", idle_s: float = 30.0) -> CallSession:
-        opening = Open("c1", CHANNELS, 8000, text)  # type: ignore[arg-type]
-        return CallSession(opening, AnalyzerConfig(), self, self.reply, 10_000, idle_s)
+QUIET = LiveConfig(interim_ms=0)
 
 
 @pytest.fixture(scope="module")
@@ -67,118 +32,299 @@ def house(engine: EmotionEngine) -> House:
 
 
 @pytest.fixture(scope="module")
-def audio() -> list[Audio]:
-    """The first 30 s of the demo call, in messages of 100 ms."""
-    with FileSource(CALL) as source:
-        chunks = list(source)[: 2 * 300]
-    pairs = zip(chunks[::2], chunks[1::2], strict=True)
-    return [Audio(i, a.start, np.stack([a.samples, b.samples], axis=1), 0) for i, (a, b) in enumerate(pairs)]
+def audio() -> list[AudioChunk]:
+    return demo_chunks()
 
 
-Script = Callable[[CallSession], Awaitable[None]]
+def told(house: House) -> list[tuple]:
+    """What is said of utterances, without clocks and numbers."""
+    return [
+        (e.type, e.channel, e.utterance, e.start_ms, e.end_ms, e.text, e.probs)
+        for e in house.events
+        if e.type in ("emotion.final", "emotion.revised")
+    ]
 
 
-def play(house: House, session: CallSession, script: Script) -> None:
+def test_a_call_from_opening_to_end(house: House, audio: list[AudioChunk]):
+    async def script(session: CallSession, line: LiveCall) -> None:
+        await send(line, audio)
+        line.end()
+
+    session = play(house.session, script)
+    assert house.types[0] == "call.start"
+    assert house.types[-1] == "call.end"
+    assert house.types.count("emotion.final") >= 5
+    assert [event.seq for event in house.events] == list(range(len(house.events)))
+    assert session.ended.result().reason == "complete"
+    assert session.ended.result().utterances == house.types.count("emotion.final")
+    assert session.queued_ms == 0
+
+
+def test_credit_follows_the_analysis(house: House, audio: list[AudioChunk]):
+    credits: list[int] = []
+
     async def both() -> None:
+        session = house.session()
+        line = session.attach(Begin("c1", CHANNELS, RATE), credits.append)
         running = asyncio.create_task(session.run())
-        await script(session)
+        await send(line, audio)
+        line.end()
         await running
 
     asyncio.run(both())
-    session.close()
-
-
-def types(house: House) -> list[str]:
-    return [event.type for event in house.events]
-
-
-def test_a_call_from_opening_to_end(house: House, audio: list[Audio]):
-    async def script(session: CallSession) -> None:
-        for message in audio:
-            session.accept(message)
-            while session.lag_ms > 5000:
-                await asyncio.sleep(0)
-        session.accept(Close())
-
-    play(house, house.session(), script)
-    assert types(house)[0] == "call.start"
-    assert types(house)[-1] == "call.end"
-    assert types(house).count("emotion.final") >= 5
-    assert [event.seq for event in house.events] == list(range(len(house.events)))
-    assert isinstance(house.replies[0], Accepted)
-    assert house.replies[-1] == Closed(types(house).count("emotion.final"), "complete")
-    credits = [reply.upto_ms for reply in house.replies if isinstance(reply, Credit)]
     assert credits == sorted(credits)
-    assert credits[-1] > 30_000
+    assert credits[-1] > 29_000
 
 
-def test_words_sent_before_the_audio_are_paired(house: House, audio: list[Audio]):
-    async def script(session: CallSession) -> None:
-        session.accept(WordsMessage((Words(5600, 10400, "hello there", "customer"),), last=True))
-        for message in audio[:150]:
-            session.accept(message)
-        session.accept(Close())
+def test_words_sent_before_the_audio_are_paired(house: House, audio: list[AudioChunk]):
+    async def script(session: CallSession, line: LiveCall) -> None:
+        line.accept(WordsMessage((Words(5600, 10400, "hello there", "customer"),), last=True))
+        await send(line, audio[:300])
+        line.end()
 
-    play(house, house.session("given"), script)
-    spoken = [event for event in house.events if event.type == "emotion.final"]
+    play(lambda: house.session("given"), script)
+    spoken = house.of("emotion.final")
     assert [event.text for event in spoken if event.channel == "customer"] == ["hello there"]
     assert {event.text_source for event in spoken if event.channel == "agent"} == {"none"}
 
 
-def test_an_utterance_that_fails_is_said_to_have_failed(house: House, audio: list[Audio]):
+def test_an_utterance_that_fails_is_said_to_have_failed(house: House, audio: list[AudioChunk]):
     house.failing = {2}
 
-    async def script(session: CallSession) -> None:
-        for message in audio:
-            session.accept(message)
-        session.accept(Close())
+    async def script(session: CallSession, line: LiveCall) -> None:
+        await send(line, audio)
+        line.end()
 
-    play(house, house.session(), script)
-    failed = [event for event in house.events if event.type == "degraded"]
-    assert len(failed) == 1
-    assert failed[0].emotion is None
-    assert "not finite" in (failed[0].reason or "")
-    assert types(house)[2] == "degraded"
-    assert types(house)[3] == "emotion.final"
+    play(house.session, script)
+    [failed] = house.of("degraded")
+    assert failed.emotion is None
+    assert "not finite" in (failed.reason or "")
+    assert house.types[2] == "degraded"
+    assert house.types[3] == "emotion.final"
 
 
-@pytest.mark.parametrize("fault", ["gap", "credit"])
-def test_a_sender_that_breaks_the_rules_ends_its_call_and_keeps_what_was_heard(
-    house: House, audio: list[Audio], fault: str
-):
-    async def script(session: CallSession) -> None:
-        if fault == "gap":
-            for message in audio[:150] + audio[151:]:
-                session.accept(message)
-        else:
-            for message in audio:  # all at once: beyond twice the window
-                session.accept(message)
+def test_what_does_not_continue_the_call_is_refused(house: House, audio: list[AudioChunk]):
+    async def script(session: CallSession, line: LiveCall) -> None:
+        await send(line, audio[:300])
+        wrong = [audio[302], replace(audio[300], channel="bot"), replace(audio[300], rate=16_000)]
+        for item, says in zip(wrong, ("not contiguous", "no channel 'bot'", "from 8000 to 16000 Hz"), strict=True):
+            with pytest.raises(LinkError, match=says):
+                line.accept(item)
+        line.end("audio is not contiguous")
 
-    play(house, house.session(), script)
-    assert types(house)[-1] == "call.end"
-    assert "emotion.final" in types(house)
-    expected = "not contiguous" if fault == "gap" else "beyond the credit"
-    assert expected in (house.events[-1].reason or "")
-    assert isinstance(house.replies[-1], Refused)
+    play(house.session, script)
+    assert "emotion.final" in house.types
+    assert house.events[-1].reason == "audio is not contiguous"
 
 
-def test_a_repeated_message_is_ignored(house: House, audio: list[Audio]):
-    async def script(session: CallSession) -> None:
-        for message in audio[:120]:
-            session.accept(message)
-            session.accept(message)
-        session.accept(Close())
+def test_a_sender_far_ahead_is_told_to_wait_and_then_refused(house: House):
+    second = AudioChunk("customer", 0, RATE, np.zeros(RATE, np.int16))
 
-    play(house, house.session(), script)
-    assert types(house)[-1] == "call.end"
+    async def script(session: CallSession, line: LiveCall) -> None:
+        minutes = [replace(second, start=number * RATE) for number in range(121)]
+        for chunk in minutes[:120]:  # never waits
+            line.accept(chunk)
+        with pytest.raises(LinkError, match="far beyond"):
+            line.accept(minutes[120])
+        assert not session.room.is_set()
+        await line.room()
+        line.end()
+
+    play(house.session, script)
     assert house.events[-1].reason == "complete"
 
 
-def test_a_silent_sender_is_given_up(house: House, audio: list[Audio]):
-    async def script(session: CallSession) -> None:
-        for message in audio[:120]:
-            session.accept(message)
+def test_a_silent_sender_is_given_up(house: House, audio: list[AudioChunk]):
+    async def script(session: CallSession, line: LiveCall) -> None:
+        await send(line, audio[:240])
 
-    play(house, house.session(idle_s=0.3), script)
-    assert types(house)[-2:] == ["emotion.final", "call.end"]
+    play(lambda: house.session(live=LiveConfig(idle_s=0.3)), script)
+    assert house.types[-2:] == ["emotion.final", "call.end"]
     assert house.events[-1].reason == "sender lost"
+
+
+def test_a_stalled_channel_ends_its_utterance_and_the_other_goes_on(house: House, audio: list[AudioChunk]):
+    customer = [c for c in audio if c.channel == "customer"][:90]  # stops in the middle of an utterance
+
+    async def script(session: CallSession, line: LiveCall) -> None:
+        await send(line, customer)
+        async with asyncio.timeout(10):
+            while "emotion.final" not in house.types:
+                await asyncio.sleep(0.01)
+        assert house.events[-1].channel == "customer"
+        assert house.events[-1].end_ms <= 9000
+        line.end()
+
+    play(lambda: house.session(live=LiveConfig(interim_ms=0, stall_s=0.2)), script)
+    assert house.events[-1].reason == "complete"
+
+
+def test_a_call_that_comes_back_goes_on(house: House, audio: list[AudioChunk]):
+    """What the connection lost is silence, and said to be missing."""
+
+    async def script(session: CallSession, line: LiveCall) -> None:
+        await send(line, audio[:240])
+        with pytest.raises(LinkError, match="running already"):
+            session.attach(Begin("c1", CHANNELS, RATE))
+        line.lost()
+        await asyncio.sleep(0.05)
+        with pytest.raises(LinkError, match="the channels and the rate"):
+            session.attach(Begin("c1", CHANNELS[:1], RATE))
+        again = session.attach(Begin("c1", CHANNELS, RATE, missed=800))
+        with pytest.raises(LinkError, match="another connection"):
+            line.accept(audio[240])
+        line.lost()  # of no consequence any more
+        await send(again, [replace(c, start=c.start - 121 * 800) for c in audio[242:]])
+        again.end()
+
+    play(house.session, script)
+    gaps = house.of("audio.gap")
+    assert {(e.channel, e.start_ms, e.end_ms, e.reason) for e in gaps} == {
+        ("customer", 12_000, 12_100, "connection lost"),
+        ("agent", 12_000, 12_100, "connection lost"),
+    }
+    assert house.types.count("call.start") == house.types.count("call.end") == 1
+    assert house.events[-1].reason == "complete"
+    assert house.of("emotion.final")[-1].end_ms > 20_000
+
+
+def test_a_call_that_does_not_come_back_ends(house: House, audio: list[AudioChunk]):
+    async def script(session: CallSession, line: LiveCall) -> None:
+        await send(line, audio[:240])
+        line.lost()
+
+    play(lambda: house.session(live=LiveConfig(interim_ms=0, grace_s=0.2)), script)
+    assert house.events[-1].reason == "sender lost"
+    assert "emotion.final" in house.types
+
+
+def test_a_gap_is_told_and_is_silence(engine: EmotionEngine, audio: list[AudioChunk]):
+    houses = House(engine), House(engine)
+    lost = audio[150:160]  # 500 ms of both channels
+    items = [Gap(c.channel, c.start, c.start + len(c.samples), "lost") for c in lost]
+    silent = [replace(c, samples=np.zeros_like(c.samples)) for c in lost]
+    for one, middle in zip(houses, (items, silent), strict=True):
+
+        async def script(session: CallSession, line: LiveCall, middle: list = middle) -> None:
+            await send(line, [*audio[:150], *middle, *audio[160:]])
+            line.end()
+
+        play(one.session, script)
+    assert told(houses[0]) == told(houses[1])
+    assert len(houses[0].of("audio.gap")) == 10
+    assert houses[1].of("audio.gap") == []
+
+
+def test_interim_events_come_while_somebody_speaks_and_leave_no_trace(
+    engine: EmotionEngine, audio: list[AudioChunk]
+):
+    looked, plain = House(engine), House(engine)
+
+    async def script(session: CallSession, line: LiveCall) -> None:
+        for chunk in audio:
+            line.accept(chunk)
+            await asyncio.sleep(0.001)
+        line.end()
+
+    play(lambda: looked.session(live=LiveConfig(interim_ms=500)), script)
+    play(lambda: plain.session(live=QUIET), script)
+    assert told(looked) == told(plain)
+    assert [e.seq for e in looked.events] == list(range(len(looked.events)))
+    interim = looked.of("emotion.interim")
+    assert len(interim) >= 10
+    finals = {(e.channel, e.utterance): looked.events.index(e) for e in looked.of("emotion.final")}
+    for event in interim:
+        final = looked.events[finals[event.channel, event.utterance]]
+        assert looked.events.index(event) < finals[event.channel, event.utterance]
+        assert event.start_ms == final.start_ms
+        assert event.end_ms - event.start_ms >= 500 * event.revision
+    assert len({e.id for e in looked.events}) == len(looked.events)
+
+
+def test_a_role_that_is_off_is_never_looked_at(house: House, audio: list[AudioChunk]):
+    config = AnalyzerConfig(text=TextConfig(policy={"agent": "off"}))
+
+    async def script(session: CallSession, line: LiveCall) -> None:
+        for chunk in audio:
+            line.accept(chunk)
+            await asyncio.sleep(0.001)
+        line.end()
+
+    play(lambda: house.session(live=LiveConfig(interim_ms=500), config=config), script)
+    assert {utterance.channel for utterance in house.asked} == {"customer"}
+    assert house.events[0].reason == "agent: off"
+    assert {event.channel for event in house.events} == {"", "customer"}
+
+
+@pytest.mark.parametrize("when", ["late", "changed"])
+def test_words_that_come_later_end_as_if_they_had_been_there(
+    engine: EmotionEngine, audio: list[AudioChunk], when: str
+):
+    """The dialogue's state, too, is that of a run which had the words from the start."""
+    there, later = House(engine), House(engine)
+    config = AnalyzerConfig(text=TextConfig(wait_ms=0))
+    right = Words(5600, 10_400, "hello there", "customer", "w1")
+    states = []
+
+    async def at_once(session: CallSession, line: LiveCall) -> None:
+        line.accept(WordsMessage((right,)))
+        await send(line, audio)
+        line.end()
+
+    async def afterwards(session: CallSession, line: LiveCall) -> None:
+        if when == "changed":
+            line.accept(WordsMessage((replace(right, text="yellow bear", final=False),)))
+        await send(line, audio)
+        line.accept(WordsMessage((right,)))
+        line.end()
+
+    for one, script in ((there, at_once), (later, afterwards)):
+        session = play(lambda one=one: one.session("given", config=config), script)
+        states.append(session._history.state)
+    assert states[0].cache_BKW.equal(states[1].cache_BKW)
+    [revised] = later.of("emotion.revised")
+    assert (revised.revision, revised.text, revised.channel) == (1, "hello there", "customer")
+    [first] = [e for e in there.of("emotion.final") if e.text]
+    assert (revised.utterance, revised.probs) == (first.utterance, first.probs)
+    [before] = [e for e in later.of("emotion.final") if (e.channel, e.utterance) == ("customer", first.utterance)]
+    assert before.modalities == (("audio",) if when == "late" else ("audio", "text"))
+
+
+class Repeater:
+    """Hears the same in everything."""
+
+    def transcribe(self, samples_N: np.ndarray) -> str:
+        return "hello"
+
+    def close(self) -> None: ...
+
+
+def test_overload_stops_interim_results_then_speech_recognition_but_no_final(
+    engine: EmotionEngine, audio: list[AudioChunk]
+):
+    houses = []
+    for lag_ms in (0, 1000, 2500):
+        house = House(engine, Repeater())
+        houses.append(house)
+
+        async def script(session: CallSession, line: LiveCall, lag_ms: int = lag_ms, house: House = house) -> None:
+            for step in house.overload.step(lag_ms, 0.0):
+                await session.tell(f"overload: {step}")
+            for chunk in audio:
+                line.accept(chunk)
+                await asyncio.sleep(0.001)
+            line.end()
+
+        play(lambda house=house: house.session("asr", LiveConfig(interim_ms=500)), script)
+    free, some, much = houses
+    assert free.of("emotion.interim")
+    assert some.of("emotion.interim") == much.of("emotion.interim") == []
+    assert [e.reason for e in some.of("degraded")] == ["overload: no interim results"]
+    assert [e.reason for e in much.of("degraded")] == [
+        "overload: no interim results",
+        "overload: no speech recognition",
+    ]
+    finals = [house.of("emotion.final") for house in houses]
+    assert [(e.start_ms, e.end_ms) for e in finals[0]] == [(e.start_ms, e.end_ms) for e in finals[2]]
+    assert {(e.text, e.degraded) for e in finals[1]} == {("hello", None)}
+    assert {(e.text, e.text_source, e.degraded) for e in finals[2]} == {(None, "none", ("asr",))}

@@ -1,0 +1,151 @@
+"""The door of our own audio link: senders with credit, over ZeroMQ."""
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from bcaf_stream.errors import LinkError
+from bcaf_stream.ingest.link import (
+    Accepted,
+    Audio,
+    Close,
+    Closed,
+    Credit,
+    LinkConfig,
+    LinkServer,
+    Open,
+    Refused,
+    WordsMessage,
+)
+from bcaf_stream.ingest.link_flow import AudioOrder
+from bcaf_stream.ingest.link_protocol import ClientMessage
+from bcaf_stream.ingest.live import Begin, Ended, Host, LiveCall
+from bcaf_stream.types import AudioChunk
+
+ALIVE_S = 2.0  # between two signs of life to a sender; the sending finds out whether it is still there
+
+
+@dataclass(eq=False)
+class _Sender:
+    """A client with an open call."""
+
+    opening: Open
+    order: AudioOrder = field(default_factory=AudioOrder)
+    credit_ms: int = 0
+    news: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def may_send(self, ms: int) -> None:
+        self.credit_ms = ms
+        self.news.set()
+
+
+class LinkDoor:
+    """A `Door` (see bcaf_stream.ingest.live) for `LinkSender`s.
+
+    Raises:
+        LinkError: the address cannot be bound.
+    """
+
+    name = "link"
+
+    def __init__(self, config: LinkConfig) -> None:
+        self._config = config
+        self._server = LinkServer(config)
+        self.endpoint = self._server.endpoint
+        self._senders: dict[bytes, tuple[_Sender, LiveCall]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._refused = 0
+
+    @property
+    def refused(self) -> int:
+        return self._refused + self._server.refused
+
+    async def start(self, host: Host) -> None:
+        self._host = host
+        self._serving = asyncio.create_task(self._serve())
+
+    async def close(self) -> None:
+        """Hang up, after the senders whose calls have ended were told so."""
+        self._serving.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=self._config.linger_s)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(self._serving, *self._tasks, return_exceptions=True)
+        self._server.close()
+
+    async def _serve(self) -> None:
+        while True:
+            client, message = await self._server.receive()
+            known = self._senders.get(client)
+            try:
+                if isinstance(message, Open):
+                    await self._open(client, message)
+                elif isinstance(message, WordsMessage) and message.call is not None:
+                    await self._host.words(message.call, message)
+                elif known is None:
+                    raise LinkError("the call is over here")
+                else:
+                    self._take(*known, message)
+            except LinkError as error:
+                self._refused += 1
+                if known is None:
+                    await self._server.send(client, Refused(str(error)))
+                else:  # what was heard before is kept, and the call is over
+                    known[1].end(str(error))
+
+    async def _open(self, client: bytes, opening: Open) -> None:
+        sender = _Sender(opening)
+        begin = Begin(opening.call, opening.channels, opening.rate, opening.text)
+        call = await self._host.open(begin, sender.may_send)
+        self._senders[client] = sender, call
+        await self._server.send(client, Accepted(call.id, self._config.window_ms))
+        task = asyncio.create_task(self._follow(client, sender, call))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _take(self, sender: _Sender, call: LiveCall, message: ClientMessage) -> None:
+        match message:
+            case Audio():
+                self._audio(sender, call, message)
+            case WordsMessage():
+                call.accept(message)
+            case Close():
+                call.end()
+
+    def _audio(self, sender: _Sender, call: LiveCall, audio: Audio) -> None:
+        if not sender.order.accept(audio):
+            return  # sent twice
+        rate = sender.opening.rate
+        if sender.order.received * 1000 > (sender.credit_ms + 2 * self._config.window_ms) * rate:
+            raise LinkError("audio was sent beyond the credit given")
+        for column, channel in enumerate(sender.opening.channels):
+            samples_N = np.ascontiguousarray(audio.samples_NC[:, column])
+            call.accept(AudioChunk(channel.name, audio.start, rate, samples_N, audio.received_at))
+
+    async def _follow(self, client: bytes, sender: _Sender, call: LiveCall) -> None:
+        """Give a sender its credit until its call ends, and tell it how."""
+        over = asyncio.ensure_future(call.ended())
+        try:
+            while not over.done():
+                await self._wait(sender, over)
+                credit = Credit(sender.credit_ms + self._config.window_ms)
+                if not over.done() and not await self._server.send(client, credit):
+                    call.lost()
+                    return
+            ended = over.result()
+            done = ended.reason == "complete"
+            answer = Closed(ended.utterances, ended.reason) if done else Refused(ended.reason)
+            await self._server.send(client, answer)
+        finally:
+            over.cancel()
+            del self._senders[client]
+
+    async def _wait(self, sender: _Sender, over: asyncio.Future[Ended]) -> None:
+        news = asyncio.ensure_future(sender.news.wait())
+        waiting: set[asyncio.Future[Any]] = {over, news}
+        await asyncio.wait(waiting, timeout=ALIVE_S, return_when=asyncio.FIRST_COMPLETED)
+        news.cancel()
+        sender.news.clear()

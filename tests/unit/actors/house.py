@@ -1,0 +1,110 @@
+"""A house for the tests of live calls: a real engine, and a list in place of the journal."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+
+from actors.history import Answer
+from actors.liveness import LiveConfig
+from actors.overload import Overload, OverloadConfig
+from actors.session import CallSession
+from bcaf_stream.analyzer import AnalyzerConfig
+from bcaf_stream.audio.sources import FileSource
+from bcaf_stream.demo import CALL
+from bcaf_stream.engine import EmotionEngine
+from bcaf_stream.errors import ModelError
+from bcaf_stream.events.messages import Event
+from bcaf_stream.ingest.live import Begin, Gap, LiveCall
+from bcaf_stream.model.state import DialogueState
+from bcaf_stream.transcripts.asr import Transcriber
+from bcaf_stream.types import AudioChunk, Channel, TextSource, Utterance
+
+CHANNELS = (Channel("customer", "customer"), Channel("agent", "agent"))
+RATE = 8000
+
+
+class House:
+    model_id = "tiny"
+
+    def __init__(self, engine: EmotionEngine, transcriber: Transcriber | None = None) -> None:
+        self.engine = engine
+        self.transcriber = transcriber
+        self.executor = ThreadPoolExecutor(1)
+        self.overload = Overload(OverloadConfig())
+        self.events: list[Event] = []
+        self.failing: set[int] = set()
+        self.breaking: set[str] = set()  # calls on which something breaks that nobody thought of
+        self.asked: list[Utterance] = []
+        self.journalled: set[str] = set()
+
+    async def predict(self, state: DialogueState | None, utterance: Utterance) -> Answer:
+        self.asked.append(utterance)
+        if len(self.asked) in self.failing:
+            raise ModelError("the model gave numbers that are not finite")
+        if utterance.call in self.breaking:
+            raise ZeroDivisionError
+        await asyncio.sleep(0)  # as the real one, it lets others go on
+        features = self.engine.encode([utterance])
+        predictions, states = self.engine.step([state or self.engine.initial_state()], features)
+        return predictions[0], states[0]
+
+    async def publish(self, events: Sequence[Event]) -> None:
+        self.events.extend(events)
+
+    async def has_ended(self, call: str) -> bool:
+        await asyncio.sleep(0)
+        return call in self.journalled
+
+    def session(
+        self,
+        text: TextSource = "none",
+        live: LiveConfig | None = None,
+        config: AnalyzerConfig | None = None,
+    ) -> CallSession:
+        live = live or LiveConfig(interim_ms=0)
+        return CallSession(Begin("c1", CHANNELS, RATE, text), config or AnalyzerConfig(), live, self)
+
+    @property
+    def types(self) -> list[str]:
+        return [event.type for event in self.events]
+
+    def of(self, type: str) -> list[Event]:
+        return [event for event in self.events if event.type == type]
+
+
+def demo_chunks(seconds: int = 30) -> list[AudioChunk]:
+    """The beginning of the demo call, in chunks of 100 ms, both channels in turn."""
+    with FileSource(CALL) as source:
+        found = list(source)[: 2 * 10 * seconds]
+    names = {found[0].channel: "customer", found[1].channel: "agent"}
+    return [AudioChunk(names[c.channel], c.start, c.rate, c.samples, 0) for c in found]
+
+
+def joined(chunks: Sequence[AudioChunk], channel: str) -> np.ndarray:
+    return np.concatenate([c.samples for c in chunks if c.channel == channel])
+
+
+Script = Callable[[CallSession, LiveCall], Awaitable[None]]
+
+
+def play(make: Callable[[], CallSession], script: Script) -> CallSession:
+    """Run a session, and what a door does with it, to the end of both."""
+
+    async def both() -> CallSession:
+        session = make()
+        line = session.attach(Begin("c1", CHANNELS, RATE))
+        running = asyncio.create_task(session.run())
+        await script(session, line)
+        session.ended.set_result(await running)
+        session.close()
+        return session
+
+    return asyncio.run(both())
+
+
+async def send(line: LiveCall, items: Sequence[AudioChunk | Gap]) -> None:
+    for item in items:
+        line.accept(item)
+        await line.room()

@@ -1,0 +1,136 @@
+"""The calls of one process: who may begin one, who gets words, and what is shed for all of them."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+
+from actors.calls import Calls
+from actors.config import IngestConfig
+from actors.liveness import LiveConfig
+from bcaf_stream.analyzer import AnalyzerConfig
+from bcaf_stream.engine import EmotionEngine, ModelConfig
+from bcaf_stream.errors import BusyError, LinkError
+from bcaf_stream.ingest.link_protocol import WordsMessage
+from bcaf_stream.ingest.live import Begin
+from bcaf_stream.types import Words
+from tests.unit.actors.house import CHANNELS, RATE, House, demo_chunks, send
+
+
+@pytest.fixture
+def house(tiny: Path) -> House:
+    return House(EmotionEngine(ModelConfig(checkpoint=str(tiny), threads=1)))
+
+
+def run(house: House, script: Callable[[Calls], Awaitable[None]], max_calls: int = 2) -> Calls:
+    async def whole() -> Calls:
+        config = IngestConfig(max_calls=max_calls, live=LiveConfig(interim_ms=0, grace_s=0.1))
+        calls = Calls(AnalyzerConfig(), config, house, house.overload)
+        await script(calls)
+        await calls.drain()
+        return calls
+
+    return asyncio.run(whole())
+
+
+def begin(call: str, text: str = "none") -> Begin:
+    return Begin(call, CHANNELS, RATE, text)  # type: ignore[arg-type]
+
+
+def test_busy_is_said_as_busy_and_counted(house: House):
+    async def script(calls: Calls) -> None:
+        lines = [await calls.open(begin(name)) for name in "ab"]
+        with pytest.raises(BusyError, match="2 calls are running"):
+            await calls.open(begin("c"))
+        lines[0].end()
+        await lines[0].ended()
+        await calls.open(begin("c"))
+        house.overload.step(10_000, 0)
+        lines[1].end()
+        await lines[1].ended()
+        with pytest.raises(BusyError, match="all that can be analysed"):
+            await calls.open(begin("d"))
+
+    assert run(house, script).stats() | {"lag_ms": 0} == {
+        "calls": 0, "finished": 2, "failed": 0, "busy": 2, "lag_ms": 0, "overload": 3, "shed": [1, 1, 1],
+    }  # fmt: skip
+
+
+def test_a_call_runs_once_and_is_over_once(house: House):
+    async def script(calls: Calls) -> None:
+        both = await asyncio.gather(*(calls.open(begin("a")) for _ in range(2)), return_exceptions=True)
+        assert [type(one).__name__ for one in both] == ["Line", "LinkError"]
+        house.journalled.add("b")
+        with pytest.raises(LinkError, match="in the journal already"):
+            await calls.open(begin("b"))
+        with pytest.raises(LinkError, match="no speech recognition"):
+            await calls.open(begin("c", "asr"))
+
+    run(house, script)
+    assert house.types == ["call.start", "call.end"]
+    assert house.events[-1].reason == "failed: the deployment is going down"
+
+
+def test_a_lost_call_is_found_again_by_its_name(house: House):
+    chunks = demo_chunks(2)
+
+    async def script(calls: Calls) -> None:
+        first = await calls.open(begin("a"))
+        await send(first, chunks)
+        first.lost()
+        second = await calls.open(begin("a"))
+        second.end()
+        assert (await second.ended()).reason == "complete"
+        third = await calls.open(begin("b"))
+        third.lost()
+        assert (await third.ended()).reason == "sender lost"
+
+    run(house, script)
+    assert house.types.count("call.start") == 2
+
+
+def test_words_find_their_call(house: House):
+    async def script(calls: Calls) -> None:
+        message = WordsMessage((Words(5600, 10_400, "hello there", "customer", "w1"),))
+        with pytest.raises(LinkError, match="no such call is running"):
+            await calls.words("a", message)
+        line = await calls.open(begin("a", "given"))
+        await calls.words("a", message)
+        await send(line, demo_chunks(12))
+        line.end()
+        await line.ended()
+
+    run(house, script)
+    assert "hello there" in [event.text for event in house.of("emotion.final")]
+
+
+def test_words_for_a_call_that_takes_none_are_said_to_be_misplaced(house: House):
+    async def script(calls: Calls) -> None:
+        line = await calls.open(begin("a"))
+        await calls.words("a", WordsMessage((Words(0, 1, "secret", "customer"),)))
+        line.end()
+        await line.ended()
+
+    run(house, script)
+    [degraded] = house.of("degraded")
+    assert "opened without given text" in (degraded.reason or "")
+    assert "secret" not in str(house.events)
+
+
+def test_one_broken_call_does_not_disturb_another(house: House):
+    async def script(calls: Calls) -> None:
+        house.breaking = {"bad"}
+        good, bad = [await calls.open(begin(name)) for name in ("good", "bad")]
+        for line in (good, bad):
+            await send(line, demo_chunks(12))
+        assert (await bad.ended()).reason == "the call cannot be analysed: ZeroDivisionError"
+        with pytest.raises(LinkError, match="is over here"):
+            bad.accept(WordsMessage(()))
+        good.end()
+        assert (await good.ended()).reason == "complete"
+
+    assert run(house, script).failed == 1
+    ends = {event.call: event.reason for event in house.of("call.end")}
+    assert ends["good"] == "complete"
+    assert ends["bad"] == "failed: ZeroDivisionError"

@@ -1,0 +1,47 @@
+"""What the clock says of stalled channels and lost senders; the time is given."""
+
+from actors.liveness import LiveConfig, Liveness
+
+CONFIG = LiveConfig(stall_s=1.5, grace_s=10, idle_s=30)
+
+
+def test_a_channel_stalls_once_until_it_is_heard_again():
+    live = Liveness(CONFIG, 0.0, ["a", "b"])
+    live.heard("a", 1.0)
+    assert live.newly_stalled(1.4) == []
+    assert live.newly_stalled(1.5) == ["b"]
+    assert live.newly_stalled(2.0) == []
+    live.heard("b", 2.4)
+    assert live.newly_stalled(2.5) == ["a"]
+    assert live.newly_stalled(4.0) == ["b"]
+
+
+def test_without_a_connection_everything_stalls_at_once_and_the_call_ends_after_the_grace():
+    live = Liveness(CONFIG, 0.0, ["a", "b"])
+    live.heard("a", 5.0)
+    live.disconnected(5.0)
+    assert not live.is_connected
+    assert live.newly_stalled(5.0) == ["a", "b"]
+    assert not live.is_lost(14.9)
+    assert live.is_lost(15.0)
+    live.connected(14.0)
+    assert not live.is_lost(15.0)
+
+
+def test_a_silent_sender_is_lost_after_the_idle_time_and_words_are_a_sign_of_life():
+    live = Liveness(CONFIG, 0.0, ["a"])
+    assert not live.is_lost(29.9)
+    live.spoke(29.9)
+    assert not live.is_lost(59.8)
+    assert live.is_lost(59.9)
+    assert live.silent_s(59.9) == 59.9
+
+
+def test_it_says_how_long_nothing_can_change():
+    live = Liveness(CONFIG, 0.0, ["a", "b"])
+    assert live.wait_s(0.5) == 1.0
+    live.newly_stalled(1.5)
+    assert live.wait_s(2.0) == 28.0
+    live.disconnected(2.0)
+    assert live.wait_s(2.0) == 10.0
+    assert live.wait_s(50.0) == 0.0
