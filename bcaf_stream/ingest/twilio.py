@@ -11,17 +11,17 @@ connection) begins at its first sound.
 import base64
 import binascii
 from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, model_validator
 
 from bcaf_stream.config import Config
 from bcaf_stream.errors import LinkError
 from bcaf_stream.ingest.g711 import decode_alaw, decode_ulaw
 from bcaf_stream.ingest.live import Begin, End
-from bcaf_stream.ingest.parsing import Item, Reply, group, json_map, name_in, whole
+from bcaf_stream.ingest.parsing import ChannelConfig, Item, Reply, group, json_map, name_in, told_apart, whole
 from bcaf_stream.ingest.reorder import Piece, Track
-from bcaf_stream.types import Channel, PcmN, Role, TextSource
+from bcaf_stream.types import PcmN, TextSource
 
 DECODERS: dict[str, Callable[[bytes], PcmN]] = {
     "audio/x-mulaw": decode_ulaw,
@@ -34,35 +34,25 @@ MAX_JUMP_MS = 600_000  # a timestamp further ahead than this is a broken clock
 RATES = range(8_000, 48_001)
 
 
-class TrackConfig(Config):
-    """What a track of the stream is called in events, and who speaks in it."""
-
-    name: str = Field(min_length=1, max_length=200)
-    role: Role
-
-
 class StreamConfig(Config):
     """`channels` says what the tracks are; a stream that does not tell its tracks is taken to have all of them.
 
     `call_id` is what names a call: the platform's call, or the stream where one call has several.
     """
 
-    channels: dict[Literal["inbound", "outbound"], TrackConfig] = Field(
+    channels: dict[Literal["inbound", "outbound"], ChannelConfig] = Field(
         default={
-            "inbound": TrackConfig(name="customer", role="customer"),
-            "outbound": TrackConfig(name="agent", role="agent"),
+            "inbound": ChannelConfig(name="customer", role="customer"),
+            "outbound": ChannelConfig(name="agent", role="agent"),
         }
     )
     call_id: Literal["call", "stream"] = "call"
     reorder_ms: int = Field(500, ge=0, le=10_000)
 
-    @field_validator("channels")
-    @classmethod
-    def _are_told_apart(cls, channels: dict[str, TrackConfig]) -> dict[str, TrackConfig]:
-        names = {track.name for track in channels.values()}
-        if not channels or len(names) < len(channels):
-            raise ValueError("at least one of inbound and outbound, each with its own name")
-        return channels
+    @model_validator(mode="after")
+    def _channels_are_told_apart(self) -> Self:
+        told_apart(self.channels)
+        return self
 
 
 class TwilioParser:
@@ -79,7 +69,7 @@ class TwilioParser:
         self._decode: Callable[[bytes], PcmN] = decode_ulaw
         self._rate = 0
         self._origin_ms: int | None = None
-        self._newest = 0  # the end of the newest sound of any track, in samples
+        self._newest = 0  # where the newest sound of any track begins
         self._stopped = False
 
     @property
@@ -121,7 +111,7 @@ class TwilioParser:
         if not tracks:
             raise LinkError("stream: has none of the tracks that channels names")
         self._tracks = {track: Track(known[track].name, self._rate) for track in tracks}
-        channels = tuple(Channel(known[track].name, known[track].role) for track in tracks)
+        channels = tuple(known[track].channel for track in tracks)
         return Begin(self._call(fields, start), channels, self._rate, self._text)
 
     def _set_format(self, described: Mapping[str, Any]) -> None:
@@ -157,7 +147,7 @@ class TwilioParser:
         position = track.expected if timestamp is None else self._position(timestamp)
         if position - self._newest > MAX_JUMP_MS * self._rate // 1000:
             raise LinkError("stream: a timestamp jumps by more than ten minutes")
-        self._newest = max(self._newest, position + len(samples))
+        self._newest = max(self._newest, position)
         order = position if number is None else number
         return Piece(order, position, samples, received_at, numbered=number is not None)
 

@@ -20,6 +20,7 @@ from websockets.http11 import Request
 from bcaf_stream.errors import BusyError, LinkError
 from bcaf_stream.ingest.access import DoorConfig
 from bcaf_stream.ingest.access import _read_tokens as read_secrets
+from bcaf_stream.ingest.audiohook import AudioHookParser, SessionConfig
 from bcaf_stream.ingest.live import Begin, End, Host, LiveCall
 from bcaf_stream.ingest.parsing import Item, Reply
 from bcaf_stream.ingest.twilio import StreamConfig, TwilioParser
@@ -213,3 +214,21 @@ class TwilioDoor(CallDoor):
 def sign(key: bytes, url: str) -> bytes:
     """Twilio's signature of a WebSocket request (twilio.com/docs/usage/security): it has no parameters."""
     return base64.b64encode(hmac.digest(key, url.encode("utf-8", "surrogateescape"), hashlib.sha1))
+
+
+class AudioHookConfig(SessionConfig, DoorConfig):
+    """Genesys AudioHook; `tokens` holds the API keys that Genesys shows in X-API-KEY."""
+
+
+class AudioHookDoor(CallDoor):
+    """The door of Genesys AudioHook; the call's id is its conversation's."""
+
+    name = "audiohook"
+
+    def __init__(self, config: AudioHookConfig, **kwargs: Callable[[], int]) -> None:
+        super().__init__(config, **kwargs)
+        self._audiohook = config
+        self._heard: dict[str, int] = {}
+
+    def parser(self, request: Request) -> Parser:
+        return AudioHookParser(self._audiohook, self._audiohook.text, self._heard)

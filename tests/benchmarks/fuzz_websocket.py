@@ -1,0 +1,156 @@
+"""Whatever bytes come over a WebSocket, a parser gives contiguous media or a LinkError; run by hand.
+
+    python -m tests.benchmarks.fuzz_websocket [inputs of each protocol] [seed]
+
+Inputs are frames of recorded sessions as they are, cut, spliced, with bytes changed, with values of their JSON
+replaced, and pure noise; each session is fed to one parser until it ends, and on after every error.
+"""
+
+import json
+import random
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from bcaf_stream.errors import LinkError
+from bcaf_stream.ingest.audiohook import AudioHookParser, SessionConfig
+from bcaf_stream.ingest.live import Begin, Gap, contiguous
+from bcaf_stream.ingest.live_text import LiveTextParser
+from bcaf_stream.ingest.twilio import StreamConfig, TwilioParser
+from bcaf_stream.types import AudioChunk
+from tests.audiohook_client import AudioHookClient
+from tests.stream_messages import telnyx_start, twilio_frames, twilio_session
+
+Frame = str | bytes
+WILD: list[Any] = [
+    None,
+    True,
+    -1,
+    0,
+    1,
+    2**31,
+    2**53,
+    10**400,
+    1.5,
+    float("nan"),
+    "",
+    "é",
+    "\ud800",
+    "x" * 300,
+    [],
+    {},
+]
+WILD += [[1, [2]], {"a": {}}, "PT1S", "PT99999999S", "inbound", "0", "99999999999999999"]
+
+
+def twilio(rng: random.Random) -> list[Frame]:
+    tracks = {name: rng.randbytes(160 * rng.randint(1, 8)) for name in ("inbound", "outbound")}
+    session: list[Frame] = list(twilio_session(tracks))
+    if rng.random() < 0.3:
+        session[1:] = [telnyx_start(), *twilio_frames(tracks)]
+    return session
+
+
+def audiohook(rng: random.Random) -> list[Frame]:
+    client = AudioHookClient(position=rng.choice([0.0, 0.0, 1.0]))
+    session: list[Frame] = [client.open(rng.choice(["c0", "c1", None]))]
+    client.serverseq = 1
+    for _ in range(rng.randint(1, 10)):
+        session.append(client.audio(rng.randbytes(2 * rng.randint(0, 800))))
+        kind = rng.choice(["ping", "update", "paused", "discarded", "resumed", "error", "new"])
+        session.append(
+            client.discarded(rng.random(), kind) if kind in ("discarded", "resumed") else client.message(kind)
+        )
+    return [*session, client.message("close", reason=rng.choice(["end", "error", "reconnect"]))]
+
+
+def live_text(rng: random.Random) -> list[Frame]:
+    line = {
+        "call": "c",
+        "channel": "left",
+        "start_ms": 0,
+        "end_ms": 9,
+        "text": "words",
+        "id": "u",
+        "is_final": True,
+    }
+    return ["\n".join(json.dumps(line) for _ in range(rng.randint(1, 4))) for _ in range(10)]
+
+
+def changed(frame: Frame, other: Frame, rng: random.Random) -> Frame:
+    how = rng.randrange(2, 8)
+    if how == 2:
+        return rng.randbytes(rng.randint(0, 60))
+    if how == 3 and isinstance(frame, str):
+        return with_a_wild_value(frame, rng)
+    raw = bytearray(as_bytes(frame))
+    tail = as_bytes(other)
+    if how == 4:
+        raw = raw[: rng.randint(0, len(raw))] + tail[rng.randint(0, len(tail)) :]
+    for _ in range(rng.randint(1, 5) if how > 4 else 0):
+        if raw:
+            raw[rng.randrange(len(raw))] = rng.randrange(256)
+    return raw.decode("utf-8", "replace") if isinstance(frame, str) else bytes(raw)
+
+
+def as_bytes(frame: Frame) -> bytes:
+    return frame.encode("utf-8", "surrogatepass") if isinstance(frame, str) else frame
+
+
+def with_a_wild_value(frame: str, rng: random.Random) -> str:
+    head, *rest = frame.split("\n")
+    fields = json.loads(head)
+    places = [fields]
+    places += [value for value in fields.values() if isinstance(value, dict)]
+    place = rng.choice(places)
+    if place:
+        place[rng.choice(list(place))] = rng.choice(WILD)
+    return "\n".join([json.dumps(fields), *rest])
+
+
+def sessions(recorded: Callable[[random.Random], list[Frame]], rng: random.Random) -> Iterator[list[Frame]]:
+    while True:
+        frames = recorded(rng)
+        rate = rng.choice([0.05, 0.2, 0.7])  # how broken it is; after a broken beginning most is refused
+        for index, frame in enumerate(frames):
+            if rng.random() < (rate if index > 1 else rate / 5):
+                frames[index] = changed(frame, rng.choice(frames), rng)
+        yield rng.sample(frames, len(frames)) if rng.random() < 0.1 else frames
+
+
+def fuzz(name: str, parser: Callable[[], Any], recorded: Any, inputs: int, seed: int) -> None:
+    rng = random.Random(seed)
+    done = errors = media = 0
+    began = time.perf_counter()
+    for frames in sessions(recorded, rng):
+        fed = parser()
+        items: list[Any] = []
+        for frame in frames:
+            try:
+                found = fed.push(frame, 0)
+            except LinkError:
+                errors += 1
+                continue
+            items += found
+            for item in found:
+                if isinstance(item, Begin):
+                    fed.began()
+        chunks = [item for item in items if isinstance(item, AudioChunk | Gap)]
+        assert contiguous(chunks)
+        assert all(isinstance(item, Gap) or len(item.samples) for item in chunks)
+        media += len(items)
+        done += len(frames)
+        if done >= inputs:
+            break
+    seconds = time.perf_counter() - began
+    print(f"{name:10} {done:8} inputs {errors:8} refused {media:8} items {seconds:6.1f} s")
+
+
+if __name__ == "__main__":
+    count = int(sys.argv[1]) if len(sys.argv) > 1 else 100_000
+    start = int(sys.argv[2]) if len(sys.argv) > 2 else 0
+    remembered: dict[str, int] = {}
+    fuzz("twilio", lambda: TwilioParser(StreamConfig(reorder_ms=60)), twilio, count, start)
+    fuzz("audiohook", lambda: AudioHookParser(SessionConfig(), heard=remembered), audiohook, count, start)
+    fuzz("live_text", LiveTextParser, live_text, count, start)

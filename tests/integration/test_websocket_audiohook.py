@@ -1,0 +1,199 @@
+"""The AudioHook door over real sockets, played by a client of the protocol."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import numpy as np
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+
+from bcaf_stream.ingest.g711 import decode_ulaw
+from bcaf_stream.ingest.websocket_calls import AudioHookConfig, AudioHookDoor
+from tests.audiohook_client import NO_ID, AudioHookClient
+from tests.live_host import CollectingHost
+
+WAIT_S = 10.0  # only a failing test waits that long
+
+
+def run(test: Callable[[], Awaitable[None]]) -> None:
+    async def within() -> None:
+        async with asyncio.timeout(WAIT_S):
+            await test()
+        left = asyncio.all_tasks() - {asyncio.current_task()}
+        assert not left, f"a door left {len(left)} tasks behind"
+
+    asyncio.run(within())
+
+
+@contextlib.asynccontextmanager
+async def audiohook(host: CollectingHost, **options: object) -> AsyncIterator[AudioHookDoor]:
+    door = AudioHookDoor(AudioHookConfig(port=0, **options))
+    await door.start(host)
+    try:
+        yield door
+    finally:
+        await door.close()
+
+
+def noise(seconds: float, seed: int = 0) -> bytes:
+    return np.random.default_rng(seed).integers(0, 256, int(seconds * 8000) * 2, np.uint8).tobytes()
+
+
+def sides(data: bytes) -> list[list[int]]:
+    return decode_ulaw(data).reshape(-1, 2).T.tolist()
+
+
+async def opened(socket: ClientConnection, client: AudioHookClient, conversation: str | None = "c0") -> None:
+    await socket.send(client.open(conversation))
+    assert client.hear(await socket.recv())["type"] == "opened"
+
+
+async def speak(socket: ClientConnection, client: AudioHookClient, data: bytes, frame: int = 3200) -> None:
+    for start in range(0, len(data), frame):
+        await socket.send(client.audio(data[start : start + frame]))
+
+
+async def hung_up(socket: ClientConnection) -> int:
+    with contextlib.suppress(ConnectionClosed):
+        await socket.recv()
+    await socket.wait_closed()
+    assert socket.close_code is not None
+    return socket.close_code
+
+
+def test_a_session_from_open_to_closed():
+    async def test() -> None:
+        host, client, data = CollectingHost(), AudioHookClient(), noise(1.0)
+        async with audiohook(host) as door, connect(door.endpoint) as socket:
+            await opened(socket, client)
+            await speak(socket, client, data[:8000])
+            await socket.send(client.message("ping"))
+            assert client.hear(await socket.recv())["type"] == "pong"
+            await socket.send(client.discarded(0.5))
+            await speak(socket, client, data[8000:])
+            await socket.send(client.message("close", reason="end"))
+            assert client.hear(await socket.recv())["type"] == "closed"
+            call = await host.until("c0", "ended")
+        left, right = sides(data)
+        silence = [0] * 4000
+        assert call.reason == "complete"
+        assert call.sound("customer").tolist() == left[:4000] + silence + left[4000:]
+        assert call.sound("agent").tolist() == right[:4000] + silence + right[4000:]
+        assert len(call.gaps) == 2
+        assert door.refused == 0
+
+    run(test)
+
+
+def test_a_conversation_goes_on_in_its_next_session():
+    async def test() -> None:
+        host, data = CollectingHost(), noise(2.0)
+        async with audiohook(host) as door:
+            first = AudioHookClient("s1")
+            async with connect(door.endpoint) as socket:
+                await opened(socket, first)
+                await speak(socket, first, data[:16_000])
+                await socket.send(first.message("ping"))
+                first.hear(await socket.recv())  # all before it has arrived
+                socket.transport.abort()
+            await host.until("c0", "lost")
+            second = AudioHookClient("s2", position=0.75)  # a quarter of a second comes again
+            async with connect(door.endpoint) as socket:
+                earlier = [{"id": "s1", "serverseq": first.serverseq, "clientseq": first.seq}]
+                await socket.send(second.open("c0", continuedSessions=earlier))
+                assert second.hear(await socket.recv())["type"] == "opened"
+                await speak(socket, second, data[12_000:])
+                await socket.send(second.message("close", reason="end"))
+                call = await host.until("c0", "ended")
+        assert [begin.missed for begin in call.begins] == [None, 0]
+        assert [call.sound("customer").tolist(), call.sound("agent").tolist()] == sides(data)
+
+    run(test)
+
+
+def test_a_probe_is_answered_and_starts_nothing():
+    async def test() -> None:
+        host, client = CollectingHost(capacity=0), AudioHookClient()
+        async with audiohook(host) as door, connect(door.endpoint) as socket:
+            await opened(socket, client, NO_ID)
+            await socket.send(client.message("close", reason="end"))
+            assert client.hear(await socket.recv())["type"] == "closed"
+        assert host.calls == {}
+        assert door.refused == 0
+
+    run(test)
+
+
+def test_a_full_house_asks_for_a_disconnect():
+    async def test() -> None:
+        host, client = CollectingHost(capacity=0), AudioHookClient()
+        async with audiohook(host) as door, connect(door.endpoint) as socket:
+            await socket.send(client.open())
+            message = client.hear(await socket.recv())
+            assert message["type"] == "disconnect"
+            assert message["parameters"]["info"].startswith("busy, try again later")
+            await socket.send(client.message("close", reason="disconnect"))
+            assert client.hear(await socket.recv())["type"] == "closed"
+            assert await hung_up(socket) == 1013  # a client that does not hang up by itself
+        assert door.refused == 1
+
+    run(test)
+
+
+def test_a_client_that_breaks_the_order_is_disconnected_and_disturbs_nobody():
+    async def test() -> None:
+        host, data = CollectingHost(), noise(1.0)
+        good, bad = AudioHookClient("good"), AudioHookClient("bad")
+        async with audiohook(host) as door, connect(door.endpoint) as one, connect(door.endpoint) as two:
+            await opened(one, good, "c1")
+            await opened(two, bad, "c2")
+            await speak(one, good, data[:8000])
+            bad.seq += 1
+            await two.send(bad.message("ping"))
+            message = bad.hear(await two.recv())
+            assert message["parameters"] == {"reason": "error", "info": "session: seq must be 2"}
+            assert await hung_up(two) == 1008
+            assert host.calls["c2"].state == "lost"
+            await speak(one, good, data[8000:])
+            await one.send(good.message("close", reason="end"))
+            call = await host.until("c1", "ended")
+        assert call.sound("customer").tolist() == sides(data)[0]
+
+    run(test)
+
+
+def test_the_house_ends_a_call():
+    async def test() -> None:
+        host, client = CollectingHost(), AudioHookClient()
+        async with audiohook(host) as door, connect(door.endpoint) as socket:
+            await opened(socket, client)
+            host.finish("c0", "failed")
+            message = client.hear(await socket.recv())
+            assert (message["type"], message["parameters"]) == ("disconnect", {"reason": "completed"})
+            await socket.send(client.message("close", reason="disconnect"))
+            assert client.hear(await socket.recv())["type"] == "closed"
+        assert host.calls["c0"].reason == "failed"
+
+    run(test)
+
+
+def test_an_api_key_is_asked_for(tmp_path):
+    keys = tmp_path / "keys"
+    keys.write_text("SGVsbG8\n")
+    keys.chmod(0o600)
+
+    async def status(door: AudioHookDoor, **headers: str) -> int:
+        try:
+            async with connect(door.endpoint, additional_headers=headers):
+                return 101
+        except InvalidStatus as error:
+            return error.response.status_code
+
+    async def test() -> None:
+        async with audiohook(CollectingHost(), tokens=keys) as door:
+            assert await status(door) == 401
+            assert await status(door, **{"X-API-KEY": "wrong"}) == 401
+            assert await status(door, **{"X-API-KEY": "SGVsbG8"}) == 101
+
+    run(test)

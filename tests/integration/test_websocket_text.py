@@ -1,0 +1,123 @@
+"""The door of live text over real sockets, beside a call that comes by another door."""
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed
+
+from bcaf_stream.ingest.link_protocol import WordsMessage
+from bcaf_stream.ingest.live import Begin
+from bcaf_stream.ingest.websocket_text import LiveTextConfig, LiveTextDoor
+from bcaf_stream.types import Channel, Words
+from tests.live_host import CollectingHost
+
+WAIT_S = 10.0  # only a failing test waits that long
+BEGIN = Begin("c0", (Channel("left"),), 8000, "given")
+
+
+def run(test: Callable[[], Awaitable[None]]) -> None:
+    async def within() -> None:
+        async with asyncio.timeout(WAIT_S):
+            await test()
+        left = asyncio.all_tasks() - {asyncio.current_task()}
+        assert not left, f"a door left {len(left)} tasks behind"
+
+    asyncio.run(within())
+
+
+@contextlib.asynccontextmanager
+async def live_text(host: CollectingHost, **options: object) -> AsyncIterator[LiveTextDoor]:
+    door = LiveTextDoor(LiveTextConfig(port=0, **options))
+    await door.start(host)
+    try:
+        yield door
+    finally:
+        await door.close()
+
+
+def line(text: str, call: str = "c0", **fields: object) -> str:
+    return json.dumps({"call": call, "channel": "left", "start_ms": 0, "end_ms": 900, "text": text} | fields)
+
+
+def test_words_reach_their_call_and_each_line_its_answer():
+    async def test() -> None:
+        host = CollectingHost()
+        await host.open(BEGIN)
+        async with live_text(host, ack=True) as door, connect(door.endpoint) as client:
+            await client.send(line("hello", id="u1", is_final=False) + "\n" + line("hello there", id="u1"))
+            await client.send("secret")
+            await client.send(line("secret", call="another"))
+            await client.send(json.dumps({"call": "c0", "last": True}))
+            answers = [json.loads(await client.recv()) for _ in range(5)]
+        assert answers == [
+            {"line": 1, "ok": True},
+            {"line": 2, "ok": True},
+            {"line": 3, "error": "live text: not a JSON message"},
+            {"line": 4, "error": "no such call is running"},
+            {"line": 5, "ok": True},
+        ]
+        assert host.calls["c0"].words == [
+            Words(0, 900, "hello", "left", "u1", final=False),
+            Words(0, 900, "hello there", "left", "u1"),
+        ]
+        assert host.beside[-1] == ("c0", WordsMessage((), last=True))
+        assert door.refused == 2
+
+    run(test)
+
+
+def test_good_lines_are_not_answered_unless_asked():
+    async def test() -> None:
+        host = CollectingHost()
+        await host.open(BEGIN)
+        async with live_text(host) as door, connect(door.endpoint) as client:
+            await client.send(line("hello"))
+            await client.send("{}")
+            assert json.loads(await client.recv())["line"] == 2
+        assert len(host.calls["c0"].words) == 1
+
+    run(test)
+
+
+def test_who_sends_sound_or_nothing_is_sent_away():
+    async def test() -> None:
+        async with live_text(CollectingHost(), first_message_s=0.2) as door:
+            async with connect(door.endpoint) as binary, connect(door.endpoint) as silent:
+                await binary.send(b"\x00")
+                for client in (binary, silent):
+                    with contextlib.suppress(ConnectionClosed):
+                        await client.recv()
+                    assert client.close_code == 1008
+            assert door.refused == 2
+
+    run(test)
+
+
+async def send_all(client: ClientConnection, frames: list[str]) -> None:
+    for frame in frames:
+        await client.send(frame)
+
+
+def test_one_that_never_reads_its_answers_keeps_nobody_waiting():
+    async def test() -> None:
+        host = CollectingHost()
+        await host.open(BEGIN)
+        async with (
+            live_text(host, ack=True) as door,
+            connect(door.endpoint) as stuck,
+            connect(door.endpoint) as good,
+        ):
+            stuck.transport.pause_reading()
+            flood = asyncio.create_task(send_all(stuck, ["{}\n" * 1000] * 100))
+            for number in range(50):
+                await good.send(line(f"word {number}"))
+                assert json.loads(await good.recv()) == {"line": number + 1, "ok": True}
+            flood.cancel()
+            stuck.transport.abort()
+            await asyncio.gather(flood, return_exceptions=True)
+        assert len(host.calls["c0"].words) == 50
+
+    run(test)
