@@ -1,0 +1,275 @@
+"""The sockets of RTP: a UDP port for each stream, and its RTCP on the port after it.
+
+Datagrams cannot be slowed down. What comes while the analysis is behind waits, up to a bound, and beyond it
+becomes a gap. Whoever is heard first on a port keeps it for the call: another address is refused, another port of
+the same address (a sender that started again) is taken when the first has been silent for a while.
+"""
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from bcaf_stream.errors import BusyError, LinkError
+from bcaf_stream.ingest.access import Access
+from bcaf_stream.ingest.live import Begin, End, Gap, Host, LiveCall
+from bcaf_stream.ingest.rtp import Item, RtpConfig, RtpParser
+from bcaf_stream.types import AudioChunk
+
+log = logging.getLogger(__name__)
+
+HANDOVER_S = 3.0  # of silence, until another port of the same address may go on
+RETRY_S = 5.0  # until a sender that could not be taken is tried again
+DROPPED = "dropped: the analysis is behind"
+
+Address = tuple[Any, ...]
+
+
+class Waiting:
+    """Media on its way into a call; sound beyond `most` samples becomes a gap."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._queues: dict[str, deque[AudioChunk | Gap]] = {}
+        self._samples = 0
+        self._end: End | None = None
+        self._news = asyncio.Event()
+
+    def put(self, item: AudioChunk | Gap | End) -> int:
+        """Take it; how many of its samples were dropped."""
+        self._news.set()
+        if isinstance(item, End):
+            self._end = item
+            return 0
+        dropped = 0
+        queue = self._queues.setdefault(item.channel, deque())
+        if isinstance(item, AudioChunk):
+            count = len(item.samples)
+            if self._samples + count > self._most:
+                dropped = count
+                item = Gap(item.channel, item.start, item.start + count, DROPPED)
+            else:
+                self._samples += count
+        if queue and isinstance(item, Gap) and isinstance(last := queue[-1], Gap) and last.reason == item.reason:
+            queue[-1] = Gap(item.channel, last.start, item.end, item.reason)
+        else:
+            queue.append(item)
+        return dropped
+
+    async def get(self) -> AudioChunk | Gap | End:
+        """What comes next, the channels side by side; the end after everything."""
+        while True:
+            filled = [queue for queue in self._queues.values() if queue]
+            if filled:
+                item = min(filled, key=lambda queue: queue[0].start).popleft()
+                self._samples -= len(item.samples) if isinstance(item, AudioChunk) else 0
+                return item
+            if self._end:
+                return self._end
+            self._news.clear()
+            await self._news.wait()
+
+
+class _Listener(asyncio.DatagramProtocol):
+    """One socket; hands its datagrams on, and tells when it is gone."""
+
+    def __init__(self, received: Callable[[bytes, Address], None]) -> None:
+        self._received = received
+        self.gone = asyncio.get_running_loop().create_future()
+
+    def datagram_received(self, data: bytes, addr: Address) -> None:
+        self._received(data, addr)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.gone.set_result(None)
+
+
+class _Call:
+    """The call that is heard now, until its end has been passed on."""
+
+    def __init__(self, waiting: Waiting) -> None:
+        self.waiting = waiting
+        self.senders: dict[int, tuple[Address, float]] = {}  # by stream; and when they were last heard
+
+
+class RtpDoor:
+    """Takes one call at a time; the next one may begin while the last is still analysed.
+
+    RTP has no answer for no: a sender that cannot be taken is not heard, and tried again after RETRY_S.
+    """
+
+    name = "rtp"
+
+    def __init__(self, config: RtpConfig, clock: Callable[[], int] = time.time_ns) -> None:
+        self.endpoint = ""
+        self.refused = 0  # datagrams of strangers or in no known form, and calls that were not taken
+        self.dropped = 0  # samples for which there was no time
+        self._config = config
+        self._clock = clock
+        self._parser = RtpParser(config)
+        self._ignored_until: float | None = None  # None: for as long as they are sent
+        self._heard_at = 0.0
+        self._call: _Call | None = None
+        self._told = False  # that something cannot be understood
+        self._sockets: list[tuple[asyncio.DatagramTransport, _Listener]] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def start(self, host: Host) -> None:
+        """Listen.
+
+        Raises:
+            LinkError: an address cannot be bound.
+        """
+        self._host = host
+        self._loop = asyncio.get_running_loop()
+        self._heard_at = self._loop.time()
+        self._access = Access(self._config)
+        ports: list[int] = []
+        try:
+            for stream in range(len(self._config.streams)):
+                port = self._config.port and self._config.port + 2 * stream
+                ports.append(await self._listen(port, stream))
+                if port:
+                    await self._listen(port + 1, stream, control=True)
+        except LinkError:
+            await self.close()
+            raise
+        host_shown = f"[{self._config.host}]" if ":" in self._config.host else self._config.host
+        self.endpoint = f"rtp://{host_shown}:{','.join(map(str, ports))}"
+        self._keep(self._watch())
+
+    async def close(self) -> None:
+        """Stop listening, and end the call."""
+        for transport, _ in self._sockets:
+            transport.abort()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(
+            *self._tasks, *(listener.gone for _, listener in self._sockets), return_exceptions=True
+        )
+        self._sockets.clear()
+
+    async def _listen(self, port: int, stream: int, control: bool = False) -> int:
+        def received(data: bytes, sender: Address) -> None:
+            self._received(data, sender, stream, control)
+
+        where = self._config.host, port
+        try:
+            found = await self._loop.create_datagram_endpoint(lambda: _Listener(received), local_addr=where)
+        except OSError as error:
+            reason = error.strerror or error
+            raise LinkError(f"rtp: UDP port {port} of {where[0]} cannot be bound: {reason}") from None
+        self._sockets.append(found)
+        return int(found[0].get_extra_info("sockname")[1])
+
+    def _received(self, data: bytes, sender: Address, stream: int, control: bool) -> None:
+        too_long = len(data) > self._config.max_message_bytes
+        if too_long or not self._access.address_allowed(sender[0]) or not self._may_speak(sender, stream, control):
+            self.refused += 1
+            return
+        try:
+            items = self._parser.push(data, self._clock(), stream)
+        except LinkError as error:
+            self.refused += 1
+            if not self._told:
+                self._told = True
+                log.warning("rtp: a packet of %s refused (and perhaps more): %s", sender[0], error)
+            return
+        self._heard_at = self._loop.time()
+        self._pass_on(items)
+        if self._call and not control and self._parser.hears(stream):
+            self._call.senders[stream] = sender, self._heard_at
+
+    def _may_speak(self, sender: Address, stream: int, control: bool) -> bool:
+        if self._call is None or stream not in self._call.senders:
+            return True
+        known, heard_at = self._call.senders[stream]
+        if sender[0] != known[0]:
+            return False
+        return control or sender == known or self._loop.time() - heard_at >= HANDOVER_S
+
+    def _pass_on(self, items: list[Item]) -> None:
+        for item in items:
+            if isinstance(item, Begin):
+                self._call = _Call(Waiting(int(self._config.waiting_s * item.rate * len(item.channels))))
+                self._keep(self._run(item, self._call))
+            elif self._call:
+                self.dropped += self._call.waiting.put(item)
+                if isinstance(item, End):
+                    self._start_over(self._parser.heard)
+
+    def _start_over(self, ignored: set[int], seconds: float | None = None) -> None:
+        """Listen for the next call; senders of the last one are ignored while they go on, or for some seconds."""
+        self._call = None
+        self._told = False
+        self._ignored_until = None if seconds is None else self._loop.time() + seconds
+        self._parser = RtpParser(self._config, frozenset(ignored))
+
+    async def _watch(self) -> None:
+        """What time brings about: lost packets, the end of a call, and the end of being ignored."""
+        pause_s = max(0.01, self._config.jitter_ms / 2000)
+        while True:
+            await asyncio.sleep(pause_s)
+            self._pass_on(self._parser.advance(self._clock()))
+            now = self._loop.time()
+            silent = now - self._heard_at >= self._config.idle_s
+            if self._call and silent:
+                self._pass_on([*self._parser.flush(), End("sender lost")])
+                self._start_over(set())
+            elif not self._call and (silent or (self._ignored_until is not None and now >= self._ignored_until)):
+                self._start_over(set())
+                self._heard_at = now
+
+    def _keep(self, work: Any) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _run(self, begin: Begin, current: _Call) -> None:
+        """One call, to its end on whichever side."""
+        try:
+            call = await self._host.open(begin)
+        except LinkError as error:
+            self._refuse(begin, current, error)
+            return
+        feeding = asyncio.create_task(_feed(call, current.waiting))
+        ending = asyncio.create_task(call.ended())
+        try:
+            await asyncio.wait({feeding, ending}, return_when=asyncio.FIRST_COMPLETED)
+            if feeding.done():
+                feeding.result()
+                await ending
+        except asyncio.CancelledError:
+            call.end("the server is going down")
+            raise
+        except LinkError as error:
+            self.refused += 1
+            call.end(str(error))
+        except Exception as error:
+            # The boundary of one call: whatever broke in it, the next ones go on.
+            log.error("rtp: call %s failed: %s", begin.call, type(error).__name__)
+            call.end(f"failed: {type(error).__name__}")
+        finally:
+            feeding.cancel()
+            ending.cancel()
+            await asyncio.gather(feeding, ending, return_exceptions=True)
+            if self._call is current:
+                self._start_over(self._parser.heard)
+
+    def _refuse(self, begin: Begin, current: _Call, error: LinkError) -> None:
+        self.refused += 1
+        log.warning("rtp: call %s was not taken: %s", begin.call, error)
+        if self._call is current:
+            self._start_over(self._parser.heard, RETRY_S if isinstance(error, BusyError) else None)
+
+
+async def _feed(call: LiveCall, waiting: Waiting) -> None:
+    while True:
+        item = await waiting.get()
+        if isinstance(item, End):
+            call.end(item.reason)
+            return
+        call.accept(item)
+        await call.room()
