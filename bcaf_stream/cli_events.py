@@ -1,4 +1,4 @@
-"""The commands of bcaf-stream that are about events: listen, replay, export, erase, calls and keys."""
+"""The commands of bcaf-stream that are about events: listen, replay, export, erase, repair, calls, keys."""
 
 import csv
 import sys
@@ -148,6 +148,18 @@ def erase(
         raise EventError(f"call {call}: the journal {journal} has no such call")
 
 
+def repair(journal: JournalFile = DEFAULT_JOURNAL) -> None:
+    """Save what can be read of a damaged journal into a new one; the damaged file is kept under another name."""
+    from bcaf_stream.events.repair import repair as repair_journal
+
+    kept, lost, broken = repair_journal(journal, time.time())
+    if broken is None:
+        print(f"journal {journal}: nothing is damaged; {kept} events")
+        return
+    missing = "nobody can tell how many were" if lost is None else str(lost)
+    print(f"journal {journal}: {kept} events kept, {missing} lost; the damaged file is {broken}")
+
+
 def calls(journal: JournalFile = DEFAULT_JOURNAL) -> None:
     """List the calls of the journal, with how many events and which emotion each has most."""
     with Journal(JournalConfig(path=journal), read_only=True) as opened:
@@ -192,7 +204,7 @@ def keys_revoke(name: Annotated[str, typer.Argument(help="the client's")], folde
 
 def register(app: typer.Typer) -> None:
     """Add these commands to the command line."""
-    for command in (listen, replay, export, erase, calls):
+    for command in (listen, replay, export, erase, repair, calls):
         app.command()(command)
     app.add_typer(keys_app, name="keys")
 

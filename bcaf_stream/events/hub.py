@@ -31,6 +31,7 @@ log = logging.getLogger(__name__)
 GROUP_EVENTS = 1000  # in one transaction at most
 POLL_S = 0.01  # how soon an idle hub takes up a subscription
 UPKEEP_S = 10.0
+WARNING_S = 10.0
 SLICE_S = 0.2  # between two slices, while there is more to delete
 
 
@@ -70,6 +71,7 @@ class EventHub:
         self._clock = clock
         self._queue: queue.SimpleQueue[_Handed] = queue.SimpleQueue()
         self._ending = threading.Event()
+        self._next_warning = 0.0
         self.published = 0
         self.failures = 0  # groups that could not be journalled
         with contextlib.ExitStack() as stack:
@@ -115,16 +117,25 @@ class EventHub:
                 self._commit(group)
             elif ending:
                 return
-            try:
-                self.bus.attend()
-                now = time.monotonic()
-                if now >= next_beat:
-                    next_beat = now + self._config.heartbeat_s
-                    self.bus.heartbeat()
-                if now >= next_upkeep:
-                    next_upkeep = now + (SLICE_S if expire(self.journal, self._clock()) else UPKEEP_S)
-            except EventError as error:
+            now = time.monotonic()
+            self._tried(self.bus.attend)
+            if now >= next_beat:
+                next_beat = now + self._config.heartbeat_s
+                self._tried(self.bus.heartbeat)
+            if now >= next_upkeep:
+                more = self._tried(lambda: expire(self.journal, self._clock()))
+                next_upkeep = now + (SLICE_S if more else UPKEEP_S)
+
+    def _tried(self, work: Callable[[], object]) -> object:
+        """What `work` gives; the hub goes on when it fails, and says so once in a while."""
+        try:
+            return work()
+        except EventError as error:
+            now = time.monotonic()
+            if now >= self._next_warning:
+                self._next_warning = now + WARNING_S
                 log.warning("the hub goes on, but: %s", error)
+            return None
 
     def _gather(self) -> list[_Handed]:
         try:

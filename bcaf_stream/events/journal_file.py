@@ -4,6 +4,8 @@ An SQLite file in WAL mode with one writer; readers may open it at the same time
 a torn end of its log by itself; what it cannot mend is told with the way out (`repair`).
 """
 
+import fcntl
+import os
 import secrets
 import sqlite3
 import threading
@@ -31,7 +33,7 @@ _WAYS_OUT = {
     sqlite3.SQLITE_FULL: "the disk is full: free some space; nothing of this append was stored",
     sqlite3.SQLITE_IOERR: "the disk failed: check its space and its health",
     sqlite3.SQLITE_CANTOPEN: "it cannot be opened: check that its folder exists and may be written",
-    sqlite3.SQLITE_CORRUPT: "it is damaged: move it away, and recover what is left with `sqlite3 FILE .recover`",
+    sqlite3.SQLITE_CORRUPT: "it is damaged: `bcaf-stream repair --journal FILE` saves what can be read",
     sqlite3.SQLITE_NOTADB: "it is not a journal: choose another path",
 }
 
@@ -78,8 +80,13 @@ class JournalFile:
         self.config = config
         self._clock = clock
         self._lock = threading.RLock()
-        with self.translated():
-            self._db = self._open(config, read_only, maintenance)
+        self._locked = None if read_only or maintenance else _locked(self.path)
+        try:
+            with self.translated():
+                self._db = self._open(config, read_only, maintenance)
+        except BaseException:
+            self._unlock()
+            raise
         try:
             with self.translated():
                 self._prepare(config, read_only, maintenance)
@@ -87,6 +94,7 @@ class JournalFile:
                 self.epoch: int = self._one("SELECT ifnull(max(epoch), 0) FROM epochs")
         except BaseException:
             self._db.close()
+            self._unlock()
             raise
         self._is_writer = not read_only and not maintenance
 
@@ -110,6 +118,7 @@ class JournalFile:
             except sqlite3.Error:
                 pass  # closed already, or the disk is full: the next start checks the file
             self._db.close()
+            self._unlock()
 
     def __enter__(self) -> Self:
         return self
@@ -119,12 +128,6 @@ class JournalFile:
 
     def _open(self, config: JournalConfig, read_only: bool, maintenance: bool) -> sqlite3.Connection:
         uri = self.path.absolute().as_uri() + ("?mode=ro" if read_only else "?mode=rw" if maintenance else "")
-        if not read_only and not maintenance:
-            try:
-                self.path.parent.mkdir(parents=True, exist_ok=True)
-                self.path.touch(mode=0o600)  # what was said and felt in a call is for its owner's eyes
-            except OSError as error:
-                raise JournalError(f"journal {self.path}: cannot be written: {error.strerror}") from None
         return sqlite3.connect(
             uri, uri=True, timeout=config.busy_ms / 1000, isolation_level=None, check_same_thread=False
         )
@@ -146,7 +149,7 @@ class JournalFile:
         self._db.execute(f"PRAGMA wal_autocheckpoint = {WAL_PAGES}")
         with self.transaction():
             if not self._db.execute("SELECT 1 FROM sqlite_master").fetchone():
-                self._create()
+                create(self._db)
         self._check(config)
         with self.transaction():
             self._db.execute("INSERT INTO epochs (started_at) VALUES (?)", (self._clock(),))
@@ -160,13 +163,6 @@ class JournalFile:
             known = f"this version knows schema {SCHEMA} and not {schema}"
             raise JournalError(f"journal {self.path}: {known}: use the version that wrote it, or another path")
 
-    def _create(self) -> None:
-        for statement in CREATE.split(";\n"):  # executescript would commit first
-            self._db.execute(statement)
-        self._db.execute("INSERT INTO identity VALUES (?)", (secrets.token_hex(8),))
-        self._db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-        self._db.execute(f"PRAGMA user_version = {SCHEMA}")
-
     def _check(self, config: JournalConfig) -> None:
         """After a crash: SQLite has taken back a torn tail by itself, but a disk may have done worse."""
         left_open = self._db.execute("SELECT 1 FROM epochs WHERE ended_at IS NULL").fetchone()
@@ -175,6 +171,11 @@ class JournalFile:
         if self._one("PRAGMA quick_check(1)") != "ok":
             raise JournalError(f"journal {self.path}: {_WAYS_OUT[sqlite3.SQLITE_CORRUPT]}")
         self._db.execute("UPDATE epochs SET ended_at = started_at WHERE ended_at IS NULL")
+
+    def _unlock(self) -> None:
+        if self._locked is not None:
+            os.close(self._locked)
+            self._locked = None
 
     def _one(self, sql: str) -> Any:
         return self._db.execute(sql).fetchone()[0]
@@ -199,3 +200,42 @@ class JournalFile:
         except sqlite3.Error as error:
             code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the rest is detail
             raise JournalError(f"journal {self.path}: {_WAYS_OUT.get(code, error)}") from None
+
+
+def create(db: sqlite3.Connection, identity: str | None = None) -> None:
+    """Make an empty journal, within a transaction; its identity is its own, unless it takes another's place."""
+    for statement in CREATE.split(";\n"):  # executescript would commit first
+        db.execute(statement)
+    db.execute("INSERT INTO identity VALUES (?)", (identity or secrets.token_hex(8),))
+    db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+    db.execute(f"PRAGMA user_version = {SCHEMA}")
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """No writer opens the journal meanwhile; raises JournalError when one has it open."""
+    number = _locked(path)
+    try:
+        yield
+    finally:
+        os.close(number)
+
+
+def _locked(path: Path) -> int:
+    """The open lock file beside a journal; the lock ends with it, or with the process.
+
+    Not the journal itself: SQLite's own locks would end when this is closed.
+    """
+    beside = path.with_name(f"{path.name}.lock")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        number = os.open(beside, os.O_RDWR | os.O_CREAT, 0o600)
+        path.touch(mode=0o600)  # what was said and felt in a call is for its owner's eyes
+    except OSError as error:
+        raise JournalError(f"journal {path}: cannot be written: {error.strerror}") from None
+    try:
+        fcntl.lockf(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(number)
+        raise JournalError(f"journal {path}: {_WAYS_OUT[sqlite3.SQLITE_BUSY]}") from None
+    return number
