@@ -15,6 +15,7 @@ from bcaf_stream.errors import BcafError
 from bcaf_stream.events.codec import to_json
 from bcaf_stream.events.listener import EventListener
 from bcaf_stream.events.messages import Event
+from bcaf_stream.events.settled import settled
 from bcaf_stream.recording import Recording
 from bcaf_stream.sending import send_recording
 
@@ -85,7 +86,7 @@ def _show(listener: EventListener, sender: _Sender) -> list[Event]:
 
 
 def _summary(events: list[Event], output: Path) -> None:
-    spoken = [event for event in events if event.emotion is not None]
+    spoken = settled(events)
     lags = sorted(lag for event in spoken if (lag := lag_ms(event)) is not None)
     length = clock(max((event.end_ms or 0 for event in spoken), default=0))
     middle = f", half of them within {lags[len(lags) // 2]} ms of the end of the speech" if lags else ""

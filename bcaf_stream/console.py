@@ -78,6 +78,8 @@ def line(event: Event, show_lag: bool = False) -> str:
         what = event.reason or ""
         return f"{clock(event.end_ms):>8}  {event.type}  {what}".rstrip()
     words = event.text if event.text is not None else "(no words)"
+    if event.type == "emotion.revised":
+        words = f"{words}  (revised)"
     lag = lag_ms(event) if show_lag else None
     late = f"  +{lag} ms" if lag is not None else ""
     return (
@@ -90,7 +92,8 @@ class EventView:
     """Shows events as they come: a table in a terminal, plain lines in a pipe, or JSON lines.
 
     `live` is for a running call: the table grows as events arrive, and tells how long after the end of the
-    speech each one came. Otherwise the table is printed once, at the end.
+    speech each one came; what is felt while somebody speaks stands at its end until the final event replaces it.
+    Otherwise the table is printed once, at the end. A revised event takes the place of the one that it replaces.
     """
 
     def __init__(self, format: Format, out: TextIO | None = None, live: bool = False, title: str = "") -> None:
@@ -98,7 +101,8 @@ class EventView:
         self._format = format
         self._show_lag = live
         self._console = Console(file=self._out, highlight=False)
-        self._rows: list[Event] = []
+        self._rows: dict[object, Event] = {}  # in their order; by utterance where they are about one
+        self._speaking: dict[object, Event] = {}
         self._title = title
         self._live: Live | None = None
 
@@ -130,8 +134,10 @@ class EventView:
             self._out.write(to_json(event) + "\n")
             self._out.flush()
         elif self._as_table:
-            self._rows.append(event)
-        elif event.type not in ("call.start", "heartbeat"):
+            key = (event.call, event.channel, event.utterance) if event.emotion is not None else event.id
+            self._speaking.pop(key, None)
+            (self._speaking if event.type == "emotion.interim" else self._rows)[key] = event
+        elif event.type not in ("call.start", "heartbeat", "emotion.interim"):
             self._out.write(line(event, self._show_lag) + "\n")
             self._out.flush()
 
@@ -144,7 +150,8 @@ class EventView:
         table.add_column("conf.", justify="right", no_wrap=True)
         if self._show_lag:
             table.add_column("after speech", justify="right", no_wrap=True)
-        shown = [e for e in self._rows if e.emotion is not None or e.type in ("degraded", "alert", "audio.gap")]
+        rows = [*self._rows.values(), *([] if whole else self._speaking.values())]
+        shown = [e for e in rows if e.emotion is not None or e.type in ("degraded", "alert", "audio.gap")]
         room = len(shown) if whole else max(3, self._console.height - 8)
         for event in shown[-room:]:
             table.add_row(*self._row(event))
@@ -154,7 +161,8 @@ class EventView:
         if event.emotion is None:
             cells: list[Text | str] = [clock(event.end_ms), "", Text(event.reason or "", "yellow"), event.type, ""]
         else:
-            words = Text(event.text) if event.text is not None else Text("(no words: audio alone)", "dim")
+            missing = "(speaking ...)" if event.type == "emotion.interim" else "(no words: audio alone)"
+            words = Text(event.text) if event.text is not None else Text(missing, "dim")
             colour = EMOTION_COLOURS.get(event.emotion, OTHER_COLOUR)
             cells = [
                 clock(event.start_ms),
@@ -164,7 +172,7 @@ class EventView:
                 f"{event.confidence or 0:.0%}",
             ]
         if self._show_lag:
-            lag = lag_ms(event)
+            lag = None if event.type in ("emotion.interim", "emotion.revised") else lag_ms(event)
             cells.append(f"{lag} ms" if lag is not None else "")
         return cells
 

@@ -10,6 +10,7 @@ from matplotlib.patches import Patch
 from bcaf_stream.console import EMOTION_COLOURS, OTHER_COLOUR
 from bcaf_stream.errors import SourceError
 from bcaf_stream.events.messages import Event
+from bcaf_stream.events.settled import settled
 
 
 def save_timeline(events: Sequence[Event], path: Path, title: str) -> None:
@@ -18,7 +19,7 @@ def save_timeline(events: Sequence[Event], path: Path, title: str) -> None:
     Raises:
         SourceError: the picture cannot be written there.
     """
-    figure = _draw([e for e in events if e.emotion is not None], title)
+    figure = _draw(settled(events), title)
     try:
         figure.savefig(path, dpi=150)
     except (OSError, ValueError) as error:

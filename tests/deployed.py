@@ -1,4 +1,4 @@
-"""A deployment for tests: free ports, a journal of its own, small random weights."""
+"""A deployment for tests: free ports, a journal of its own, small random weights; interim events when asked for."""
 
 import socket
 from pathlib import Path
@@ -15,6 +15,7 @@ def serve_config(name: str, checkpoint: Path, folder: Path, *overrides: str) -> 
             f"name={name}",
             f"analyzer.model.checkpoint={checkpoint}",
             "ingest.link.bind=tcp://127.0.0.1:*",
+            "ingest.live.interim_ms=0",
             "hub.bus.bind=tcp://127.0.0.1:*",
             "hub.replay.bind=tcp://127.0.0.1:*",
             f"hub.journal.path={folder / 'events.sqlite'}",
