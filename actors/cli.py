@@ -75,6 +75,9 @@ def status(
     for key in ("audio", "events", "replay", "model"):
         if key in report:
             console.print(f"{key:<7} {report[key]}", highlight=False)
+    for protocol, address in report.get("doors", {}).items():
+        if protocol != "link":  # which is `audio`
+            console.print(f"{protocol:<7} {address}", highlight=False)
 
 
 @app.command()
@@ -104,6 +107,9 @@ def _announce(name: str, endpoints: dict[str, Any]) -> None:
         )
     print(f"  bcaf-stream listen --connect {endpoints['events']}")
     print(f"  bcaf-stream send CALL.wav --to {endpoints['audio']}")
+    for protocol, address in endpoints["doors"].items():
+        if protocol != "link":
+            print(f"  {protocol}: {address}")
     sys.stdout.flush()
 
 

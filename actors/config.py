@@ -9,13 +9,12 @@ from actors.overload import OverloadConfig
 from bcaf_stream.analyzer import AnalyzerConfig
 from bcaf_stream.config import Config
 from bcaf_stream.events.hub import EventHubConfig
-from bcaf_stream.ingest.link import LinkConfig
+from bcaf_stream.ingest.doors import DoorsConfig
 
 
-class IngestConfig(Config):
-    """`num_cpus` is what Ray reserves; speech recognition takes most of it."""
+class IngestConfig(DoorsConfig):
+    """The doors, and what stands behind them. `num_cpus` is what Ray reserves; speech recognition takes most of it."""
 
-    link: LinkConfig = LinkConfig()
     num_cpus: float = Field(1.0, ge=0)
     max_calls: int = Field(64, ge=1)
     live: LiveConfig = LiveConfig()

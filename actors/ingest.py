@@ -15,8 +15,7 @@ from actors.overload import Overload
 from actors.pool import EmotionPool
 from bcaf_stream.errors import BusyError, JournalError
 from bcaf_stream.events.messages import Event
-from bcaf_stream.ingest.link_door import LinkDoor
-from bcaf_stream.ingest.live import Door
+from bcaf_stream.ingest.doors import make_doors
 from bcaf_stream.model.state import DialogueState
 from bcaf_stream.transcripts.asr import load_transcriber
 from bcaf_stream.types import Utterance
@@ -41,14 +40,15 @@ class IngestActor:
         self.transcriber = load_transcriber(config.analyzer.text.asr)
         self.executor = ThreadPoolExecutor(1, thread_name_prefix="asr")
         self._pool = EmotionPool([ray.get_actor(name, config.name) for name in emotions], config.emotion.retry_s)
-        self._link = LinkDoor(config.ingest.link)
-        self._doors: list[Door] = [self._link]
+        self._doors = make_doors(config.ingest)
+        self._open = False
         self.overload = Overload(config.ingest.overload)
         self._calls = Calls(config.analyzer, config.ingest, self, self.overload)
         self._retried = 0  # times that the hub did not take events
 
     async def endpoint(self) -> str:
-        return self._link.endpoint
+        """Where `bcaf-stream send` goes."""
+        return self._doors[0].endpoint  # the link's
 
     async def predict(self, state: DialogueState | None, utterance: Utterance) -> Answer:
         return await self._pool.predict(state, utterance)
@@ -79,16 +79,23 @@ class IngestActor:
 
     async def serve(self, model_id: str) -> None:
         """Answer senders for ever; `model_id` is what the events say of the model."""
-        self.model_id = model_id
-        for door in self._doors:
-            await door.start(self._calls)
+        await self.open_doors(model_id)
         await self._calls.tend()
+
+    async def open_doors(self, model_id: str) -> dict[str, str]:
+        """Listen, with that model behind the doors; return where each door is reached. Raises LinkError where one cannot be opened."""
+        self.model_id = model_id
+        if not self._open:
+            self._open = True
+            for door in self._doors:
+                await door.start(self._calls)
+        names = dict.fromkeys(door.name for door in self._doors)
+        return {name: ", ".join(d.endpoint for d in self._doors if d.name == name) for name in names}
 
     async def stats(self) -> dict[str, Any]:
         return self._calls.stats() | {
             "serving": bool(self.model_id),
             "refused": sum(door.refused for door in self._doors),
-            "doors": {door.name: door.endpoint for door in self._doors},
             "failovers": self._pool.failovers,
             "retried": self._retried,
         }

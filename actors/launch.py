@@ -21,9 +21,13 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Endpoints:
-    """Where the deployment is reached: `send` goes to `audio`, `listen` to `events` and `replay`."""
+    """Where the deployment is reached: `send` goes to `audio`, `listen` to `events` and `replay`.
+
+    `doors` are all of those by which live calls come in, by protocol.
+    """
 
     audio: str
+    doors: dict[str, str]
     events: str
     replay: str
     model: str
@@ -77,7 +81,8 @@ class Deployment:
         audio = self._get(self._ingest.endpoint.remote(), "the ingest actor")
         described = self._get(self._emotions[0].describe.remote(), "the emotion actor")
         self._model = described["model"]
-        endpoints = Endpoints(audio=audio, events=events, replay=replay, **described)
+        doors = self._get(self._ingest.open_doors.remote(self._model), "the ingest actor")
+        endpoints = Endpoints(audio=audio, doors=doors, events=events, replay=replay, **described)
         self._running = {self._loop(name): name for name in ("ingest", "hub")}
         return endpoints
 

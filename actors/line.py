@@ -42,7 +42,7 @@ class Line:
         await self._session.room.wait()
 
     def end(self, reason: str = "complete") -> None:
-        if self._session.line is self:
+        if self._session.line is self and not self._session.ended.done():
             self._session.put(End(reason))
 
     def lost(self) -> None:
