@@ -118,14 +118,15 @@ def _go_on_counting(old: sqlite3.Connection, db: sqlite3.Connection, highest: in
 
 
 def _indexed_offsets(old: sqlite3.Connection) -> tuple[set[int], bool]:
-    """The offsets that the index of calls knows, and whether all of it could be read."""
+    """The offsets that the two indexes know, and whether all of one of them could be read."""
     found: set[int] = set()
-    try:
-        for (offset,) in old.execute("SELECT offset FROM events INDEXED BY events_by_call"):
-            found.add(offset)
-    except sqlite3.DatabaseError:
-        return found, False
-    return found, True
+    complete = False
+    for index in ("events_by_call", "sqlite_autoindex_events_1"):
+        with suppress(sqlite3.DatabaseError):
+            for (offset,) in old.execute(f"SELECT offset FROM events INDEXED BY {index}"):
+                found.add(offset)
+            complete = True
+    return found, complete
 
 
 def _rows(old: sqlite3.Connection, indexed: set[int]) -> Iterator[Row]:
