@@ -171,6 +171,12 @@ def shown_tokens(request: Request) -> list[str | None]:
     return [*bearer, *headers.get_all("X-API-KEY"), *asked] or [None]
 
 
+def only_header(request: Request, name: str) -> str | None:
+    """A header's value; None where it is not given exactly once."""
+    values = request.headers.get_all(name)
+    return values[0] if len(values) == 1 else None
+
+
 def brief(text: str) -> str:
     """A text as the reason of a closing frame, which holds 123 bytes."""
     return text.encode("utf-8", "replace")[:120].decode("utf-8", "ignore")

@@ -6,10 +6,10 @@ later), AudioHook a `disconnect`. A peer that breaks its protocol gets 1008, and
 
 import asyncio
 import base64
+import binascii
 import contextlib
-import hashlib
-import hmac
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -23,8 +23,9 @@ from bcaf_stream.ingest.access import _read_tokens as read_secrets
 from bcaf_stream.ingest.audiohook import AudioHookParser, SessionConfig
 from bcaf_stream.ingest.live import Begin, End, Host, LiveCall
 from bcaf_stream.ingest.parsing import Item, Reply
+from bcaf_stream.ingest.signatures import is_audiohooks, is_twilios
 from bcaf_stream.ingest.twilio import StreamConfig, TwilioParser
-from bcaf_stream.ingest.websocket import NORMAL, POLICY, TRY_LATER, WebSocketDoor, brief
+from bcaf_stream.ingest.websocket import NORMAL, POLICY, TRY_LATER, WebSocketDoor, brief, only_header
 
 LINGER_S = 1.0  # how long the peer may take to hang up after its call is over
 
@@ -196,28 +197,31 @@ class TwilioDoor(CallDoor):
         return super().may_enter(request) and (not self._keys or self._is_signed(request))
 
     def _is_signed(self, request: Request) -> bool:
-        shown = "".join(request.headers.get_all("X-Twilio-Signature")).encode("utf-8", "replace")
-        urls = self._signed_urls(request)
-        # All are compared, so that the time says nothing about which one was nearly right.
-        return sum(hmac.compare_digest(shown, sign(key, url)) for key in self._keys for url in urls) > 0
+        shown = only_header(request, "X-Twilio-Signature") or ""
+        return is_twilios(shown, self._signed_urls(request), self._keys)
 
     def _signed_urls(self, request: Request) -> list[str]:
         if self._twilio.public_url:
             urls = [self._twilio.public_url]
         else:
-            host = "".join(request.headers.get_all("Host"))
+            host = only_header(request, "Host")
             urls = [f"{scheme}://{host}{request.path}" for scheme in ("wss", "https", "ws")]
         # Twilio is known to sign with and without the slash at the end.
         return [*urls, *(url[:-1] if url.endswith("/") else f"{url}/" for url in urls)]
 
 
-def sign(key: bytes, url: str) -> bytes:
-    """Twilio's signature of a WebSocket request (twilio.com/docs/usage/security): it has no parameters."""
-    return base64.b64encode(hmac.digest(key, url.encode("utf-8", "surrogateescape"), hashlib.sha1))
-
-
 class AudioHookConfig(SessionConfig, DoorConfig):
-    """Genesys AudioHook; `tokens` holds the API keys that Genesys shows in X-API-KEY."""
+    """Genesys AudioHook; `tokens` holds the API keys that Genesys shows in X-API-KEY.
+
+    `client_secret` is a file (mode 600) with the client secrets, in base64 as Genesys is given them, one per line:
+    every request must then be signed with one of them.
+    """
+
+    client_secret: Path | None = None
+
+    @property
+    def open_to_all(self) -> bool:
+        return super().open_to_all and self.client_secret is None
 
 
 class AudioHookDoor(CallDoor):
@@ -228,7 +232,27 @@ class AudioHookDoor(CallDoor):
     def __init__(self, config: AudioHookConfig, **kwargs: Callable[[], int]) -> None:
         super().__init__(config, **kwargs)
         self._audiohook = config
+        self._secrets: list[bytes] = []
         self._heard: dict[str, int] = {}
+
+    async def start(self, host: Host) -> None:
+        path = self._audiohook.client_secret
+        self._secrets = _decoded(path) if path else []
+        await super().start(host)
 
     def parser(self, request: Request) -> Parser:
         return AudioHookParser(self._audiohook, self._audiohook.text, self._heard)
+
+    def may_enter(self, request: Request) -> bool:
+        return super().may_enter(request) and (not self._secrets or self._is_signed(request))
+
+    def _is_signed(self, request: Request) -> bool:
+        header = partial(only_header, request)
+        return is_audiohooks(header, request.path, self._secrets, self.clock() / 1e9)
+
+
+def _decoded(path: Path) -> list[bytes]:
+    try:
+        return [base64.b64decode(secret, validate=True) for secret in read_secrets(path)]
+    except binascii.Error:
+        raise LinkError(f"{path}: a client secret must be written in base64") from None

@@ -1,13 +1,18 @@
 """The AudioHook door over real sockets, played by a client of the protocol."""
 
 import asyncio
+import base64
 import contextlib
+import hmac
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import numpy as np
+import pytest
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
+from bcaf_stream.errors import LinkError
 from bcaf_stream.ingest.g711 import decode_ulaw
 from bcaf_stream.ingest.websocket_calls import AudioHookConfig, AudioHookDoor
 from tests.audiohook_client import NO_ID, AudioHookClient
@@ -42,6 +47,15 @@ def noise(seconds: float, seed: int = 0) -> bytes:
 
 def sides(data: bytes) -> list[list[int]]:
     return decode_ulaw(data).reshape(-1, 2).T.tolist()
+
+
+async def status(door: AudioHookDoor, headers: dict[str, str]) -> int:
+    """The HTTP status of an attempt to come in."""
+    try:
+        async with connect(door.endpoint, additional_headers=headers):
+            return 101
+    except InvalidStatus as error:
+        return error.response.status_code
 
 
 async def opened(socket: ClientConnection, client: AudioHookClient, conversation: str | None = "c0") -> None:
@@ -183,17 +197,43 @@ def test_an_api_key_is_asked_for(tmp_path):
     keys.write_text("SGVsbG8\n")
     keys.chmod(0o600)
 
-    async def status(door: AudioHookDoor, **headers: str) -> int:
-        try:
-            async with connect(door.endpoint, additional_headers=headers):
-                return 101
-        except InvalidStatus as error:
-            return error.response.status_code
-
     async def test() -> None:
         async with audiohook(CollectingHost(), tokens=keys) as door:
-            assert await status(door) == 401
-            assert await status(door, **{"X-API-KEY": "wrong"}) == 401
-            assert await status(door, **{"X-API-KEY": "SGVsbG8"}) == 101
+            assert await status(door, {}) == 401
+            assert await status(door, {"X-API-KEY": "wrong"}) == 401
+            assert await status(door, {"X-API-KEY": "SGVsbG8"}) == 101
+
+    run(test)
+
+
+def signed(host: str, secret: bytes) -> dict[str, str]:
+    """The headers of a request to the root of a host, signed as RFC 9421 says."""
+    values = {"@request-target": "/", "@authority": host, "audiohook-organization-id": "o"}
+    values |= {"audiohook-session-id": "s", "audiohook-correlation-id": "c", "x-api-key": "key"}
+    names = " ".join(f'"{name}"' for name in values)
+    described = f'({names});keyid="key";nonce="0123456789";alg="hmac-sha256";created={int(time.time())}'
+    base = "\n".join(
+        [*(f'"{name}": {value}' for name, value in values.items()), f'"@signature-params": {described}']
+    )
+    signature = base64.b64encode(hmac.digest(secret, base.encode(), "sha256")).decode()
+    headers = {name: value for name, value in values.items() if not name.startswith("@")}
+    return headers | {"Signature-Input": f"sig1={described}", "Signature": f"sig1=:{signature}:"}
+
+
+def test_a_signature_is_asked_for(tmp_path):
+    secrets = tmp_path / "secrets"
+    secrets.write_text(base64.b64encode(b"secret").decode())
+    secrets.chmod(0o600)
+
+    async def test() -> None:
+        async with audiohook(CollectingHost(), client_secret=secrets) as door:
+            host = door.endpoint.removeprefix("ws://")
+            assert await status(door, signed(host, b"secret")) == 101
+            assert await status(door, signed(host, b"wrong")) == 401
+            assert await status(door, signed("elsewhere", b"secret")) == 401
+            assert await status(door, {"X-API-KEY": "key"}) == 401
+        secrets.write_text("not base64")
+        with pytest.raises(LinkError, match="must be written in base64"):
+            await AudioHookDoor(AudioHookConfig(port=0, client_secret=secrets)).start(CollectingHost())
 
     run(test)

@@ -2,19 +2,27 @@
 
 import asyncio
 import contextlib
+import gc
 import ipaddress
 import json
+import os
+import shutil
 import socket
+import ssl
+import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.asyncio.server import ServerConnection
+from websockets.exceptions import ConnectionClosed, InvalidMessage, InvalidStatus
 
 from bcaf_stream.errors import LinkError
 from bcaf_stream.ingest.g711 import decode_ulaw
-from bcaf_stream.ingest.websocket_calls import TwilioConfig, TwilioDoor, sign
+from bcaf_stream.ingest.signatures import twilio_signature
+from bcaf_stream.ingest.websocket_calls import TwilioConfig, TwilioDoor
 from tests.live_host import CollectingHost
 from tests.stream_messages import twilio_frames, twilio_media, twilio_session, twilio_start, twilio_stop
 
@@ -240,25 +248,20 @@ def test_only_what_twilio_signed_comes_in(tmp_path):
     async def test() -> None:
         async with twilio(CollectingHost(), auth_token=secret) as door:
             url = door.endpoint.replace("ws://", "wss://") + "/stream"
-            good = sign(b"12345", url).decode()
+            good = twilio_signature(b"12345", url).decode()
             assert await status(door, "/stream", X_Twilio_Signature=good) == 101
             assert await status(door, "/other", X_Twilio_Signature=good) == 401
-            assert await status(door, "/stream", X_Twilio_Signature=sign(b"1234", url).decode()) == 401
+            assert await status(door, "/stream", X_Twilio_Signature=twilio_signature(b"1234", url).decode()) == 401
             assert await status(door, "/stream") == 401
         public = "wss://calls.example.org/twilio"
         async with twilio(CollectingHost(), auth_token=secret, public_url=public) as door:
-            assert await status(door, "/stream", X_Twilio_Signature=sign(b"12345", public).decode()) == 101
+            assert (
+                await status(door, "/stream", X_Twilio_Signature=twilio_signature(b"12345", public).decode())
+                == 101
+            )
             assert await status(door, "/stream", X_Twilio_Signature=good) == 401
 
     run(test)
-
-
-def test_the_signature_is_that_of_twilios_documentation():
-    # The worked example of twilio.com/docs/usage/security, whose form fields are appended to the address.
-    fields = "CallSidCA1234567890ABCDECaller+14158675309Digits1234From+14158675309To+18005551212"
-    assert (
-        sign(b"12345", "https://mycompany.com/myapp.php?foo=1&bar=2" + fields) == b"RSOYDt4T1cUTdK1PDd93/VVr8B8="
-    )
 
 
 def test_networks_and_limits():
@@ -321,3 +324,75 @@ def test_what_is_not_http_is_let_go(caplog):
 
     run(test)
     assert caplog.text == ""
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    if shutil.which("openssl") is None:
+        pytest.skip("needs openssl to make a certificate")
+    folder = tmp_path_factory.mktemp("tls")
+    cert, key = folder / "cert.pem", folder / "key.pem"
+    making = "req -x509 -newkey rsa:2048 -nodes -days 1 -subj /CN=localhost -addext subjectAltName=IP:127.0.0.1"
+    subprocess.run(["openssl", *making.split(), "-keyout", key, "-out", cert], check=True, capture_output=True)
+    return cert, key
+
+
+def test_a_call_over_tls(certificate):
+    cert, key = certificate
+
+    async def test() -> None:
+        host = CollectingHost()
+        trust = ssl.create_default_context(cafile=cert)
+        async with twilio(host, certificate=cert, key=key) as door:
+            assert door.endpoint.startswith("wss://127.0.0.1:")
+            async with connect(door.endpoint, ssl=trust) as client:
+                for message in twilio_session({"inbound": noise(0.5)}):
+                    await client.send(message)
+                call = await host.until("CA1", "ended")
+            with pytest.raises((InvalidMessage, ConnectionError, EOFError)):
+                await connect(door.endpoint.replace("wss://", "ws://"))
+        assert len(call.sound("customer")) == 4000
+
+    run(test)
+
+
+def test_a_certificate_that_cannot_be_read_is_named(tmp_path):
+    async def test() -> None:
+        missing = tmp_path / "cert.pem"
+        with pytest.raises(LinkError, match=r"cert\.pem"):
+            await TwilioDoor(TwilioConfig(port=0, certificate=missing, key=missing)).start(CollectingHost())
+
+    run(test)
+
+
+def test_a_thousand_calls_leave_nothing_behind():
+    async def one(door: TwilioDoor, number: int) -> None:
+        async with connect(door.endpoint, compression=None, ping_interval=None) as client:
+            await client.send(twilio_start(f"CA{number}"))
+            await client.send(twilio_media("inbound", 1, 0, b"\x00" * 160))
+            if number % 3 == 0:
+                await client.send(twilio_stop())
+            elif number % 3 == 1:
+                client.transport.abort()
+
+    async def test() -> None:
+        host = CollectingHost(capacity=10_000)
+        async with twilio(host, max_calls_per_client=64) as door:
+            for batch in range(50):
+                await asyncio.gather(*(one(door, batch * 20 + n) for n in range(20)))
+                if batch in (4, 49):
+                    async with asyncio.timeout(WAIT_S):
+                        while len(asyncio.all_tasks()) > 1:
+                            await asyncio.sleep(0.01)
+                    gc.collect()
+                    sockets = len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 0
+                    kept = sum(type(thing) is ServerConnection for thing in gc.get_objects())
+                    assert kept == 0
+                    if batch == 4:
+                        before = sockets
+            assert sockets <= before
+        states = {call.state for call in host.calls.values()}
+        assert len(host.calls) == 1000
+        assert states == {"ended", "lost"}
+
+    run(test)
