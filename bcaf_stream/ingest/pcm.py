@@ -5,7 +5,7 @@ They come after one line of JSON, or alone where the server knows their format (
 
     client -> server  {"call": NAME, "channels": [[NAME, ROLE], ...], "rate": HZ, "token": SECRET, "text": "asr"}
                       "token" and "text" as needed; unknown fields are ignored
-    server -> client  {"t": "accepted", "call": NAME}
+    server -> client  {"t": "accepted", "call": NAME}               only to who sent a line
                       {"t": "closed", "utterances": COUNT, "reason": WHY}
                       {"t": "refused", "busy": true or false, "message": WHY}     and the connection is closed
 """

@@ -14,6 +14,7 @@ from typing import Protocol
 
 from bcaf_stream.errors import BusyError, LinkError
 from bcaf_stream.ingest.access import Access, DoorConfig
+from bcaf_stream.ingest.feeding import GOING_DOWN, end, until_over
 from bcaf_stream.ingest.live import Begin, End, Ended, Gap, Host, LiveCall
 from bcaf_stream.types import AudioChunk
 
@@ -137,7 +138,7 @@ class _Connection:
         except OSError as error:  # includes what TLS raises
             log.info("%s: %s is gone: %s", self._door.name, self._address, type(error).__name__)
         except asyncio.CancelledError:
-            answer = self._door.refusal("the server is going down", False)
+            answer = self._door.refusal(GOING_DOWN, False)
             raise
         except Exception as error:
             # The boundary of one connection: whatever broke in it, the others go on.
@@ -182,26 +183,11 @@ class _Connection:
         try:
             call = await door.host.open(begin)
             self._writer.write(door.accepted(call.id))
-            return await self._hear(call, items[1:])
+            ended = await until_over(call, self._read(call, items[1:]))
+            return door.farewell(ended) if ended else b""
         finally:
             door.calls.subtract([self._address])
             door.calls += Counter()  # forgets addresses without calls
-
-    async def _hear(self, call: LiveCall, items: Sequence[Item]) -> bytes:
-        reading = asyncio.create_task(self._read(call, items))
-        ending = asyncio.create_task(call.ended())
-        try:
-            await asyncio.wait({reading, ending}, return_when=asyncio.FIRST_COMPLETED)
-            if reading.done() and not reading.result():
-                return b""  # the connection is lost
-            return self._door.farewell(await ending)
-        except asyncio.CancelledError:
-            call.end("the server is going down")
-            raise
-        finally:
-            reading.cancel()
-            ending.cancel()
-            await asyncio.gather(reading, ending, return_exceptions=True)
 
     async def _read(self, call: LiveCall, items: Sequence[Item]) -> bool:
         """Read until the end of the call; False when the connection was lost before it."""
@@ -209,7 +195,7 @@ class _Connection:
             while True:
                 for item in items:
                     if isinstance(item, End):
-                        call.end(item.reason)
+                        end(call, item.reason)
                         return True
                     assert not isinstance(item, Begin)
                     call.accept(item)
@@ -222,12 +208,6 @@ class _Connection:
         except OSError:
             call.lost()
             return False
-        except LinkError as error:
-            call.end(str(error))
-            raise
-        except Exception as error:
-            call.end(f"failed: {type(error).__name__}")
-            raise
 
     async def _leave(self, answer: bytes) -> None:
         """Say the last word, and close the socket when it was read, or after a moment."""

@@ -61,7 +61,11 @@ class PcmConfig(DoorConfig):
 
 
 class PcmDoor(TcpDoor):
-    """Takes raw samples; answers in lines of JSON."""
+    """Takes raw samples; answers in lines of JSON.
+
+    A sender of samples alone reads nothing, and a connection that is closed with unread bytes is reset, sound
+    and all: such a sender is told nothing before it has closed its side.
+    """
 
     name = "pcm"
     config: PcmConfig
@@ -70,7 +74,7 @@ class PcmDoor(TcpDoor):
         return pcm.PcmParser(self.config.text, self.config.format, access.token_allowed)
 
     def accepted(self, call: str) -> bytes:
-        return pcm.accepted(call)
+        return b"" if self.config.format else pcm.accepted(call)
 
     def refusal(self, message: str, busy: bool) -> bytes:
         return pcm.refused(message, busy)

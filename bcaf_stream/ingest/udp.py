@@ -14,6 +14,7 @@ from typing import Any
 
 from bcaf_stream.errors import BusyError, LinkError
 from bcaf_stream.ingest.access import Access
+from bcaf_stream.ingest.feeding import end, until_over
 from bcaf_stream.ingest.live import Begin, End, Gap, Host, LiveCall
 from bcaf_stream.ingest.rtp import Item, RtpConfig, RtpParser
 from bcaf_stream.types import AudioChunk
@@ -234,27 +235,15 @@ class RtpDoor:
         except LinkError as error:
             self._refuse(begin, current, error)
             return
-        feeding = asyncio.create_task(_feed(call, current.waiting))
-        ending = asyncio.create_task(call.ended())
         try:
-            await asyncio.wait({feeding, ending}, return_when=asyncio.FIRST_COMPLETED)
-            if feeding.done():
-                feeding.result()
-                await ending
-        except asyncio.CancelledError:
-            call.end("the server is going down")
-            raise
+            await until_over(call, _feed(call, current.waiting))
         except LinkError as error:
             self.refused += 1
-            call.end(str(error))
+            log.warning("rtp: call %s broke off: %s", begin.call, error)
         except Exception as error:
             # The boundary of one call: whatever broke in it, the next ones go on.
             log.error("rtp: call %s failed: %s", begin.call, type(error).__name__)
-            call.end(f"failed: {type(error).__name__}")
         finally:
-            feeding.cancel()
-            ending.cancel()
-            await asyncio.gather(feeding, ending, return_exceptions=True)
             if self._call is current:
                 self._start_over(self._parser.heard)
 
@@ -265,11 +254,11 @@ class RtpDoor:
             self._start_over(self._parser.heard, RETRY_S if isinstance(error, BusyError) else None)
 
 
-async def _feed(call: LiveCall, waiting: Waiting) -> None:
+async def _feed(call: LiveCall, waiting: Waiting) -> bool:
     while True:
         item = await waiting.get()
         if isinstance(item, End):
-            call.end(item.reason)
-            return
+            end(call, item.reason)
+            return True
         call.accept(item)
         await call.room()
