@@ -98,6 +98,15 @@ class AudioHookParser:
                 return self._gap(parameters, "paused")
         return []  # paused, error, dtmf, and what is still to be invented
 
+    @property
+    def late(self) -> int:
+        """None: a WebSocket keeps the order."""
+        return 0
+
+    def flush(self, received_at: int) -> list[Item]:
+        """Nothing: no sound waits for another."""
+        return []
+
     def began(self) -> list[Reply]:
         """The session is open: the client may send sound."""
         self._state = "open"

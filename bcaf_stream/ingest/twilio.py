@@ -37,7 +37,8 @@ RATES = range(8_000, 48_001)
 class StreamConfig(Config):
     """`channels` says what the tracks are; a stream that does not tell its tracks is taken to have all of them.
 
-    `call_id` is what names a call: the platform's call, or the stream where one call has several.
+    `call_id` is what names a call: the platform's call, or the stream where one call has several. Sound waits up
+    to `reorder_ms` for what belongs before it; Twilio keeps the order, so that 0 will do there.
     """
 
     channels: dict[Literal["inbound", "outbound"], ChannelConfig] = Field(
@@ -89,6 +90,10 @@ class TwilioParser:
             case "stop":
                 return self._stop(received_at)
         return []  # connected, dtmf, mark, and what is still to be invented
+
+    def flush(self, received_at: int) -> list[Item]:
+        """The sound that still waits for what was to come before it."""
+        return [item for track in self._tracks.values() for item in track.flush(received_at)]
 
     def began(self) -> list[Reply]:
         """Nothing: Twilio ends a one-way stream that is answered (error 31924)."""
@@ -162,9 +167,7 @@ class TwilioParser:
 
     def _stop(self, now: int) -> list[Item]:
         self._stopped = True
-        if not self._tracks:
-            return []
-        return [*(item for track in self._tracks.values() for item in track.flush(now)), End()]
+        return [*self.flush(now), End()] if self._tracks else []
 
 
 def _payload(media: dict[str, Any]) -> bytes:

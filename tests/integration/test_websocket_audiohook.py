@@ -1,61 +1,27 @@
 """The AudioHook door over real sockets, played by a client of the protocol."""
 
-import asyncio
 import base64
-import contextlib
 import hmac
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
 
-import numpy as np
 import pytest
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from bcaf_stream.errors import LinkError
 from bcaf_stream.ingest.g711 import decode_ulaw
 from bcaf_stream.ingest.websocket_calls import AudioHookConfig, AudioHookDoor
 from tests.audiohook_client import NO_ID, AudioHookClient
 from tests.live_host import CollectingHost
-
-WAIT_S = 10.0  # only a failing test waits that long
-
-
-def run(test: Callable[[], Awaitable[None]]) -> None:
-    async def within() -> None:
-        async with asyncio.timeout(WAIT_S):
-            await test()
-        left = asyncio.all_tasks() - {asyncio.current_task()}
-        assert not left, f"a door left {len(left)} tasks behind"
-
-    asyncio.run(within())
+from tests.websocket_clients import closing, listening, noise, run, status
 
 
-@contextlib.asynccontextmanager
-async def audiohook(host: CollectingHost, **options: object) -> AsyncIterator[AudioHookDoor]:
-    door = AudioHookDoor(AudioHookConfig(port=0, **options))
-    await door.start(host)
-    try:
-        yield door
-    finally:
-        await door.close()
-
-
-def noise(seconds: float, seed: int = 0) -> bytes:
-    return np.random.default_rng(seed).integers(0, 256, int(seconds * 8000) * 2, np.uint8).tobytes()
+def audiohook(host: CollectingHost, **options: object) -> AbstractAsyncContextManager[AudioHookDoor]:
+    return listening(AudioHookDoor(AudioHookConfig(port=0, **options)), host)
 
 
 def sides(data: bytes) -> list[list[int]]:
     return decode_ulaw(data).reshape(-1, 2).T.tolist()
-
-
-async def status(door: AudioHookDoor, headers: dict[str, str]) -> int:
-    """The HTTP status of an attempt to come in."""
-    try:
-        async with connect(door.endpoint, additional_headers=headers):
-            return 101
-    except InvalidStatus as error:
-        return error.response.status_code
 
 
 async def opened(socket: ClientConnection, client: AudioHookClient, conversation: str | None = "c0") -> None:
@@ -68,17 +34,9 @@ async def speak(socket: ClientConnection, client: AudioHookClient, data: bytes, 
         await socket.send(client.audio(data[start : start + frame]))
 
 
-async def hung_up(socket: ClientConnection) -> int:
-    with contextlib.suppress(ConnectionClosed):
-        await socket.recv()
-    await socket.wait_closed()
-    assert socket.close_code is not None
-    return socket.close_code
-
-
 def test_a_session_from_open_to_closed():
     async def test() -> None:
-        host, client, data = CollectingHost(), AudioHookClient(), noise(1.0)
+        host, client, data = CollectingHost(), AudioHookClient(), noise(1.0, channels=2)
         async with audiohook(host) as door, connect(door.endpoint) as socket:
             await opened(socket, client)
             await speak(socket, client, data[:8000])
@@ -102,7 +60,7 @@ def test_a_session_from_open_to_closed():
 
 def test_a_conversation_goes_on_in_its_next_session():
     async def test() -> None:
-        host, data = CollectingHost(), noise(2.0)
+        host, data = CollectingHost(), noise(2.0, channels=2)
         async with audiohook(host) as door:
             first = AudioHookClient("s1")
             async with connect(door.endpoint) as socket:
@@ -149,7 +107,7 @@ def test_a_full_house_asks_for_a_disconnect():
             assert message["parameters"]["info"].startswith("busy, try again later")
             await socket.send(client.message("close", reason="disconnect"))
             assert client.hear(await socket.recv())["type"] == "closed"
-            assert await hung_up(socket) == 1013  # a client that does not hang up by itself
+            assert (await closing(socket))[0] == 1013  # a client that does not hang up by itself
         assert door.refused == 1
 
     run(test)
@@ -157,7 +115,7 @@ def test_a_full_house_asks_for_a_disconnect():
 
 def test_a_client_that_breaks_the_order_is_disconnected_and_disturbs_nobody():
     async def test() -> None:
-        host, data = CollectingHost(), noise(1.0)
+        host, data = CollectingHost(), noise(1.0, channels=2)
         good, bad = AudioHookClient("good"), AudioHookClient("bad")
         async with audiohook(host) as door, connect(door.endpoint) as one, connect(door.endpoint) as two:
             await opened(one, good, "c1")
@@ -167,7 +125,7 @@ def test_a_client_that_breaks_the_order_is_disconnected_and_disturbs_nobody():
             await two.send(bad.message("ping"))
             message = bad.hear(await two.recv())
             assert message["parameters"] == {"reason": "error", "info": "session: seq must be 2"}
-            assert await hung_up(two) == 1008
+            assert (await closing(two))[0] == 1008
             assert host.calls["c2"].state == "lost"
             await speak(one, good, data[8000:])
             await one.send(good.message("close", reason="end"))
@@ -199,9 +157,9 @@ def test_an_api_key_is_asked_for(tmp_path):
 
     async def test() -> None:
         async with audiohook(CollectingHost(), tokens=keys) as door:
-            assert await status(door, {}) == 401
-            assert await status(door, {"X-API-KEY": "wrong"}) == 401
-            assert await status(door, {"X-API-KEY": "SGVsbG8"}) == 101
+            assert await status(door) == 401
+            assert await status(door, headers={"X-API-KEY": "wrong"}) == 401
+            assert await status(door, headers={"X-API-KEY": "SGVsbG8"}) == 101
 
     run(test)
 
@@ -228,10 +186,10 @@ def test_a_signature_is_asked_for(tmp_path):
     async def test() -> None:
         async with audiohook(CollectingHost(), client_secret=secrets) as door:
             host = door.endpoint.removeprefix("ws://")
-            assert await status(door, signed(host, b"secret")) == 101
-            assert await status(door, signed(host, b"wrong")) == 401
-            assert await status(door, signed("elsewhere", b"secret")) == 401
-            assert await status(door, {"X-API-KEY": "key"}) == 401
+            assert await status(door, headers=signed(host, b"secret")) == 101
+            assert await status(door, headers=signed(host, b"wrong")) == 401
+            assert await status(door, headers=signed("elsewhere", b"secret")) == 401
+            assert await status(door, headers={"X-API-KEY": "key"}) == 401
         secrets.write_text("not base64")
         with pytest.raises(LinkError, match="must be written in base64"):
             await AudioHookDoor(AudioHookConfig(port=0, client_secret=secrets)).start(CollectingHost())

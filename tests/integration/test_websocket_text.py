@@ -1,41 +1,23 @@
 """The door of live text over real sockets, beside a call that comes by another door."""
 
 import asyncio
-import contextlib
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
 
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed
 
 from bcaf_stream.ingest.link_protocol import WordsMessage
 from bcaf_stream.ingest.live import Begin
 from bcaf_stream.ingest.websocket_text import LiveTextConfig, LiveTextDoor
 from bcaf_stream.types import Channel, Words
 from tests.live_host import CollectingHost
+from tests.websocket_clients import closing, listening, run
 
-WAIT_S = 10.0  # only a failing test waits that long
 BEGIN = Begin("c0", (Channel("left"),), 8000, "given")
 
 
-def run(test: Callable[[], Awaitable[None]]) -> None:
-    async def within() -> None:
-        async with asyncio.timeout(WAIT_S):
-            await test()
-        left = asyncio.all_tasks() - {asyncio.current_task()}
-        assert not left, f"a door left {len(left)} tasks behind"
-
-    asyncio.run(within())
-
-
-@contextlib.asynccontextmanager
-async def live_text(host: CollectingHost, **options: object) -> AsyncIterator[LiveTextDoor]:
-    door = LiveTextDoor(LiveTextConfig(port=0, **options))
-    await door.start(host)
-    try:
-        yield door
-    finally:
-        await door.close()
+def live_text(host: CollectingHost, **options: object) -> AbstractAsyncContextManager[LiveTextDoor]:
+    return listening(LiveTextDoor(LiveTextConfig(port=0, **options)), host)
 
 
 def line(text: str, call: str = "c0", **fields: object) -> str:
@@ -87,10 +69,8 @@ def test_who_sends_sound_or_nothing_is_sent_away():
         async with live_text(CollectingHost(), first_message_s=0.2) as door:
             async with connect(door.endpoint) as binary, connect(door.endpoint) as silent:
                 await binary.send(b"\x00")
-                for client in (binary, silent):
-                    with contextlib.suppress(ConnectionClosed):
-                        await client.recv()
-                    assert client.close_code == 1008
+                assert await closing(binary) == (1008, "live text: a frame must be text")
+                assert await closing(silent) == (1008, "no words came in time")
             assert door.refused == 2
 
     run(test)

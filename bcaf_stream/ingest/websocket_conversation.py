@@ -1,0 +1,175 @@
+"""One connection over a WebSocket is one call, or a part of one: from its upgrade to the end of both.
+
+A peer that breaks its protocol is told so and hung up on, and only its own call is lost. A call that the house
+ends is hung up on in the words of its protocol. Media are read no faster than the house has room for them.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from typing import Protocol
+
+from websockets.asyncio.server import ServerConnection
+from websockets.exceptions import ConnectionClosed
+from websockets.http11 import Request
+
+from bcaf_stream.errors import BusyError, LinkError
+from bcaf_stream.ingest.access import DoorConfig
+from bcaf_stream.ingest.live import Begin, End, Gap, LiveCall
+from bcaf_stream.ingest.parsing import Item, Reply
+from bcaf_stream.ingest.websocket import NORMAL, POLICY, TRY_LATER, WebSocketDoor, brief
+from bcaf_stream.types import AudioChunk
+
+LINGER_S = 1.0  # how long the peer may take to hang up after its call is over
+
+
+class Parser(Protocol):
+    """What a protocol needs to be served by a CallDoor."""
+
+    @property
+    def late(self) -> int:
+        """Pieces of sound that came twice, or too late."""
+
+    def push(self, data: str | bytes, received_at: int) -> list[Item]: ...
+
+    def flush(self, received_at: int) -> list[Item]:
+        """The sound that still waits for what was to come before it; the connection is gone."""
+
+    def began(self) -> list[Reply]:
+        """The answer to an opening that was taken."""
+
+    def farewell(self, reason: LinkError | None) -> list[Reply]:
+        """What is said before hanging up: for an error, or because the call is over here."""
+
+
+class CallDoor(WebSocketDoor):
+    """Serves calls; a subclass makes the parser of a connection.
+
+    `late` counts the sound that came twice, or too late.
+    """
+
+    def __init__(self, config: DoorConfig, **kwargs: Callable[[], int]) -> None:
+        super().__init__(config, **kwargs)
+        self._conversations: set[_Conversation] = set()
+        self.late = 0
+
+    def parser(self, request: Request) -> Parser:
+        raise NotImplementedError
+
+    async def converse(self, connection: ServerConnection) -> None:
+        assert connection.request is not None
+        parser = self.parser(connection.request)
+        conversation = _Conversation(self, connection, parser)
+        self._conversations.add(conversation)
+        try:
+            await conversation.run()
+        finally:
+            self._conversations.discard(conversation)
+            self.late += parser.late
+
+    async def close(self) -> None:
+        for conversation in self._conversations:
+            conversation.end("server stopped")
+        await super().close()
+
+
+class _Conversation:
+    """One connection and its call."""
+
+    def __init__(self, door: CallDoor, connection: ServerConnection, parser: Parser) -> None:
+        self._door = door
+        self._connection = connection
+        self._parser = parser
+        self._call: LiveCall | None = None
+        self._over = False  # the call has ended, or was refused: only what is left to say is said
+        self._leaving = False  # the farewell was said
+        self._last_words = (NORMAL, "")
+
+    async def run(self) -> None:
+        watch: asyncio.Task[None] | None = None
+        try:
+            async with asyncio.timeout(self._door.config.first_message_s) as self._patience:
+                async for message in self._connection:
+                    await self._push(message)
+                    if self._call and not self._over:
+                        watch = watch or asyncio.create_task(self._watch(self._call))
+                        await self._call.room()
+        except TimeoutError:
+            if not self._over:
+                self._door.refused += 1
+                self._last_words = POLICY, "no call began in time"
+            await self._connection.close(*self._last_words)
+        finally:
+            self._lose()
+            if watch:
+                watch.cancel()
+                await asyncio.gather(watch, return_exceptions=True)
+
+    def end(self, reason: str) -> None:
+        if self._call and not self._over:
+            self._over = True
+            self._call.end(reason)
+
+    def _lose(self) -> None:
+        """The call has lost its connection; what has come is heard before it is told."""
+        if self._call is None or self._over:
+            return
+        self._over = True
+        with contextlib.suppress(LinkError):  # the house has no use for it any more
+            for item in self._parser.flush(self._door.clock()):
+                if isinstance(item, AudioChunk | Gap):
+                    self._call.accept(item)
+        self._call.lost()
+
+    async def _push(self, message: str | bytes) -> None:
+        try:
+            for item in self._parser.push(message, self._door.clock()):
+                await self._take(item)
+        except LinkError as error:
+            await self._refuse(error)
+
+    async def _take(self, item: Item) -> None:
+        if isinstance(item, Reply):
+            await self._connection.send(item.data)
+        elif self._over:
+            pass
+        elif isinstance(item, Begin):
+            self._patience.reschedule(None)
+            self._call = await self._door.host.open(item)
+            await self._say(self._parser.began())
+        elif self._call is None:
+            raise LinkError("media came before its call")
+        elif isinstance(item, End):
+            self.end(item.reason)
+            self._linger()
+        else:
+            self._call.accept(item)
+
+    async def _refuse(self, error: LinkError) -> None:
+        self._door.refused += 1
+        self._lose()
+        code = TRY_LATER if isinstance(error, BusyError) else POLICY
+        await self._hang_up(code, str(error), error)
+
+    async def _watch(self, call: LiveCall) -> None:
+        ended = await call.ended()
+        if not self._over:
+            with contextlib.suppress(ConnectionClosed):
+                await self._hang_up(NORMAL, ended.reason, None)
+
+    async def _hang_up(self, code: int, reason: str, error: LinkError | None) -> None:
+        farewell = [] if self._leaving else self._parser.farewell(error)
+        self._over = self._leaving = True
+        self._last_words = code, brief(reason)
+        await self._say(farewell)
+        if farewell:
+            self._linger()
+        else:
+            await self._connection.close(*self._last_words)
+
+    async def _say(self, replies: list[Reply]) -> None:
+        for reply in replies:
+            await self._connection.send(reply.data)
+
+    def _linger(self) -> None:
+        self._patience.reschedule(asyncio.get_running_loop().time() + LINGER_S)

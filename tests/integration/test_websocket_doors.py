@@ -1,0 +1,215 @@
+"""Who comes in by a WebSocket door, who does not, and that nothing is left of anybody; over real sockets."""
+
+import asyncio
+import contextlib
+import gc
+import ipaddress
+import json
+import os
+import shutil
+import socket
+import ssl
+import subprocess
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+
+import pytest
+from websockets.asyncio.client import connect
+from websockets.asyncio.server import ServerConnection
+from websockets.exceptions import InvalidMessage
+
+from bcaf_stream.errors import LinkError
+from bcaf_stream.ingest.signatures import twilio_signature
+from bcaf_stream.ingest.websocket_calls import TwilioConfig, TwilioDoor
+from tests.live_host import CollectingHost
+from tests.stream_messages import twilio_media, twilio_session, twilio_start, twilio_stop
+from tests.websocket_clients import WAIT_S, closing, listening, noise, run, status
+
+
+def twilio(host: CollectingHost, **options: object) -> AbstractAsyncContextManager[TwilioDoor]:
+    return listening(TwilioDoor(TwilioConfig(port=0, **options)), host)
+
+
+def test_who_says_nothing_is_sent_away():
+    async def test() -> None:
+        async with twilio(CollectingHost(), first_message_s=0.2) as door, connect(door.endpoint) as client:
+            await client.send(json.dumps({"event": "connected"}))
+            assert await closing(client) == (1008, "no call began in time")
+            assert door.refused == 1
+
+    run(test)
+
+
+def test_only_who_shows_a_token_comes_in(tmp_path):
+    secrets = tmp_path / "tokens"
+    secrets.write_text("one\ntwo\n")
+    secrets.chmod(0o600)
+
+    async def test() -> None:
+        async with twilio(CollectingHost(), tokens=secrets) as door:
+            assert await status(door) == 401
+            assert await status(door, headers={"Authorization": "Bearer three"}) == 401
+            assert await status(door, headers={"Authorization": "Bearer two"}) == 101
+            assert await status(door, headers={"X-API-KEY": "one"}) == 101
+            assert await status(door, "/stream?token=one") == 101
+            assert await status(door, "/stream?token=on") == 401
+            assert door.refused == 3
+
+    run(test)
+
+
+def test_only_what_twilio_signed_comes_in(tmp_path):
+    secret = tmp_path / "auth_token"
+    secret.write_text("12345")
+    secret.chmod(0o600)
+
+    async def test() -> None:
+        def signed(url: str, token: bytes = b"12345") -> dict[str, str]:
+            return {"X-Twilio-Signature": twilio_signature(token, url).decode()}
+
+        async with twilio(CollectingHost(), auth_token=secret) as door:
+            url = door.endpoint.replace("ws://", "wss://") + "/stream"
+            assert await status(door, "/stream", signed(url)) == 101
+            assert await status(door, "/other", signed(url)) == 401
+            assert await status(door, "/stream", signed(url, b"1234")) == 401
+            assert await status(door, "/stream") == 401
+        public = "wss://calls.example.org/twilio"
+        async with twilio(CollectingHost(), auth_token=secret, public_url=public) as door:
+            assert await status(door, "/stream", signed(public)) == 101
+            assert await status(door, "/stream", signed(url)) == 401
+
+    run(test)
+
+
+def test_networks_and_limits():
+    async def test() -> None:
+        async with twilio(CollectingHost(), allow=(ipaddress.ip_network("10.0.0.0/8"),)) as door:
+            assert await status(door) == 403
+        async with twilio(CollectingHost(), max_connections=1) as door, connect(door.endpoint):
+            assert await status(door) == 503
+        async with twilio(CollectingHost(), max_calls_per_client=1) as door, connect(door.endpoint):
+            assert await status(door) == 429
+        async with twilio(CollectingHost(), max_message_bytes=2048) as door, connect(door.endpoint) as client:
+            await client.send("x" * 3000)
+            assert (await closing(client))[0] == 1009
+
+    run(test)
+
+
+def test_closing_hangs_up_on_everybody():
+    async def test() -> None:
+        host = CollectingHost()
+        door = TwilioDoor(TwilioConfig(port=0))
+        await door.start(host)
+        port = int(door.endpoint.rpartition(":")[2])
+        with socket.create_connection(("127.0.0.1", port)):  # connects and says nothing
+            client = await connect(door.endpoint)
+            await client.send(twilio_start())
+            await host.until("CA1", "running")
+            await door.close()
+            assert (await closing(client))[0] == 1001
+            assert host.calls["CA1"].state == "ended"
+            assert host.calls["CA1"].reason == "server stopped"
+            await door.close()
+            with pytest.raises(OSError, match="refused"):
+                socket.create_connection(("127.0.0.1", port))
+
+    run(test)
+
+
+def test_an_address_in_use_is_named():
+    async def test() -> None:
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            port = taken.getsockname()[1]
+            with pytest.raises(LinkError, match=f"twilio: 127.0.0.1 port {port} cannot be bound"):
+                await TwilioDoor(TwilioConfig(port=port)).start(CollectingHost())
+
+    run(test)
+
+
+def test_what_is_not_http_is_let_go(caplog):
+    async def test() -> None:
+        async with twilio(CollectingHost(), first_message_s=0.2) as door:
+            port = int(door.endpoint.rpartition(":")[2])
+            for data in (b"\x16\x03\x01\x00" * 50, b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", b"secret words\r\n" * 3):
+                reader, writer = await asyncio.open_connection("127.0.0.1", port)
+                writer.write(data)
+                await reader.read()
+                writer.close()
+                with contextlib.suppress(ConnectionError):
+                    await writer.wait_closed()
+
+    run(test)
+    assert caplog.text == ""
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    if shutil.which("openssl") is None:
+        pytest.skip("needs openssl to make a certificate")
+    folder = tmp_path_factory.mktemp("tls")
+    cert, key = folder / "cert.pem", folder / "key.pem"
+    making = "req -x509 -newkey rsa:2048 -nodes -days 1 -subj /CN=localhost -addext subjectAltName=IP:127.0.0.1"
+    subprocess.run(["openssl", *making.split(), "-keyout", key, "-out", cert], check=True, capture_output=True)
+    return cert, key
+
+
+def test_a_call_over_tls(certificate):
+    cert, key = certificate
+
+    async def test() -> None:
+        host = CollectingHost()
+        trust = ssl.create_default_context(cafile=cert)
+        async with twilio(host, certificate=cert, key=key) as door:
+            assert door.endpoint.startswith("wss://127.0.0.1:")
+            async with connect(door.endpoint, ssl=trust) as client:
+                for message in twilio_session({"inbound": noise(0.5)}):
+                    await client.send(message)
+                call = await host.until("CA1", "ended")
+            with pytest.raises((InvalidMessage, ConnectionError, EOFError)):
+                await connect(door.endpoint.replace("wss://", "ws://"))
+        assert len(call.sound("customer")) == 4000
+
+    run(test)
+
+
+def test_a_certificate_that_cannot_be_read_is_named(tmp_path):
+    async def test() -> None:
+        missing = tmp_path / "cert.pem"
+        with pytest.raises(LinkError, match=r"cert\.pem"):
+            await TwilioDoor(TwilioConfig(port=0, certificate=missing, key=missing)).start(CollectingHost())
+
+    run(test)
+
+
+def test_a_thousand_calls_leave_nothing_behind():
+    async def one(door: TwilioDoor, number: int) -> None:
+        async with connect(door.endpoint, compression=None, ping_interval=None) as client:
+            await client.send(twilio_start(f"CA{number}"))
+            await client.send(twilio_media("inbound", 1, 0, b"\x00" * 160))
+            if number % 3 == 0:
+                await client.send(twilio_stop())
+            elif number % 3 == 1:
+                client.transport.abort()
+
+    async def test() -> None:
+        host = CollectingHost(capacity=10_000)
+        async with twilio(host, max_calls_per_client=64) as door:
+            for batch in range(50):
+                await asyncio.gather(*(one(door, batch * 20 + n) for n in range(20)))
+                if batch in (4, 49):
+                    async with asyncio.timeout(WAIT_S):
+                        while len(asyncio.all_tasks()) > 1:
+                            await asyncio.sleep(0.01)
+                    gc.collect()
+                    sockets = len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 0
+                    kept = sum(type(thing) is ServerConnection for thing in gc.get_objects())
+                    assert kept == 0
+                    if batch == 4:
+                        before = sockets
+            assert sockets <= before
+        states = {call.state for call in host.calls.values()}
+        assert len(host.calls) == 1000
+        assert states == {"ended", "lost"}
+
+    run(test)
