@@ -13,7 +13,7 @@ from bcaf_stream.ingest.doors import DoorsConfig
 
 
 class IngestConfig(DoorsConfig):
-    """The doors, and what stands behind them. `num_cpus` is what Ray reserves; speech recognition takes most of it."""
+    """The doors and what is behind them. `num_cpus` is what Ray reserves; speech recognition takes most of it."""
 
     num_cpus: float = Field(1.0, ge=0)
     max_calls: int = Field(64, ge=1)

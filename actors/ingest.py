@@ -83,7 +83,11 @@ class IngestActor:
         await self._calls.tend()
 
     async def open_doors(self, model_id: str) -> dict[str, str]:
-        """Listen, with that model behind the doors; return where each door is reached. Raises LinkError where one cannot be opened."""
+        """Listen, with that model behind the doors; return where each door is reached.
+
+        Raises:
+            LinkError: one cannot be opened.
+        """
         self.model_id = model_id
         if not self._open:
             self._open = True

@@ -1,6 +1,7 @@
 """A house for the tests of the doors: it takes calls, keeps their media, and holds every door to its contract."""
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -92,7 +93,7 @@ class CollectingHost:
         self.changed = asyncio.Event()
         self.beside: list[tuple[str, WordsMessage]] = []  # words that came without audio
 
-    async def open(self, begin: Begin) -> Line:
+    async def open(self, begin: Begin, credit: Callable[[int], None] | None = None) -> Line:
         known = self.calls.get(begin.call)
         if known and known.state == "running":
             raise LinkError(f"{begin.call}: this call is running already")

@@ -1,8 +1,8 @@
 """The door of our own audio link: senders with credit, over ZeroMQ."""
 
 import asyncio
+from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
@@ -21,7 +21,7 @@ from bcaf_stream.ingest.link import (
 )
 from bcaf_stream.ingest.link_flow import AudioOrder
 from bcaf_stream.ingest.link_protocol import ClientMessage
-from bcaf_stream.ingest.live import Begin, Ended, Host, LiveCall
+from bcaf_stream.ingest.live import Begin, Host, LiveCall
 from bcaf_stream.types import AudioChunk
 
 ALIVE_S = 2.0  # between two signs of life to a sender; the sending finds out whether it is still there
@@ -128,9 +128,12 @@ class LinkDoor:
     async def _follow(self, client: bytes, sender: _Sender, call: LiveCall) -> None:
         """Give a sender its credit until its call ends, and tell it how."""
         over = asyncio.ensure_future(call.ended())
+        over.add_done_callback(lambda _: sender.news.set())
         try:
             while not over.done():
-                await self._wait(sender, over)
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(sender.news.wait(), ALIVE_S)
+                sender.news.clear()
                 credit = Credit(sender.credit_ms + self._config.window_ms)
                 if not over.done() and not await self._server.send(client, credit):
                     call.lost()
@@ -140,12 +143,6 @@ class LinkDoor:
             answer = Closed(ended.utterances, ended.reason) if done else Refused(ended.reason)
             await self._server.send(client, answer)
         finally:
-            over.cancel()
             del self._senders[client]
-
-    async def _wait(self, sender: _Sender, over: asyncio.Future[Ended]) -> None:
-        news = asyncio.ensure_future(sender.news.wait())
-        waiting: set[asyncio.Future[Any]] = {over, news}
-        await asyncio.wait(waiting, timeout=ALIVE_S, return_when=asyncio.FIRST_COMPLETED)
-        news.cancel()
-        sender.news.clear()
+            over.cancel()
+            await asyncio.gather(over, return_exceptions=True)

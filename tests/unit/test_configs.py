@@ -14,7 +14,7 @@ FILES = sorted(path for kind in KINDS for path in (CONFIGS / kind).glob("*.yaml"
 
 
 def test_there_are_as_many_as_expected():
-    assert len(FILES) == 3
+    assert len(FILES) == 4
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: f"{path.parent.name}/{path.name}")

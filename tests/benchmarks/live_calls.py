@@ -1,0 +1,173 @@
+"""Live two-channel calls at once, at real time, through a whole deployment: how long after the speech events come.
+
+    python -m tests.benchmarks.live_calls --calls 1 --calls 4 --calls 8 --calls 16 --text given
+
+The lag is from the end of the speech, as the event says it, to the arrival of the event at a subscriber, less the
+time that the segmenter waits to be sure (stop window minus hang-over): what the machine can be blamed for.
+`slope` is how much the lag grows in a minute (least squares). Memory is that of the IngestActor for each call.
+"""
+
+import statistics
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from actors.config import ServeConfig
+from actors.launch import Deployment
+from bcaf_stream.audio.segmenter import SegmenterConfig
+from bcaf_stream.audio.sources import FileSource
+from bcaf_stream.config import load_config
+from bcaf_stream.demo import CALL, SCRIPT
+from bcaf_stream.events.listener import EventListener
+from bcaf_stream.events.messages import Event
+from bcaf_stream.ingest.link import LinkSender
+from bcaf_stream.recording import Recording
+from bcaf_stream.types import Call, PcmN, TextSource, Words
+
+STEP_S = 0.1
+WAITED_MS = SegmenterConfig().stop_window_ms - SegmenterConfig().hangover_ms
+
+
+class Caller(threading.Thread):
+    """Plays the demo call, from a place of its own, over and over."""
+
+    def __init__(self, call: Call, endpoint: str, text: TextSource, seconds: float, offset_s: float) -> None:
+        super().__init__(daemon=True)
+        self.call, self.endpoint, self.text, self.seconds, self.offset_s = call, endpoint, text, seconds, offset_s
+
+    def run(self) -> None:
+        sound_NC, rate = demo_sound()
+        sound_NC = np.roll(sound_NC, -round(self.offset_s * rate), axis=0)
+        words = shifted_words(self.call.id, self.offset_s, len(sound_NC) / rate)
+        step = round(STEP_S * rate)
+        with LinkSender(self.endpoint, self.call, rate, self.text) as sender:
+            begun = time.monotonic()
+            for number in range(round(self.seconds / STEP_S)):
+                at = number * step % len(sound_NC)
+                if self.text == "given" and at < step:
+                    base_ms = round(number * STEP_S * 1000)
+                    sender.send_words(
+                        [Words(w.start_ms + base_ms, w.end_ms + base_ms, w.text, w.channel) for w in words]
+                    )
+                time.sleep(max(0.0, begun + (number + 1) * STEP_S - time.monotonic()))
+                sender.send(sound_NC[at : at + step])
+            sender.close()
+
+
+def demo_sound() -> tuple[PcmN, int]:
+    with FileSource(CALL) as source:
+        chunks = list(source)
+    names = list(dict.fromkeys(chunk.channel for chunk in chunks))
+    columns = [np.concatenate([c.samples for c in chunks if c.channel == name]) for name in names]
+    step = round(STEP_S * chunks[0].rate)
+    length = min(map(len, columns)) // step * step
+    return np.stack([column[:length] for column in columns], axis=1), chunks[0].rate
+
+
+def shifted_words(call: str, offset_s: float, length_s: float) -> list[Words]:
+    recording = Recording.open(str(CALL), {}, {}, call)
+    offset_ms, length_ms = round(offset_s * 1000), round(length_s * 1000)
+    moved = []
+    for word in recording.transcript(SCRIPT):
+        start_ms = (word.start_ms - offset_ms) % length_ms
+        moved.append(Words(start_ms, start_ms + word.end_ms - word.start_ms, word.text, word.channel))
+    return sorted(moved, key=lambda word: word.start_ms)
+
+
+def measure(calls: int, text: TextSource, seconds: float, overrides: list[str]) -> dict[str, float]:
+    with tempfile.TemporaryDirectory() as folder:
+        addresses = [f"{name}.bind=tcp://127.0.0.1:*" for name in ("ingest.link", "hub.bus", "hub.replay")]
+        journal = f"hub.journal.path={Path(folder) / 'events.sqlite'}"
+        config = load_config(ServeConfig, None, ["name=live-calls", journal, *addresses, *overrides])
+        with Deployment(config) as deployment:
+            endpoints = deployment.up()
+            channels = Recording.open(str(CALL), {}, {}, "x").call.channels
+            callers = [
+                Caller(Call(f"call-{i}", channels), endpoints.audio, text, seconds, 7.3 * i % 60)
+                for i in range(calls)
+            ]
+            with EventListener(endpoints.events) as listener:
+                deployment.wait_for_listener(10)
+                before = resident_mb("IngestActor")
+                for caller in callers:
+                    caller.start()
+                    time.sleep(1 / calls)
+                arrived, peak, stats = listen(listener, deployment, calls, seconds)
+            for caller in callers:
+                caller.join(10)
+        return summary(arrived, text) | {
+            "memory per call, MB": (peak - before) / calls,
+            "interim": sum(e.type == "emotion.interim" for _, e in arrived),
+            "shed": str(stats["ingest"]["shed"]),  # type: ignore[dict-item]
+        }
+
+
+def listen(listener: EventListener, deployment: Deployment, calls: int, seconds: float):
+    arrived: list[tuple[float, Event]] = []
+    ended, peak, stats, give_up = 0, 0.0, {}, time.monotonic() + seconds + 120
+    looked = 0.0
+    while ended < calls and time.monotonic() < give_up:
+        event = listener.receive(1.0)
+        if time.monotonic() - looked > 5:
+            looked, peak = time.monotonic(), max(peak, resident_mb("IngestActor"))
+            stats = deployment.stats()
+        if event is not None and event.call:
+            arrived.append((time.time(), event))
+            ended += event.type == "call.end"
+    return arrived, peak, stats
+
+
+def summary(arrived: list[tuple[float, Event]], text: TextSource) -> dict[str, float]:
+    lags, times, unheard = [], [], 0
+    for at, event in arrived:
+        if event.type == "emotion.final":
+            unheard += event.text is None
+            if event.speech_ended_at:
+                lags.append(max(0.0, at * 1000 - event.speech_ended_at / 1e6 - WAITED_MS))
+                times.append(at / 60)
+    cuts = statistics.quantiles(lags, n=100)
+    slope = np.polyfit(times, lags, 1)[0]
+    return {
+        "utterances": len(lags), "without words": unheard,
+        "p50 ms": cuts[49], "p95 ms": cuts[94], "p99 ms": cuts[98], "slope, ms/min": slope,
+    }  # fmt: skip
+
+
+def resident_mb(name: str) -> float:
+    """Of the processes whose command line holds `name`; Ray names an actor's process after its class."""
+    total = 0.0
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if f"ray::{name}" in (process / "cmdline").read_text():
+                total += int((process / "statm").read_text().split()[1]) * 4096 / 2**20
+        except OSError:
+            continue  # it ended while we looked
+    return total
+
+
+def main(
+    calls: Annotated[list[int] | None, typer.Option(help="how many at once; repeatable")] = None,
+    text: Annotated[str, typer.Option(help="given, asr or none")] = "given",
+    seconds: Annotated[float, typer.Option(help="of each call")] = 60.0,
+    set_: Annotated[list[str] | None, typer.Option("--set", help="of the deployment")] = None,
+) -> None:
+    """Measure, and print one table."""
+    rows = {count: measure(count, text, seconds, set_ or []) for count in calls or [1, 4, 8, 16]}  # type: ignore[arg-type]
+    table = Table(title=f"live two-channel calls, text {text}, {seconds:g} s each", title_justify="left")
+    for column in ("calls", *next(iter(rows.values()))):
+        table.add_column(column, justify="right")
+    for count, row in rows.items():
+        cells = [f"{value:.0f}" if isinstance(value, float) else str(value) for value in row.values()]
+        table.add_row(str(count), *cells)
+    Console(width=150).print(table)
+
+
+if __name__ == "__main__":
+    typer.run(main)

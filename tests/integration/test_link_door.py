@@ -1,0 +1,153 @@
+"""The door of our own link over real sockets: credit, a sender lost and found, words beside a call, hanging up."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import numpy as np
+import pytest
+import zmq
+import zmq.asyncio
+
+from bcaf_stream.ingest.link import LinkConfig, pack, parse_server
+from bcaf_stream.ingest.link_door import LinkDoor
+from bcaf_stream.ingest.link_protocol import Accepted, Audio, Close, Closed, Credit, Open, Refused, WordsMessage
+from bcaf_stream.types import Channel, Words
+from tests.live_host import CollectingHost
+
+CONFIG = LinkConfig(bind="tcp://127.0.0.1:*", heartbeat_s=0.1, linger_s=0.5)
+SIDES = (Channel("customer", "customer"), Channel("agent", "agent"))
+SOUND_NC = np.arange(2 * 1600, dtype=np.int16).reshape(-1, 2)
+
+
+class Client:
+    """A sender written from the protocol's page alone."""
+
+    def __init__(self, endpoint: str) -> None:
+        self.socket = zmq.asyncio.Context.instance().socket(zmq.DEALER)
+        self.socket.setsockopt(zmq.LINGER, 0)
+        self.socket.connect(endpoint)
+
+    async def say(self, message: object) -> None:
+        await self.socket.send(pack(message))  # type: ignore[arg-type]
+
+    async def hear(self, kind: type) -> object:
+        """The next message of that kind."""
+        async with asyncio.timeout(10):
+            while not isinstance(message := parse_server(await self.socket.recv()), kind):
+                pass
+        return message
+
+    async def begin(self, call: str = "c1", text: str = "asr") -> None:
+        await self.say(Open(call, SIDES, 8000, text))  # type: ignore[arg-type]
+        await self.hear(Accepted)
+
+
+Script = Callable[[LinkDoor, CollectingHost, Callable[[], Client]], Awaitable[None]]
+
+
+def run(script: Script, capacity: int = 10) -> CollectingHost:
+    async def whole() -> CollectingHost:
+        host, door, clients = CollectingHost(capacity), LinkDoor(CONFIG), []
+        await door.start(host)
+
+        def connect() -> Client:
+            clients.append(Client(door.endpoint))
+            return clients[-1]
+
+        try:
+            await script(door, host, connect)
+        finally:
+            for client in clients:
+                client.socket.close()
+            await door.close()
+        left = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+        assert left == []
+        return host
+
+    return asyncio.run(whole())
+
+
+def test_a_call_comes_through_whole():
+    async def script(door: LinkDoor, host: CollectingHost, connect: Callable[[], Client]) -> None:
+        client = connect()
+        await client.begin()
+        for number in range(3):
+            await client.say(Audio(number, number * 1600, SOUND_NC))
+        await client.say(Close())
+        await host.until("c1", "ended")
+        assert await client.hear(Closed) == Closed(0, "complete")
+        await client.begin("c2")  # the same connection may send another one
+        assert door.refused == 0
+
+    host = run(script)
+    np.testing.assert_array_equal(host.calls["c1"].sound("agent"), np.tile(SOUND_NC[:, 1], 3))
+
+
+def test_a_sender_that_vanishes_loses_its_call_and_may_come_back():
+    async def script(door: LinkDoor, host: CollectingHost, connect: Callable[[], Client]) -> None:
+        first = connect()
+        await first.begin()
+        await first.say(Audio(0, 0, SOUND_NC))
+        await first.hear(Credit)
+        first.socket.close()
+        await host.until("c1", "lost")
+        second = connect()
+        await second.begin()
+        await second.say(Audio(0, 0, SOUND_NC))
+        await second.say(Close())
+        await host.until("c1", "ended")
+
+    host = run(script)
+    assert len(host.calls["c1"].begins) == 2
+    assert len(host.calls["c1"].sound("customer")) == 3200
+
+
+def test_words_may_come_from_somebody_else():
+    async def script(door: LinkDoor, host: CollectingHost, connect: Callable[[], Client]) -> None:
+        sender, scribe = connect(), connect()
+        words = (Words(0, 500, "hello", "agent", "w1", False),)
+        await scribe.say(WordsMessage(words, call="c1"))
+        assert "no such call" in (await scribe.hear(Refused)).message
+        await sender.begin(text="given")
+        await scribe.say(WordsMessage(words, call="c1"))
+        await sender.say(WordsMessage((), last=True))
+        await sender.say(Close())
+        await host.until("c1", "ended")
+
+    host = run(script)
+    assert host.calls["c1"].words == [Words(0, 500, "hello", "agent", "w1", False)]
+
+
+@pytest.mark.parametrize(
+    ("message", "says"),
+    [
+        (Audio(1, 1600, SOUND_NC), "not contiguous"),
+        (Audio(0, 0, np.zeros((8000 * 25, 2), np.int16)), "beyond the credit"),
+    ],
+)
+def test_one_that_breaks_the_rules_ends_its_own_call(message: Audio, says: str):
+    async def script(door: LinkDoor, host: CollectingHost, connect: Callable[[], Client]) -> None:
+        good, bad = connect(), connect()
+        await good.begin("good")
+        await bad.begin("bad")
+        await bad.say(message)
+        assert says in (await bad.hear(Refused)).message
+        assert says in (await host.until("bad", "ended")).reason
+        assert host.calls["good"].state == "running"
+        assert door.refused == 1
+
+    run(script)
+
+
+def test_busy_is_said_and_leaving_is_said():
+    async def script(door: LinkDoor, host: CollectingHost, connect: Callable[[], Client]) -> None:
+        first, second = connect(), connect()
+        await first.begin()
+        await second.say(Open("c2", SIDES, 8000, "asr"))
+        assert "no more calls" in (await second.hear(Refused)).message
+        host.finish("c1", "the deployment is going down")
+        assert (await first.hear(Refused)).message == "the deployment is going down"
+        await first.say(Audio(0, 0, SOUND_NC))
+        await first.hear(Refused)
+
+    run(script, capacity=1)
