@@ -22,6 +22,7 @@ from bcaf_stream.errors import EventError
 from bcaf_stream.events.codec import encode
 from bcaf_stream.events.keys import HEARTBEAT, Gate
 from bcaf_stream.events.messages import Event, heartbeat, hub_degraded, topic_of
+from bcaf_stream.events.refusals import Refusals
 from bcaf_stream.events.rows import Entry
 
 MAX_SUBSCRIPTION_BYTES = 4096  # what a subscriber may send at once; beyond it its connection ends
@@ -74,6 +75,7 @@ class EventPublisher:
         self._beats = 0
         self._beat_asked = False
         self._last_offset = last_offset
+        self._refusals = Refusals("live")
         self.overflows = 0  # how often a subscriber began to lose events; it alone can tell how many
         self._context: zmq.Context[Any] = zmq.Context()
         self.gate: Gate | None = None
@@ -132,6 +134,11 @@ class EventPublisher:
                 self.heartbeat()
             if self.gate is not None and self.gate.refresh():
                 self._start_anew()
+
+    @property
+    def refused(self) -> int:
+        """Messages of subscribers that were no subscription, and connections of keys that are not let in."""
+        return self._refusals.count + (self.gate.refused if self.gate else 0)
 
     @property
     def subscribers(self) -> int:
@@ -232,7 +239,10 @@ class EventPublisher:
             frame = self._socket.recv(copy=False)
             message = frame.bytes
             name, change = message[1:], {1: 1, 0: -1}.get(message[0] if message else -1, 0)
-            if self.gate is not None and change:
+            if not change:
+                self._refusals.add("what is no subscription")
+                continue
+            if self.gate is not None:
                 self._grant(frame, name, zmq.SUBSCRIBE if change > 0 else zmq.UNSUBSCRIBE)
             self._beat_asked = self._beat_asked or (change > 0 and name == HEARTBEAT)
             self._subscriptions[name] = self._subscriptions.get(name, 0) + change

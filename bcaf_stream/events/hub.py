@@ -182,7 +182,6 @@ class EventHub:
         handed.done.set_exception(error)
 
     def stats(self) -> dict[str, Any]:
-        gate = self.bus.gate
         return {
             "events": self.published,
             "offset": self.journal.last_offset,
@@ -190,5 +189,5 @@ class EventHub:
             "subscribers": self.bus.subscribers,
             "replays": self.replay.running,
             "failures": self.failures,
-            "refused": self.replay.refused + (gate.refused if gate else 0),
+            "refused": self.replay.refused + self.bus.refused,
         }

@@ -18,6 +18,7 @@ from zmq.auth.thread import ThreadAuthenticator
 
 from bcaf_stream.errors import EventError
 from bcaf_stream.events.messages import VERSION, topic_prefix
+from bcaf_stream.events.refusals import Refusals
 
 HEARTBEAT = (topic_prefix("", "") + "heartbeat").encode()  # anybody who is let in may see that the hub lives
 EVERYTHING = f"emo.v{VERSION}."
@@ -143,7 +144,7 @@ class Gate:
         self._lock = threading.Lock()
         self._stamp = self._ring.stamp()
         self._permissions = self._ring.permissions()
-        self.refused = 0  # connections with a key that is not let in
+        self._refusals = Refusals("keys")
         self._authenticator = ThreadAuthenticator(context)
         self._authenticator.start()
         self._authenticator.configure_curve_callback("events", credentials_provider=self)
@@ -159,8 +160,14 @@ class Gate:
         """pyzmq's authenticator asks this for each connection."""
         with self._lock:
             known = key.decode("ascii", "replace") in self._permissions
-            self.refused += not known
+            if not known:
+                self._refusals.add("a connection with a key that is not let in")
         return known
+
+    @property
+    def refused(self) -> int:
+        """Connections with a key that is not let in."""
+        return self._refusals.count
 
     def prefixes(self, user: str) -> tuple[bytes, ...]:
         """What this key may read; nothing when it is not let in any more."""

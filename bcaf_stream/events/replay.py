@@ -35,11 +35,13 @@ from bcaf_stream.events.journal import Journal
 from bcaf_stream.events.journal_file import JournalConfig
 from bcaf_stream.events.keys import Gate
 from bcaf_stream.events.messages import call_of_prefix
+from bcaf_stream.events.refusals import Refusals
 from bcaf_stream.events.replay_request import Pace, parse_request, prefixes_of, whole
 from bcaf_stream.events.replay_run import Page, Run
 from bcaf_stream.events.rows import Entry
 
 MAX_REQUEST_BYTES = 65_536
+MAX_FRAME_BYTES = 1_000_000  # beyond it the connection ends before anything is answered
 MAX_CREDIT = 100_000
 REFRESH_S = 0.5  # how soon a revoked key is noticed
 
@@ -67,7 +69,7 @@ class ReplayServer:
 
     def __init__(self, config: ReplayConfig, bus: BusConfig, journal: JournalConfig) -> None:
         self._config = config
-        self.refused = 0  # requests that were malformed or not allowed
+        self._refusals = Refusals("replay")
         self._pace = Pace(config.per_second)
         self._replays: dict[tuple[bytes, int], Run] = {}
         self._journal = Journal(journal, read_only=True)
@@ -83,6 +85,11 @@ class ReplayServer:
         self.endpoint: str = self._socket.getsockopt_string(zmq.LAST_ENDPOINT)
         self._thread = threading.Thread(target=self._run, name="event replay", daemon=True)
         self._thread.start()
+
+    @property
+    def refused(self) -> int:
+        """Requests that were malformed or not allowed, and connections of keys that are not let in."""
+        return self._refusals.count + (self._gate.refused if self._gate else 0)
 
     @property
     def running(self) -> int:
@@ -102,7 +109,7 @@ class ReplayServer:
     def _bound(self) -> "zmq.Socket[Any]":
         socket: zmq.Socket[Any] = self._context.socket(zmq.ROUTER)
         socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
-        socket.setsockopt(zmq.MAXMSGSIZE, MAX_REQUEST_BYTES)
+        socket.setsockopt(zmq.MAXMSGSIZE, MAX_FRAME_BYTES)
         socket.setsockopt(zmq.SNDHWM, self._config.high_water_mark)
         socket.setsockopt(zmq.LINGER, 0)
         if self._gate:
@@ -144,13 +151,15 @@ class ReplayServer:
         try:
             if len(frames) != 1:
                 raise EventError("request: must be one frame")
+            if len(frames[0]) > MAX_REQUEST_BYTES:
+                raise EventError(f"request: must not be longer than {MAX_REQUEST_BYTES} bytes")
             if self._gate:
                 user = str(frames[0].get("User-Id"))
             request = parse_request(frames[0].bytes)
             id = request["id"]
             self._answer(client.bytes, id, user, request)
         except EventError as error:
-            self.refused += 1
+            self._refusals.add(str(error))
             self._send((client.bytes, id), "error", reason=str(error))
 
     def _answer(self, client: bytes, id: int, user: str, request: dict[str, Any]) -> None:

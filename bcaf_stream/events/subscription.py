@@ -15,7 +15,7 @@ import msgpack
 import zmq
 
 from bcaf_stream.errors import EventError
-from bcaf_stream.events.codec import decode
+from bcaf_stream.events.codec import LIMITS, decode
 from bcaf_stream.events.follow import Delivered, Follower, Start, message, parse_start, whole_calls
 from bcaf_stream.events.keys import EVERYTHING, HEARTBEAT, ClientKey, load_client_key
 from bcaf_stream.events.messages import Event, topic_of
@@ -26,6 +26,14 @@ log = logging.getLogger(__name__)
 CREDIT = 5000  # events of a replay that are on their way
 PATIENCE_S = 2.0  # a replay that says nothing for so long is asked again
 LATE_WARNING_S = 10.0
+MAX_FRAME_BYTES = 16_000_000  # of one event
+ANSWER = {  # what each kind of answer must have
+    "events": {"id", "journal"},
+    "end": {"id", "journal", "reached"},
+    "count": {"id", "journal", "n"},
+    "busy": {"id"},
+    "error": {"id", "reason"},
+}
 READY = 2000  # decoded events that wait for the reader; the rest waits in the sockets
 _MAX_BACKOFF_S = 1.0
 
@@ -117,6 +125,7 @@ class Subscription:
         socket.setsockopt(zmq.LINGER, 0)
         socket.setsockopt(zmq.RCVHWM, self._high_water_mark)
         socket.setsockopt(zmq.RECONNECT_IVL_MAX, 1000)
+        socket.setsockopt(zmq.MAXMSGSIZE, MAX_FRAME_BYTES)
         if self._key:
             self._key.use(socket)
         try:
@@ -195,9 +204,9 @@ class Subscription:
             self._send("count", time.monotonic(), topics=self._topics, **span)
 
     def _replied(self, frames: Sequence[bytes]) -> None:
-        header = msgpack.unpackb(frames[0])
-        if header["id"] != self._request:
-            return  # to a question that was given up
+        header = self._header(frames[0])
+        if header.get("id") != self._request:
+            return  # to a question that was given up, or no answer at all
         self._heard = time.monotonic()
         if header["kind"] == "busy":  # asked too much: the next question waits for longer
             self._follower.interrupted()
@@ -220,6 +229,17 @@ class Subscription:
             more = message(ask="credit", id=self._request, n=CREDIT - self._credit)
             self._dealer.send(msgpack.packb(more), zmq.NOBLOCK)
             self._credit = CREDIT
+
+    def _header(self, frame: bytes) -> dict[str, Any]:
+        try:
+            header = msgpack.unpackb(frame, **LIMITS)
+            numbers = [header[name] for name in ("reached", "n") if name in header]
+            if ANSWER[header["kind"]] <= header.keys() and all(type(number) is int for number in numbers):
+                return dict(header)
+        except Exception:  # msgpack documents no closed set of errors
+            pass
+        self.broken += 1
+        return {}
 
     def _keep(self, delivered: list[Delivered]) -> None:
         """What was received for its `seq` alone was not asked for."""

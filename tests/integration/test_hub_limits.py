@@ -1,0 +1,262 @@
+"""What a client may cost the hub: credit, pace, frames that are too large or foreign, readers that hang."""
+
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import msgpack
+import pytest
+import zmq
+
+from bcaf_stream.events.bus import BusConfig
+from bcaf_stream.events.codec import encode
+from bcaf_stream.events.hub import EventHub, EventHubConfig
+from bcaf_stream.events.journal_file import JournalConfig
+from bcaf_stream.events.messages import Event, topic
+from bcaf_stream.events.replay import MAX_FRAME_BYTES, MAX_REQUEST_BYTES, ReplayConfig
+from bcaf_stream.events.subscriber import EventSubscriber
+from tests.deployed import free_address
+from tests.hub_process import HubProcess
+
+WAIT_S = 20.0
+
+
+def event(seq: int, size: int = 10) -> Event:
+    return Event(type="alert", id=f"a-{seq}", call="a", seq=seq, emitted_at=time.time_ns(), text="x" * size)
+
+
+class Clock:
+    """Stands still unless it is told."""
+
+    now = 1_000 * 10**9
+
+    def __call__(self) -> int:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> EventHubConfig:
+    return EventHubConfig(
+        journal=JournalConfig(path=tmp_path / "events.sqlite", durability="crash"),
+        bus=BusConfig(bind=free_address()),
+        replay=ReplayConfig(bind=free_address(), page=50, per_second=5),
+        heartbeat_s=0.2,
+    )
+
+
+@pytest.fixture
+def hub(config: EventHubConfig, clock: Clock) -> Iterator[EventHub]:
+    with EventHub(config, clock=clock) as running:
+        yield running
+
+
+class Dealer:
+    """A client of the replay socket that is none of ours."""
+
+    def __init__(self, socket: "zmq.Socket[Any]") -> None:
+        self.socket = socket
+
+    def ask(self, **fields: Any) -> None:
+        self.socket.send(msgpack.packb({"v": 1, "id": 1, "topics": ["emo.v1."], **fields}))
+
+    def answers(self, quiet_s: float = 0.4) -> list[tuple[str, int]]:
+        """Kind and number of events of each answer, until none comes."""
+        found = []
+        while self.socket.poll(quiet_s * 1000):
+            header, *frames = self.socket.recv_multipart()
+            found.append((msgpack.unpackb(header)["kind"], len(frames) // 2))
+        return found
+
+    def events(self, quiet_s: float = 0.4) -> int:
+        return sum(n for _, n in self.answers(quiet_s))
+
+
+@pytest.fixture
+def dealer(hub: EventHub) -> Iterator[Dealer]:
+    with zmq.Context() as context, context.socket(zmq.DEALER) as socket:
+        socket.setsockopt(zmq.LINGER, 0)
+        socket.setsockopt(zmq.RCVHWM, 1)
+        socket.connect(hub.replay.endpoint)
+        yield Dealer(socket)
+
+
+def test_a_replay_gives_as_much_as_was_asked_for_and_stops_when_told(hub: EventHub, dealer: Dealer):
+    hub.publish([event(n) for n in range(1000)]).result(WAIT_S)
+    dealer.ask(ask="replay", credit=300, **{"from": "start"})
+    assert dealer.events() == 300
+    dealer.ask(ask="credit", n=120)
+    assert dealer.answers() == [("events", 50), ("events", 50), ("events", 20)]
+    assert hub.replay.running == 1
+    dealer.ask(ask="cancel")
+    dealer.ask(ask="credit", n=120)
+    assert dealer.answers() == []
+    assert hub.replay.running == 0
+    dealer.ask(ask="replay", credit=5000, **{"from": {"offset": 999}})
+    assert dealer.answers() == [("events", 2), ("end", 0)]
+
+
+def test_a_replay_in_original_time_is_never_early(hub: EventHub, dealer: Dealer, clock: Clock):
+    for seq in range(3):
+        hub.publish([event(seq)]).result(WAIT_S)
+        clock.now += 300_000_000
+    begun = time.monotonic()
+    dealer.ask(ask="replay", credit=10, speed=1, **{"from": "start"})
+    assert dealer.events(quiet_s=2.0) == 3
+    assert time.monotonic() - begun >= 0.6 + 2.0
+    begun = time.monotonic()
+    dealer.ask(ask="replay", credit=10, speed=0.5, id=2, **{"from": "start"})
+    times = []
+    while len(times) < 3:
+        assert dealer.socket.poll(WAIT_S * 1000)
+        dealer.socket.recv_multipart()
+        times.append(time.monotonic() - begun)
+    assert [at >= due for at, due in zip(times, (0.0, 0.6, 1.2), strict=True)] == [True] * 3
+
+
+def test_who_asks_too_often_is_told_to_wait_and_others_are_not(hub: EventHub, dealer: Dealer):
+    hub.publish([event(n) for n in range(10)]).result(WAIT_S)
+    for id in range(30):
+        dealer.ask(ask="count", id=id, after=0, to=100)
+    kinds = [kind for kind, _ in dealer.answers()]
+    assert len(kinds) == 30
+    assert 10 <= kinds.count("count") <= 14
+    assert set(kinds) == {"count", "busy"}
+    with EventSubscriber(hub.bus.endpoint, hub.replay.endpoint, start="start") as subscriber:
+        assert subscriber.receive(WAIT_S).seq == 0
+
+
+def test_a_subscriber_that_is_told_to_wait_waits_and_gets_all(config: EventHubConfig, tmp_path: Path):
+    slow = config.model_copy(update={"replay": replace_config(config.replay, per_second=0.5)})
+    with EventHub(slow) as hub, EventSubscriber(hub.bus.endpoint, hub.replay.endpoint, start="start") as reader:
+        hub.publish([event(0)]).result(WAIT_S)
+        assert reader.receive(WAIT_S).seq == 0
+        for _ in range(3):  # as if something were missing again and again
+            reader._follower.interrupted()
+            reader.receive(0.1)
+        hub.publish([event(1)]).result(WAIT_S)
+        assert reader.receive(WAIT_S).seq == 1
+
+
+def replace_config(config: ReplayConfig, **fields: Any) -> ReplayConfig:
+    return config.model_copy(update=fields)
+
+
+def test_a_client_that_asks_for_all_and_does_not_read_gets_it_later(hub: EventHub, dealer: Dealer):
+    for at in range(0, 3000, 100):
+        hub.publish([event(n, 10_000) for n in range(at, at + 100)]).result(WAIT_S)
+    dealer.ask(ask="replay", credit=10_000, **{"from": "start"})
+    deadline = time.monotonic() + WAIT_S
+    while not any(run.held for run in list(hub.replay._replays.values())):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    assert hub.publish([event(3000)]).result(WAIT_S) == [3001]  # nobody else waits
+    answers = dealer.answers(quiet_s=1.0)
+    assert sum(n for _, n in answers) == 3001
+    assert answers[-1][0] == "end"
+
+
+@pytest.mark.parametrize("size", [MAX_REQUEST_BYTES + 1, MAX_FRAME_BYTES + 1])
+def test_a_request_that_is_too_large_harms_nobody(hub: EventHub, dealer: Dealer, size: int):
+    hub.publish([event(0)]).result(WAIT_S)
+    dealer.socket.send(b"\xdb" + os.urandom(size - 1))
+    if size <= MAX_FRAME_BYTES:
+        assert dealer.answers() == [("error", 0)]
+        assert hub.stats()["refused"] == 1
+    with EventSubscriber(hub.bus.endpoint, hub.replay.endpoint, start="start") as subscriber:
+        assert subscriber.receive(WAIT_S).seq == 0
+
+
+def test_what_is_sent_to_the_live_socket_and_is_no_subscription_is_counted_and_told_without_content(
+    hub: EventHub, caplog: pytest.LogCaptureFixture
+):
+    with zmq.Context() as context, context.socket(zmq.XSUB) as socket:
+        socket.setsockopt(zmq.LINGER, 0)
+        socket.connect(hub.bus.endpoint)
+        for frame in (b"", b"\x02secret words", b"hello secret", b"\x01emo.v1."):
+            socket.send(frame)
+        assert hub.bus.wait_for_subscriber(WAIT_S)
+        socket.send(b"\x01" + b"x" * 100_000)  # too large: the connection ends, and comes back
+        hub.publish([event(0)]).result(WAIT_S)
+        with EventSubscriber(hub.bus.endpoint, hub.replay.endpoint, start="start") as subscriber:
+            assert subscriber.receive(WAIT_S).seq == 0
+    assert hub.stats()["refused"] == 3
+    assert "live: refused: what is no subscription" in caplog.text
+    assert "secret" not in caplog.text
+
+
+def test_a_subscriber_survives_a_hub_that_talks_nonsense(caplog: pytest.LogCaptureFixture):
+    good = replace(event(0), offset=1)
+    frames = [topic(good).encode(), encode(good)]
+    with zmq.Context() as context, context.socket(zmq.XPUB) as live, context.socket(zmq.ROUTER) as replay:
+        for socket in (live, replay):
+            socket.bind("tcp://127.0.0.1:0")
+        addresses = [socket.getsockopt_string(zmq.LAST_ENDPOINT) for socket in (live, replay)]
+        with EventSubscriber(*addresses, start="start") as subscriber:
+            assert subscriber.receive(0.2) is None
+            client, request = replay.recv_multipart()
+            id = msgpack.unpackb(request)["id"]
+            head = {"v": 1, "id": id, "journal": "j", "epoch": 1}
+            for answer in (b"\xc1", b"", b"\x93abc", msgpack.packb({"id": id}), msgpack.packb({"kind": []})):
+                replay.send_multipart([client, answer])
+            replay.send_multipart([client, msgpack.packb({**head, "kind": "end", "reached": "far"})])
+            replay.send_multipart(
+                [client, msgpack.packb({**head, "kind": "events"}), *frames, b"x", b"\xc1", b"odd"]
+            )
+            live.recv()
+            for message in ([b"emo.v1.a"], [b"emo.v1.a..alert", b"\xc1"], [b"emo.v1.b..alert", frames[1]]):
+                live.send_multipart(message)
+            assert subscriber.receive(WAIT_S) == good
+            assert subscriber.receive(0.3) is None
+            assert subscriber.broken == 6 + 1 + 3
+
+
+def test_a_slow_reader_is_warned(hub: EventHub, caplog: pytest.LogCaptureFixture):
+    with EventSubscriber(hub.bus.endpoint, hub.replay.endpoint, max_age_s=5.0) as subscriber:
+        subscriber.receive(0.2)
+        hub.publish([event(0)]).result(WAIT_S)
+        assert subscriber.receive(WAIT_S).seq == 0
+        assert subscriber.late == 0
+        hub.publish([replace(event(n), emitted_at=time.time_ns() - 6 * 10**9) for n in (1, 2)]).result(WAIT_S)
+        assert [subscriber.receive(WAIT_S).seq for _ in range(2)] == [1, 2]
+        assert subscriber.late == 2
+    assert caplog.text.count("this reader is slow: it takes events that are 6.0 s old") == 1
+
+
+def resident_bytes(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="memory is read from /proc")
+def test_a_hung_subscriber_costs_the_hub_a_bounded_queue_and_others_nothing(config: EventHubConfig):
+    limit = config.model_copy(update={"bus": config.bus.model_copy(update={"high_water_mark": 500})})
+    process = HubProcess(limit)
+    assert process.wait_ready()
+    with zmq.Context() as context, context.socket(zmq.SUB) as hung:
+        hung.setsockopt(zmq.RCVHWM, 1)
+        hung.subscribe(b"")
+        hung.connect(config.bus.bind)  # and never reads
+        with EventSubscriber(config.bus.bind, config.replay.bind, start="start") as reader:
+            sent, slowest, sizes = 0, 0.0, []
+            for _ in range(12):
+                for _ in range(10):
+                    assert process.publish([event(sent + n, 20_000) for n in range(50)])
+                    begun = time.monotonic()
+                    got = [reader.receive(WAIT_S).seq for _ in range(50)]
+                    slowest = max(slowest, time.monotonic() - begun)
+                    assert got == list(range(sent, sent + 50))
+                    sent += 50
+                sizes.append(resident_bytes(process.process.pid))
+            assert reader.gaps == 0
+    process.kill()
+    process.end()
+    # 120 MB went by. The queue of the hung one is 10 MB; SQLite keeps 32 MB of pages.
+    assert sizes[-1] - sizes[0] < 60e6, sizes
+    assert slowest < 5
