@@ -22,6 +22,7 @@ app = typer.Typer(
 
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="a YAML file; see configs/serve")]
 Overrides = Annotated[list[str] | None, typer.Option("--set", help="dotted.key=value, over the file")]
+INSECURE = ("hub.bus.insecure=true", "ingest.link.insecure=true")  # the other doors have secrets of their own
 Name = Annotated[str, typer.Option(help="the deployment's name")]
 
 
@@ -36,12 +37,15 @@ def up(
     set_: Overrides = None,
     address: Annotated[str | None, typer.Option(help="an existing Ray cluster; default: a local Ray")] = None,
     foreground: Annotated[bool, typer.Option(help="stay, and go down with Ctrl-C (containers, systemd)")] = False,
+    insecure: Annotated[
+        bool, typer.Option("--insecure", help="off this machine, anybody may read events and send sound")
+    ] = False,
 ) -> None:
     """Bring the deployment up and say where to send sound and listen to events."""
     from actors.config import ServeConfig  # Ray and torch load in seconds: not for --help and status
     from actors.supervisor import supervise
 
-    overrides = [*(set_ or []), *([f"ray.address={address}"] if address else [])]
+    overrides = [*(INSECURE if insecure else []), *(set_ or []), *([f"ray.address={address}"] if address else [])]
     serve = load_config(ServeConfig, config, overrides)
     if foreground:
         supervise(serve, lambda endpoints: _announce(serve.name, endpoints))

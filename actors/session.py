@@ -73,7 +73,7 @@ class CallSession:
         transcriber = services.transcriber if begin.text == "asr" else None
         self._cutter = CallCutter(self.call, config.audio)
         self._text = TextStage(self.call, config.text, transcriber, () if given else None, lambda: overload.asr)
-        self._writer = EventWriter(self.call, services.model_id)
+        self._writer = EventWriter(self.call, services.model_id, policies=self._text.policies)
         self._writing = asyncio.Lock()  # an event has its number and is handed over before the next one has one
         self._history = History(services.predict, config.text.revisable if given else 0)
         self._looks = Looks(live.interim_ms, self._look)
@@ -151,10 +151,9 @@ class CallSession:
 
     async def run(self) -> Ended:
         """Analyse until the sender ends the call or is lost."""
-        policies = {c.name: p for c in self.call.channels if (p := self._text.policy(c.name)) != "fused"}
-        for channel, policy in policies.items():
+        for channel, policy in self._text.policies.items():
             log.info("audit: call %s: channel %s is analysed with policy %s", self.call.id, channel, policy)
-        await self._publish(lambda: self._writer.start(policies))
+        await self._publish(self._writer.start)
         reason = await self._consume()
         for segment in self._cutter.flush():
             await self._segment(segment)

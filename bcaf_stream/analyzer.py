@@ -90,7 +90,7 @@ class ConversationAnalyzer:
         self._text.close()
 
     def _begin(self) -> None:
-        self._writer = EventWriter(self._call, self._engine.model_id, self._clock)
+        self._writer = EventWriter(self._call, self._engine.model_id, self._clock, self._text.policies)
         self._state = self._engine.initial_state()
         self._started = False
 

@@ -42,7 +42,8 @@ class Event:
     event of the whole call has channel "" and utterance None; a heartbeat has call "" as well. `seq` is dense
     per call from 0; `offset` is the journal's, None until journalled. `start_ms` and `end_ms` are stream
     time; `speech_ended_at` and `emitted_at` unix ns. `degraded` names what was missing when this event was
-    made; `reason` says why for call.end, audio.gap and degraded.
+    made; `reason` says why for call.end, audio.gap and degraded, and elsewhere which `policy` a role is judged by,
+    where it is not by sound and words.
     """
 
     v: int = VERSION

@@ -12,12 +12,22 @@ from bcaf_stream.types import Call, EmotionPrediction, Policy, Utterance
 
 
 class EventWriter:
-    """Numbers the events of one call; does no input or output, and takes its wall clock (unix ns) as given."""
+    """Numbers the events of one call; does no input or output, and takes its wall clock (unix ns) as given.
 
-    def __init__(self, call: Call, model: str, clock: Callable[[], int] = time.time_ns) -> None:
+    `policies` are those of the channels not judged by sound and words; they stand in the events' `reason`.
+    """
+
+    def __init__(
+        self,
+        call: Call,
+        model: str,
+        clock: Callable[[], int] = time.time_ns,
+        policies: Mapping[str, Policy] | None = None,
+    ) -> None:
         self._call = call
         self._model = model
         self._clock = clock
+        self._policies = policies or {}
         self.reset()
 
     def reset(self) -> None:
@@ -25,10 +35,10 @@ class EventWriter:
         self._seq = 0
         self._occurrences: Counter[tuple[str, EventType]] = Counter()
 
-    def start(self, policies: Mapping[str, Policy] | None = None) -> Event:
-        """The call begins; `policies` are those of its channels that are not judged by sound and words."""
-        told = ", ".join(f"{channel}: {policy}" for channel, policy in (policies or {}).items())
-        return self._write("call.start", reason=told or None)
+    def start(self) -> Event:
+        """The call begins; `reason` names the channels that are not judged by sound and words."""
+        told = ", ".join(f"{channel}: {policy}" for channel, policy in self._policies.items())
+        return self._write("call.start", reason=f"policy {told}" if told else None)
 
     def final(self, utterance: Utterance, prediction: EmotionPrediction) -> Event:
         """What was felt in an utterance of this call; as `emotion.revised` where it replaces what was said before.
@@ -74,7 +84,11 @@ class EventWriter:
             text_probs=prediction.text_probs and _labelled(prediction.labels, prediction.text_probs),
             modalities=prediction.modalities,
             degraded=utterance.degraded or None,
+            reason=self._reason(utterance.channel),
         )
+
+    def _reason(self, channel: str) -> str | None:
+        return f"policy {self._policies[channel]}" if channel in self._policies else None
 
     def _about(self, utterance: Utterance) -> dict[str, Any]:
         if utterance.call != self._call.id:

@@ -36,8 +36,11 @@ class TextStage:
     def unpaired(self) -> int:
         return self.pairing.unpaired
 
-    def policy(self, channel: str) -> Policy:
-        return self.pairing.policy(channel)
+    @property
+    def policies(self) -> dict[str, Policy]:
+        """Of the channels that are not judged by sound and words."""
+        names = [channel.name for channel in self.pairing.call.channels]
+        return {name: policy for name in names if (policy := self.pairing.policy(name)) != "fused"}
 
     def push(self, segment: SpeechSegment) -> list[Utterance]:
         if self._transcriber is None or not self.pairing.permits(segment.channel):

@@ -252,7 +252,7 @@ def test_a_role_that_is_off_is_never_looked_at(house: House, audio: list[AudioCh
 
     play(lambda: house.session(live=LiveConfig(interim_ms=500), config=config), script)
     assert {utterance.channel for utterance in house.asked} == {"customer"}
-    assert house.events[0].reason == "agent: off"
+    assert house.events[0].reason == "policy agent: off"
     assert {event.channel for event in house.events} == {"", "customer"}
 
 

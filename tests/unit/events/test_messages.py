@@ -99,9 +99,11 @@ def test_what_replaces_an_utterance_says_so_and_has_an_id_of_its_own():
     assert {(e.channel, e.utterance, e.start_ms) for e in events} == {("left", 0, 100)}
 
 
-def test_the_start_of_a_call_says_who_is_not_listened_to():
+def test_the_policy_of_a_role_is_in_the_events():
     assert writer().start().reason is None
-    assert writer().start({"right": "off"}).reason == "right: off"
+    policed = EventWriter(CALL, "m", policies={"left": "text_only", "right": "off"})
+    assert policed.start().reason == "policy left: text_only, right: off"
+    assert policed.final(utterance(), prediction()).reason == "policy text_only"
 
 
 def test_seq_is_dense_and_the_clock_is_the_given_one():
