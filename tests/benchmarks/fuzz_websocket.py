@@ -1,11 +1,14 @@
-"""Whatever bytes come over a WebSocket, a parser gives contiguous media or a LinkError; run by hand.
+"""Whatever bytes come over a WebSocket, a parser gives contiguous media or a LinkError, and a door stays open.
 
     python -m tests.benchmarks.fuzz_websocket [inputs of each protocol] [seed]
 
-Inputs are frames of recorded sessions as they are, cut, spliced, with bytes changed, with values of their JSON
-replaced, and pure noise; each session is fed to one parser until it ends, and on after every error.
+Run by hand. Inputs are frames of recorded sessions as they are, cut, spliced, with bytes changed, with values of
+their JSON replaced, and pure noise. Each session is fed to one parser until it ends, and on after every error; a
+tenth as many inputs go through real sockets, and after each hundred sessions a good call must still get through.
 """
 
+import asyncio
+import contextlib
 import json
 import random
 import sys
@@ -13,16 +16,24 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed
+
 from bcaf_stream.errors import LinkError
 from bcaf_stream.ingest.audiohook import AudioHookParser, SessionConfig
 from bcaf_stream.ingest.live import Begin, Gap, contiguous
 from bcaf_stream.ingest.live_text import LiveTextParser
 from bcaf_stream.ingest.twilio import StreamConfig, TwilioParser
+from bcaf_stream.ingest.websocket import WebSocketDoor
+from bcaf_stream.ingest.websocket_calls import AudioHookConfig, AudioHookDoor, TwilioConfig, TwilioDoor
 from bcaf_stream.types import AudioChunk
 from tests.audiohook_client import AudioHookClient
-from tests.stream_messages import telnyx_start, twilio_frames, twilio_session
+from tests.live_host import CollectingHost
+from tests.stream_messages import telnyx_start, twilio_frames, twilio_session, twilio_start, twilio_stop
+from tests.websocket_clients import listening
 
 Frame = str | bytes
+GOOD_SAMPLES = 1600
 WILD: list[Any] = [
     None,
     True,
@@ -147,6 +158,55 @@ def fuzz(name: str, parser: Callable[[], Any], recorded: Any, inputs: int, seed:
     print(f"{name:10} {done:8} inputs {errors:8} refused {media:8} items {seconds:6.1f} s")
 
 
+async def fuzz_door(
+    door: WebSocketDoor, recorded: Any, good: Callable[[str], list[Frame]], inputs: int, seed: int
+) -> None:
+    rng = random.Random(seed)
+    host = CollectingHost(capacity=10**9)
+    done = count = 0
+    began = time.perf_counter()
+    async with listening(door, host):
+        for frames in sessions(recorded, rng):
+            with contextlib.suppress(ConnectionClosed, UnicodeEncodeError):
+                async with connect(door.endpoint, compression=None) as client:
+                    await client.send(frames[0])
+                    for frame in frames[1:]:
+                        await client.send(frame)
+                    if rng.random() < 0.5:
+                        client.transport.abort()
+            done += len(frames)
+            count += 1
+            if count % 100 == 0 or done >= inputs:
+                await a_good_call(door, host, good, f"good {count}")
+            if done >= inputs:
+                break
+    seconds = time.perf_counter() - began
+    print(f"{door.name:10} {done:8} inputs over {count} connections, {door.refused} refused {seconds:6.1f} s")
+
+
+async def a_good_call(
+    door: WebSocketDoor, host: CollectingHost, good: Callable[[str], list[Frame]], name: str
+) -> None:
+    first, *frames = good(name)
+    async with connect(door.endpoint, compression=None) as client:
+        await client.send(first)
+        await host.until(name, "running")
+        for frame in frames:
+            await client.send(frame)
+        call = await host.until(name, "ended")
+    assert len(call.sound("customer")) == GOOD_SAMPLES, "a good call was disturbed"
+
+
+def good_twilio(call: str) -> list[Frame]:
+    data = bytes(GOOD_SAMPLES)
+    return [twilio_start(call), *twilio_frames({"inbound": data, "outbound": data}), twilio_stop(call)]
+
+
+def good_audiohook(call: str) -> list[Frame]:
+    client = AudioHookClient()
+    return [client.open(call), client.audio(bytes(2 * GOOD_SAMPLES)), client.message("close", reason="end")]
+
+
 if __name__ == "__main__":
     count = int(sys.argv[1]) if len(sys.argv) > 1 else 100_000
     start = int(sys.argv[2]) if len(sys.argv) > 2 else 0
@@ -154,3 +214,8 @@ if __name__ == "__main__":
     fuzz("twilio", lambda: TwilioParser(StreamConfig(reorder_ms=60)), twilio, count, start)
     fuzz("audiohook", lambda: AudioHookParser(SessionConfig(), heard=remembered), audiohook, count, start)
     fuzz("live_text", LiveTextParser, live_text, count, start)
+    everybody: Any = {"port": 0, "max_calls_per_client": 1000, "max_connections": 1000}
+    asyncio.run(fuzz_door(TwilioDoor(TwilioConfig(**everybody)), twilio, good_twilio, count // 10, start))
+    asyncio.run(
+        fuzz_door(AudioHookDoor(AudioHookConfig(**everybody)), audiohook, good_audiohook, count // 10, start)
+    )
