@@ -17,10 +17,11 @@ from bcaf_stream.errors import BusyError, LinkError
 from bcaf_stream.ingest.access import DoorConfig
 from bcaf_stream.ingest.live import Begin, End, Gap, LiveCall
 from bcaf_stream.ingest.parsing import Item, Reply
-from bcaf_stream.ingest.websocket import NORMAL, POLICY, TRY_LATER, WebSocketDoor, brief
+from bcaf_stream.ingest.websocket import GOING_AWAY, NORMAL, POLICY, TRY_LATER, WebSocketDoor, brief
 from bcaf_stream.types import AudioChunk
 
 LINGER_S = 1.0  # how long the peer may take to hang up after its call is over
+STALE_S = 2.0  # a connection that was silent for so long gives its call to the next one that asks for it
 
 
 class Parser(Protocol):
@@ -69,8 +70,13 @@ class CallDoor(WebSocketDoor):
 
     async def close(self) -> None:
         for conversation in self._conversations:
-            conversation.end("server stopped")
+            conversation.stop("server stopped")
         await super().close()
+
+    def make_way(self, call: str) -> None:
+        """Take a call from a connection that is silent: its network is gone, and its sender is here again."""
+        for conversation in self._conversations:
+            conversation.give_up(call, STALE_S)
 
 
 class _Conversation:
@@ -84,12 +90,14 @@ class _Conversation:
         self._over = False  # the call has ended, or was refused: only what is left to say is said
         self._leaving = False  # the farewell was said
         self._last_words = (NORMAL, "")
+        self._heard_s = 0.0  # when the last message came
 
     async def run(self) -> None:
         watch: asyncio.Task[None] | None = None
         try:
             async with asyncio.timeout(self._door.config.first_message_s) as self._patience:
                 async for message in self._connection:
+                    self._heard_s = _now()
                     await self._push(message)
                     if self._call and not self._over:
                         watch = watch or asyncio.create_task(self._watch(self._call))
@@ -105,7 +113,20 @@ class _Conversation:
                 watch.cancel()
                 await asyncio.gather(watch, return_exceptions=True)
 
-    def end(self, reason: str) -> None:
+    def stop(self, reason: str) -> None:
+        """End the call and leave, whatever is waited for."""
+        self._end(reason)
+        self._last_words = GOING_AWAY, reason
+        self._linger(0)
+
+    def give_up(self, call: str, stale_s: float) -> None:
+        """Lose the call, if it is this one and nothing has been heard of it for a while."""
+        if self._call and self._call.id == call and not self._over and _now() - self._heard_s > stale_s:
+            self._lose()
+            self._connection.transport.abort()
+            self._linger(0)
+
+    def _end(self, reason: str) -> None:
         if self._call and not self._over:
             self._over = True
             self._call.end(reason)
@@ -135,12 +156,13 @@ class _Conversation:
             pass
         elif isinstance(item, Begin):
             self._patience.reschedule(None)
+            self._door.make_way(item.call)
             self._call = await self._door.host.open(item)
             await self._say(self._parser.began())
         elif self._call is None:
             raise LinkError("media came before its call")
         elif isinstance(item, End):
-            self.end(item.reason)
+            self._end(item.reason)
             self._linger()
         else:
             self._call.accept(item)
@@ -161,15 +183,19 @@ class _Conversation:
         farewell = [] if self._leaving else self._parser.farewell(error)
         self._over = self._leaving = True
         self._last_words = code, brief(reason)
+        self._linger()  # also for a reader that waits for room in a call that is no more
         await self._say(farewell)
-        if farewell:
-            self._linger()
-        else:
+        if not farewell:
             await self._connection.close(*self._last_words)
 
     async def _say(self, replies: list[Reply]) -> None:
         for reply in replies:
             await self._connection.send(reply.data)
 
-    def _linger(self) -> None:
-        self._patience.reschedule(asyncio.get_running_loop().time() + LINGER_S)
+    def _linger(self, seconds: float = LINGER_S) -> None:
+        with contextlib.suppress(RuntimeError):  # the reading is over already
+            self._patience.reschedule(_now() + seconds)
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

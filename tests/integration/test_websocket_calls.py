@@ -6,6 +6,7 @@ from contextlib import AbstractAsyncContextManager
 
 from websockets.asyncio.client import ClientConnection, connect
 
+from bcaf_stream.ingest import websocket_conversation
 from bcaf_stream.ingest.g711 import decode_ulaw
 from bcaf_stream.ingest.websocket_calls import TwilioConfig, TwilioDoor
 from tests.live_host import CollectingHost
@@ -173,3 +174,46 @@ def test_a_door_reads_no_faster_than_the_house_works():
 async def send_all(client: ClientConnection, messages: list[str]) -> None:
     for message in messages:
         await client.send(message)
+
+
+def test_a_reader_that_waits_for_room_notices_the_end():
+    async def test() -> None:
+        host = CollectingHost()
+        async with twilio(host) as door:
+            async with connect(door.endpoint) as client:
+                await client.send(twilio_start("CA1"))
+                await host.until("CA1", "running")
+                host.may_read.clear()  # and never set again
+                sending = asyncio.create_task(send_all(client, list(twilio_frames({"inbound": noise(1.0)}))))
+                host.finish("CA1", "failed")
+                assert (await closing(client))[0] in (1000, 1006)
+                await asyncio.gather(sending, return_exceptions=True)
+            client = await connect(door.endpoint)
+            await client.send(twilio_start("CA2"))
+            await host.until("CA2", "running")
+            await client.send(twilio_media("inbound", 1, 0, b"\x00"))
+        assert host.calls["CA2"].reason == "server stopped"
+        assert (await closing(client))[0] == 1001
+
+    run(test)
+
+
+def test_a_silent_connection_gives_its_call_to_the_next(monkeypatch):
+    async def test() -> None:
+        host = CollectingHost()
+        async with twilio(host) as door, connect(door.endpoint) as old, connect(door.endpoint) as new:
+            await old.send(twilio_start("CA1"))
+            await host.until("CA1", "running")
+            async with connect(door.endpoint) as hasty:
+                await hasty.send(twilio_start("CA1"))
+                assert await closing(hasty) == (1008, "CA1: this call is running already")
+            monkeypatch.setattr(websocket_conversation, "STALE_S", 0.0)  # and no time passes in this test
+            await new.send(twilio_start("CA1"))
+            assert (await closing(old))[0] == 1006
+            await new.send(twilio_media("inbound", 1, 0, b"\x00" * 80))
+            await new.send(twilio_stop())
+            call = await host.until("CA1", "ended")
+        assert len(call.begins) == 2
+        assert len(call.sound("customer")) == 80
+
+    run(test)
