@@ -19,6 +19,10 @@ app = typer.Typer(
 )
 
 Source = Annotated[str | None, typer.Argument(metavar="[CALL]", help="a file or URL that FFmpeg can open")]
+SendSource = Annotated[
+    str | None,
+    typer.Argument(metavar="[CALL]", help="a file or URL, - for s16le on standard input, or mic, the microphone"),
+]
 Channels = Annotated[
     list[str] | None, typer.Option("--channel", help="NAME=FILE, once per channel, instead of one file")
 ]
@@ -86,23 +90,45 @@ def analyze(
 
 @app.command()
 def send(
-    source: Source = None,
+    source: SendSource = None,
     to: Annotated[str, typer.Option(help="where the deployment takes audio")] = "tcp://127.0.0.1:5560",
-    speed: Annotated[float, typer.Option(min=0, help="1 = as it was spoken; 0 = as fast as accepted")] = 1.0,
+    speed: Annotated[
+        float | None, typer.Option(min=0, help="1 = as it was spoken, the default; 0 = as fast as accepted")
+    ] = None,
     channel: Channels = None,
     role: Roles = None,
     transcript: Transcript = None,
     text: TextMode = "asr",
     call: Annotated[str | None, typer.Option(help="the call's id; default: the file's name and the time")] = None,
+    rate: Annotated[int | None, typer.Option(min=8000, max=192_000, help="of - (needed) and mic, in Hz")] = None,
+    channels: Annotated[int | None, typer.Option(min=1, max=16, help="of - and mic; default: 1")] = None,
+    device: Annotated[str | None, typer.Option(help="of mic: a part of its name; default: the system's")] = None,
 ) -> None:
-    """Stream a recording to a running deployment as a live source does."""
-    from bcaf_stream.recording import Recording
-    from bcaf_stream.sending import send_recording
+    """Stream a recording, standard input or the microphone to a running deployment."""
+    roles = _pairs(role, "--role")
+    mode = _text_mode(text, transcript)
+    if source in ("-", "mic"):
+        from bcaf_stream.live_sending import live_call, live_source, send_live
+        from bcaf_stream.transcripts.sources import read_transcript
 
-    recording = Recording.open(source, _pairs(channel, "--channel"), _pairs(role, "--role"), call, unique=True)
-    words = recording.transcript(transcript) if transcript else None
-    closed = send_recording(recording, to, speed, _text_mode(text, transcript), words)
-    print(f"call {recording.call.id}: {closed.utterances} utterances, {closed.reason}")
+        if channel or speed is not None or (transcript and source == "mic"):
+            raise UsageError(
+                f"send {source}: --channel, --speed and a microphone's --transcript are not for live sound"
+            )
+        named = live_call(source, channels or 1, roles, call)
+        words = read_transcript(transcript, [side.name for side in named.channels]) if transcript else None
+        closed = send_live(live_source(source, rate, channels or 1, device), named, to, mode, words)
+    else:
+        from bcaf_stream.recording import Recording
+        from bcaf_stream.sending import send_recording
+
+        if rate or channels or device:
+            raise UsageError("--rate, --channels and --device are for - and mic: a recording has its own")
+        recording = Recording.open(source, _pairs(channel, "--channel"), roles, call, unique=True)
+        named = recording.call
+        words = recording.transcript(transcript) if transcript else None
+        closed = send_recording(recording, to, 1.0 if speed is None else speed, mode, words)
+    print(f"call {named.id}: {closed.utterances} utterances, {closed.reason}")
 
 
 @app.command()

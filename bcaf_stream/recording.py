@@ -60,7 +60,7 @@ class Recording:
             raise UsageError("give one recording, or --channel NAME=FILE for each channel")
         place: Location | dict[str, Location] = source if source is not None else dict(channels)
         with FileSource(place) as probe:
-            named = _with_roles(probe.channels, roles)
+            named = with_roles(probe.channels, roles)
         first = source if source is not None else next(iter(channels.values()))
         identity = call or Path(first.partition("?")[0]).stem or "call"
         if unique and call is None:
@@ -126,7 +126,12 @@ class Analysis:
                 self._transcriber.close()
 
 
-def _with_roles(channels: Sequence[Channel], roles: Mapping[str, str]) -> tuple[Channel, ...]:
+def with_roles(channels: Sequence[Channel], roles: Mapping[str, str]) -> tuple[Channel, ...]:
+    """The channels with these roles, by name, over their own.
+
+    Raises:
+        UsageError: a role or its channel is unknown.
+    """
     names = [channel.name for channel in channels]
     for name, role in roles.items():
         if name not in names:

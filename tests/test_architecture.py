@@ -31,6 +31,7 @@ LAYERS = [  # low to high; members of one set must not import each other
         "bcaf_stream.timeline",
         "bcaf_stream.doctor",
         "bcaf_stream.sending",
+        "bcaf_stream.live_sending",
         "bcaf_stream.cli_events",
         "bcaf_stream.cli_bridges",
     },

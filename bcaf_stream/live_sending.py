@@ -1,0 +1,83 @@
+"""Sound that comes live, sent to a deployment as it comes: standard input and the microphone.
+
+The pace is the source's. A deployment that is too far behind makes the sender wait, and with it the program before
+the pipe; nothing is cut.
+"""
+
+import io
+import itertools
+import sys
+import time
+from collections.abc import Mapping, Sequence
+
+from bcaf_stream.audio.live_sources import LiveSource, Microphone, PcmPipe
+from bcaf_stream.audio.sources import default_channels
+from bcaf_stream.console import stderr_note
+from bcaf_stream.errors import SourceError, UsageError
+from bcaf_stream.ingest.link import Closed, LinkSender
+from bcaf_stream.recording import TextMode, with_roles
+from bcaf_stream.types import Call, Words
+
+EXAMPLE = "ffmpeg -i CALL -f s16le -ar 16000 -ac 2 - | bcaf-stream send - --rate 16000 --channels 2"
+
+
+def live_source(word: str, rate: int | None, channels: int, device: str | None) -> LiveSource:
+    """What `-` or `mic` stands for on a command line.
+
+    Raises:
+        UsageError: nothing is piped in, or what is piped in has no rate.
+        SourceError: the microphone cannot be had.
+    """
+    if word == "mic":
+        return Microphone(rate or 16_000, channels, device)
+    if rate is None or device is not None:
+        raise UsageError(f"send -: raw samples need --rate, and have no --device; try {EXAMPLE}")
+    pipe = getattr(sys.stdin, "buffer", None)
+    if not isinstance(pipe, io.BufferedReader) or pipe.isatty():
+        raise UsageError(f"send -: nothing is piped into standard input; try {EXAMPLE}")
+    return PcmPipe(pipe, rate, channels)
+
+
+def live_call(word: str, channels: int, roles: Mapping[str, str], call: str | None) -> Call:
+    """The call of a live source, named by the time unless it has a name.
+
+    Raises:
+        UsageError: a role or its channel is unknown.
+    """
+    name = "stdin" if word == "-" else word
+    return Call(call or name + time.strftime("-%Y%m%d-%H%M%S"), with_roles(default_channels(channels), roles))
+
+
+def send_live(
+    source: LiveSource, call: Call, endpoint: str, text: TextMode, words: Sequence[Words] | None = None
+) -> Closed:
+    """Send a source to its end, or until it is interrupted: that is how a microphone ends.
+
+    What was sent before an error or an interruption is analysed to its end.
+
+    Raises:
+        SourceError: no sound came, or it broke.
+        LinkError: the deployment cannot be reached, refuses the call, or goes away.
+    """
+    blocks = iter(source)
+    first = list(itertools.islice(blocks, 1))  # before it there is no call: a source may take its time, or fail
+    endless = isinstance(source, Microphone)
+    if endless:
+        stderr_note(f"bcaf-stream: listening as call {call.id}; end with Ctrl-C")
+    with LinkSender(endpoint, call, source.rate, text) as sender:
+        if words is not None:
+            sender.send_words(words, last=True)
+        try:
+            for samples_NC in itertools.chain(first, blocks):
+                sender.send(samples_NC)
+        except SourceError:
+            sender.close()
+            raise
+        except KeyboardInterrupt:
+            sender.close()
+            if not endless:
+                raise
+        closed = sender.close()
+    if source.remark:
+        stderr_note(f"bcaf-stream: {source.remark}")
+    return closed
