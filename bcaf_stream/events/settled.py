@@ -1,4 +1,4 @@
-"""What holds in the end of a stream of events: no interim results, and revised utterances in their last version."""
+"""What holds in the end of a stream of events: no interim results, revised utterances in their last version."""
 
 from collections.abc import Iterable
 

@@ -26,10 +26,9 @@ RATE = 8000
 
 
 class House:
-    model_id = "tiny"
-
     def __init__(self, engine: EmotionEngine, transcriber: Transcriber | None = None) -> None:
         self.engine = engine
+        self.model_id = engine.model_id
         self.transcriber = transcriber
         self.executor = ThreadPoolExecutor(1)
         self.overload = Overload(OverloadConfig())
