@@ -8,7 +8,6 @@ import http
 import logging
 import time
 import weakref
-from collections import Counter
 from collections.abc import Callable
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -49,7 +48,7 @@ class WebSocketDoor:
         self.host: Host
         self._server: Server | None = None
         self._arrived: weakref.WeakSet[ServerConnection] = weakref.WeakSet()
-        self._clients: Counter[str] = Counter()  # open connections of each address
+        self._admitted: weakref.WeakKeyDictionary[ServerConnection, str] = weakref.WeakKeyDictionary()
         self.endpoint = ""
         self.refused = 0
 
@@ -120,6 +119,7 @@ class WebSocketDoor:
         address = address_of(connection)
         status = self._refusal(address, request)
         if status is None:
+            self._admitted[connection] = address  # at once: others may be asking while it is being answered
             return None
         self.refused += 1
         response = connection.respond(status, f"{status.phrase}\n")
@@ -134,15 +134,14 @@ class WebSocketDoor:
             return http.HTTPStatus.FORBIDDEN
         if not self.may_enter(request):
             return http.HTTPStatus.UNAUTHORIZED
-        if self._clients.total() >= self.config.max_connections:
+        open_ones = [whose for each, whose in self._admitted.items() if each.state is not State.CLOSED]
+        if len(open_ones) >= self.config.max_connections:
             return http.HTTPStatus.SERVICE_UNAVAILABLE
-        if self._clients[address] >= self.config.max_calls_per_client:
+        if open_ones.count(address) >= self.config.max_calls_per_client:
             return http.HTTPStatus.TOO_MANY_REQUESTS
         return None
 
     async def _handle(self, connection: ServerConnection) -> None:
-        address = address_of(connection)
-        self._clients[address] += 1
         try:
             await self.converse(connection)
         except ConnectionClosed:
@@ -151,10 +150,6 @@ class WebSocketDoor:
             # One line, and only the kind of error: a traceback could show what was said.
             _log.error("%s: a connection failed: %s", self.name, type(error).__name__)
             await connection.close(INTERNAL, "internal error")
-        finally:
-            self._clients[address] -= 1
-            if not self._clients[address]:
-                del self._clients[address]
 
 
 def address_of(connection: ServerConnection) -> str:

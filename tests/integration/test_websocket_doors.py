@@ -10,18 +10,20 @@ import shutil
 import socket
 import ssl
 import subprocess
+from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 import pytest
-from websockets.asyncio.client import connect
+from websockets.asyncio.client import ClientConnection, connect
 from websockets.asyncio.server import ServerConnection
 from websockets.exceptions import InvalidMessage
 
 from bcaf_stream.errors import LinkError
+from bcaf_stream.ingest.live import Begin
 from bcaf_stream.ingest.signatures import twilio_signature
 from bcaf_stream.ingest.websocket_calls import TwilioConfig, TwilioDoor
-from tests.live_host import CollectingHost
+from tests.live_host import CollectingHost, Line
 from tests.stream_messages import twilio_media, twilio_session, twilio_start, twilio_stop
 from tests.websocket_clients import WAIT_S, closing, listening, noise, run, status
 
@@ -92,6 +94,42 @@ def test_networks_and_limits():
         async with twilio(CollectingHost(), max_message_bytes=2048) as door, connect(door.endpoint) as client:
             await client.send("x" * 3000)
             assert (await closing(client))[0] == 1009
+
+    run(test)
+
+
+def test_a_fault_of_the_house_costs_one_connection_and_one_line_of_log(caplog):
+    class Faulty(CollectingHost):
+        async def open(self, begin: Begin, credit: Callable[[int], None] | None = None) -> Line:
+            if begin.call == "bad":
+                raise RuntimeError("secret words")
+            return await super().open(begin)
+
+    async def test() -> None:
+        host = Faulty()
+        async with twilio(host) as door, connect(door.endpoint) as good, connect(door.endpoint) as bad:
+            await good.send(twilio_start("good"))
+            await host.until("good", "running")
+            await bad.send(twilio_start("bad"))
+            assert await closing(bad) == (1011, "internal error")
+            await good.send(twilio_stop("good"))
+            await host.until("good", "ended")
+
+    run(test)
+    assert caplog.messages == ["twilio: a connection failed: RuntimeError"]
+    assert "secret" not in caplog.text
+
+
+def test_the_limit_holds_for_many_who_come_at_once():
+    async def test() -> None:
+        async with twilio(CollectingHost(), max_connections=5) as door:
+            coming = [connect(door.endpoint) for _ in range(30)]
+            came = await asyncio.gather(*coming, return_exceptions=True)
+            inside = [client for client in came if isinstance(client, ClientConnection)]
+            assert len(inside) == 5
+            assert door.refused == 25
+            await asyncio.gather(*(client.close() for client in inside))
+            assert await status(door) == 101
 
     run(test)
 
