@@ -5,7 +5,7 @@ calls nor when a call is over: a call begins with its first two packets in a row
 all its senders, or when nothing comes any more, which is for its door to see.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Self
 
 from pydantic import Field, model_validator
@@ -127,20 +127,20 @@ class RtpParser:
 
     def advance(self, now: int) -> list[Item]:
         """Time has passed, to `now` (unix ns): what waited long enough for what is missing comes out."""
-        items: list[Item] = []
-        for number, stream in enumerate(self._streams):
-            if stream is not None and self._begin:
-                items += self._items(number, stream.advance(now))
-        return items + self._level(now)
+        if self._over or not self._begin:
+            return []
+        return [*self._of_all(lambda stream: stream.advance(now)), *self._level(now)]
 
     def flush(self) -> list[Item]:
         """The rest, when nothing comes any more."""
-        items: list[Item] = []
-        for number, stream in enumerate(self._streams):
-            if stream is not None and self._begin:
-                items += self._items(number, stream.flush())
+        if self._over or not self._begin:
+            return []
         self._over = True
-        return items
+        return self._of_all(RtpStream.flush)
+
+    def _of_all(self, spans: Callable[[RtpStream], list[Span]]) -> list[Item]:
+        streams = enumerate(self._streams)
+        return [item for number, stream in streams if stream for item in self._items(number, spans(stream))]
 
     def _decode(self, packet: Packet, stream: int) -> PcmNC | None:
         """The samples; None of a packet without any, which still takes its number in the order."""

@@ -248,6 +248,16 @@ def test_two_ports_are_one_call():
         assert not gaps(items, side)
 
 
+def test_nothing_comes_after_the_end():
+    parser = two(lag_ms=200)
+    for n in range(20):
+        parser.push(packet(n), AT + 20 * n * MS, 0)
+    assert parser.push(goodbye(7), AT + 400 * MS)[-1] == End()
+    assert parser.push(packet(20), AT + 500 * MS) == []
+    assert parser.advance(AT + 5000 * MS) == []
+    assert parser.flush() == []
+
+
 def test_a_side_that_starts_later_is_placed_by_the_clock():
     parser, items = two(), []
     for n in range(COUNT):
