@@ -77,12 +77,13 @@ def replay(
     speed: Annotated[float, typer.Option(min=0, help="1 = as it was; 0 = as fast as it goes")] = 1.0,
     bind: Annotated[str, typer.Option(help="where to publish it")] = "tcp://127.0.0.1:5563",
     wait: Annotated[float, typer.Option(help="seconds to wait for the first listener")] = 60.0,
+    insecure: Annotated[bool, typer.Option("--insecure", help="off this machine, anybody may listen")] = False,
     journal: JournalFile = DEFAULT_JOURNAL,
 ) -> None:
     """Publish a call of the journal again, on an address of its own: bcaf-stream listen --connect there."""
     from bcaf_stream.events.bus import BusConfig, EventPublisher
 
-    bus = load_config(BusConfig, None, [f"bind={bind}"])
+    bus = load_config(BusConfig, None, [f"bind={bind!r}", f"insecure={insecure}"])
     with Journal(JournalConfig(path=journal), read_only=True) as opened, EventPublisher(bus) as publisher:
         events = _of_call(opened, call)
         stderr_note(f"bcaf-stream: bcaf-stream listen --connect {publisher.endpoint}")

@@ -52,8 +52,8 @@ class BusConfig(Config):
     @classmethod
     def _stays_on_this_machine(cls, bind: str, info: ValidationInfo) -> str:
         if not is_local(bind) and not info.data.get("insecure") and info.data.get("keys") is None:
-            ways = "keys: FOLDER (bcaf-stream keys new) says who may read, or insecure: true lets anybody"
-            raise ValueError(f"only this machine's addresses, unless {ways}")
+            keys = "keys: FOLDER (bcaf-stream keys new) says who may read"
+            raise ValueError(f"only this machine's addresses, unless {keys}, or insecure: true (--insecure)")
         return bind
 
 
@@ -130,6 +130,7 @@ class EventPublisher:
         """
         with self._lock:
             self._read_subscriptions()
+            self._refusals.look()
             if self._beat_asked:
                 self.heartbeat()
             if self.gate is not None and self.gate.refresh():
@@ -160,6 +161,7 @@ class EventPublisher:
     def close(self) -> None:
         """Deliver what is queued, for at most `linger_s`, and free the address."""
         with self._lock:
+            self._refusals.unwatch()
             self._socket.close()
             self._free()
 
@@ -181,6 +183,7 @@ class EventPublisher:
             self.gate.protect(socket)
         try:
             socket.bind(address)
+            self._refusals.watch(socket)
         except zmq.ZMQError as error:
             socket.close(0)
             raise EventError(why_not_bound(address, error.errno, str(error.strerror))) from None
@@ -188,6 +191,7 @@ class EventPublisher:
 
     def _start_anew(self) -> None:
         """ZeroMQ cannot drop one connection: all are dropped, and who is still allowed comes back by itself."""
+        self._refusals.unwatch()
         self._socket.close(0)
         self._subscriptions.clear()
         deadline = time.monotonic() + REBIND_S

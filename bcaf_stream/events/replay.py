@@ -116,6 +116,7 @@ class ReplayServer:
             self._gate.protect(socket)
         try:
             socket.bind(self._config.bind)
+            self._refusals.watch(socket)
         except zmq.ZMQError as error:
             socket.close()
             raise EventError(why_not_bound(self._config.bind, error.errno, str(error.strerror))) from None
@@ -131,10 +132,12 @@ class ReplayServer:
             for key, replay in list(self._replays.items()):
                 if replay.due_in(time.monotonic()) <= 0:
                     self._step(key, replay)
+            self._refusals.look()
             if self._gate and time.monotonic() >= next_refresh:
                 next_refresh = time.monotonic() + REFRESH_S
                 with contextlib.suppress(EventError):
                     self._gate.refresh()
+        self._refusals.unwatch()
         self._socket.close()
         self._free()
 

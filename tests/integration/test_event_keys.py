@@ -1,22 +1,31 @@
 """Keys: who may read what, on real encrypted sockets."""
 
 import json
+import socket
 import time
 from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import zmq
 
+from actors.cli import INSECURE
+from actors.cli import main as serve
+from actors.config import ServeConfig
+from bcaf_stream.cli import main as stream
 from bcaf_stream.config import load_config
 from bcaf_stream.errors import ConfigError, EventError
 from bcaf_stream.events.bus import BusConfig
 from bcaf_stream.events.hub import EventHub, EventHubConfig
+from bcaf_stream.events.journal import Journal
 from bcaf_stream.events.journal_file import JournalConfig
 from bcaf_stream.events.keys import KeyRing, load_client_key
 from bcaf_stream.events.messages import Event
 from bcaf_stream.events.replay import ReplayConfig
 from bcaf_stream.events.subscriber import EventSubscriber
+from tests.commands import run_command
 from tests.deployed import free_address
 
 WAIT_S = 20.0
@@ -129,3 +138,91 @@ def test_off_this_machine_there_are_keys_or_nothing(tmp_path: Path):
     config = load_config(EventHubConfig, None, [*off, f"bus.keys={tmp_path}", f"journal.path={tmp_path / 'j'}"])
     with pytest.raises(EventError, match="no key of the server: make one with bcaf-stream keys new"):
         EventHub(config)
+
+
+def test_serving_off_this_machine_needs_keys_or_the_flag(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+):
+    off = ["hub.bus.bind='tcp://0.0.0.0:0'", "hub.replay.bind='tcp://0.0.0.0:0'"]
+    options = [word for setting in off for word in ("--set", setting)]
+    refused = run_command(serve, ["up", "--foreground", *options], monkeypatch, capsys)
+    assert (refused.code, refused.err.count("\n")) == (2, 1)
+    assert "hub.bus.bind" in refused.err
+    assert "--insecure" in refused.err
+    config = load_config(ServeConfig, None, [*INSECURE, *off, f"hub.journal.path={tmp_path / 'j'}"])
+    with EventHub(config.hub) as hub:
+        assert hub.bus.endpoint.startswith("tcp://0.0.0.0:")
+    config = load_config(ServeConfig, None, [*INSECURE, "ingest.link.bind='tcp://0.0.0.0:0'"])
+    assert config.ingest.link.bind == "tcp://0.0.0.0:0"
+
+
+def test_publishing_a_call_again_off_this_machine_needs_the_flag(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+):
+    with Journal(JournalConfig(path=tmp_path / "j")) as journal:
+        journal.append([event(0, "callA")])
+    command = ["replay", "callA", "--bind", "tcp://0.0.0.0:*", "--wait", "0", "--journal", str(tmp_path / "j")]
+    refused = run_command(stream, command, monkeypatch, capsys)
+    assert (refused.code, "--insecure" in refused.err) == (2, True)
+    waited = run_command(stream, [*command, "--insecure"], monkeypatch, capsys)
+    assert (waited.code, "nobody listened" in waited.err) == (1, True)
+
+
+def test_overlapping_prefixes_give_their_union_and_no_event_twice(hub: EventHub, ring: KeyRing, tmp_path: Path):
+    ring.new("carl")
+    ring.allow("carl", ["emo.v1.callA.", "emo.v1.callA.left.", "emo.v1.call", "emo.v1.callB.right."])
+    time.sleep(1.0)  # the promise of the documentation
+    hub.publish([event(0, "callA"), event(0, "callB"), event(0, "other")]).result(WAIT_S)
+    asked = ("emo.v1.callA.", "emo.v1.ca", "emo.v1.callA.left.alert", "emo.v1.other.")
+    with subscriber(hub, tmp_path, "carl", asked) as carl:
+        assert [carl.receive(WAIT_S).id for _ in range(2)] == ["callA-0", "callB-0"]
+        hub.publish([event(1, "other"), event(1, "callB"), event(1, "callA")]).result(WAIT_S)
+        assert [carl.receive(WAIT_S).id for _ in range(2)] == ["callB-1", "callA-1"]
+        assert ids_within(carl, 0.5) == []
+        assert carl.duplicates == 0
+
+
+@pytest.mark.parametrize(
+    "name", ["callA.left", "callA", "emo.v1.callA", "callA.\x00", "call%41", "callA%2E", "callA\n", "*", ""]
+)
+def test_a_call_with_a_forged_name_does_not_reach_the_topic_of_another(hub: EventHub, tmp_path: Path, name: str):
+    hub.publish([event(0, "callA")]).result(WAIT_S)
+    with subscriber(hub, tmp_path, "anna") as anna, subscriber(hub, tmp_path, "boss") as boss:
+        assert [anna.receive(WAIT_S).id, boss.receive(WAIT_S).id] == ["callA-0", "callA-0"]
+        forged = replace(event(1, name), id="forged")
+        hub.publish([forged, event(2, "callA")]).result(WAIT_S)
+        assert [boss.receive(WAIT_S).id for _ in range(2)] == ["forged", "callA-2"]
+        found = [anna.receive(WAIT_S).id, *ids_within(anna, 0.3)]
+        assert found == (["forged", "callA-2"] if name == "callA" else ["callA-2"])
+
+
+@pytest.mark.parametrize(
+    ("who", "why"),
+    [
+        ("nobody", "a connection with a key that is not let in"),
+        ("stranger", "a connection without the right key"),
+        ("no key", "a connection without the right key"),
+        ("browser", "or of another protocol"),
+    ],
+)
+def test_who_is_not_let_in_is_counted_and_logged_once_in_a_while_without_its_key(
+    hub: EventHub, tmp_path: Path, caplog: pytest.LogCaptureFixture, who: str, why: str
+):
+    stranger = KeyRing(tmp_path / "other").new("stranger")  # which knows another server
+    key = {"nobody": tmp_path / "keys" / "nobody.json", "stranger": stranger}.get(who)
+    if who == "browser":
+        with socket.create_connection(("127.0.0.1", int(hub.bus.endpoint.rpartition(":")[2]))) as browser:
+            browser.sendall(b"GET /secret HTTP/1.1\r\nHost: x\r\n\r\n" + b"x" * 100)
+            browser.settimeout(WAIT_S)
+            with suppress(ConnectionError):
+                while browser.recv(1000):
+                    pass
+    with EventSubscriber(hub.bus.endpoint, hub.replay.endpoint, key=key) as reader:
+        deadline = time.monotonic() + WAIT_S
+        while hub.stats()["refused"] < 2 or why not in caplog.text:
+            assert reader.receive(0.05) is None
+            assert time.monotonic() < deadline
+    assert len([record for record in caplog.records if record.levelname == "WARNING"]) <= 4
+    secrets = json.loads((key or stranger).read_text())
+    hidden = [secrets[part] for part in ("public", "secret", "server")]
+    assert not any(word in caplog.text for word in [*hidden, "GET"])
