@@ -1,9 +1,11 @@
 """Micro-batching: single requests in, batches to the engine, each caller gets its own answer.
 
 While one batch runs the next one gathers, so under load the wait costs nothing; idle, it costs `wait_ms`.
+What is not urgent goes alone, while nothing urgent waits: it delays an urgent item by one item at most.
 """
 
 import asyncio
+from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, TypeVar
 
@@ -30,18 +32,21 @@ class MicroBatcher(Generic[T, R]):
         self._run = run
         self._seconds = seconds
         self._config = config
-        self._queue: asyncio.Queue[tuple[T, asyncio.Future[R]]] = asyncio.Queue()
+        # They are as long as there are callers waiting, so they need no bounds of their own.
+        self._urgent: deque[tuple[T, asyncio.Future[R]]] = deque()
+        self._idle: deque[tuple[T, asyncio.Future[R]]] = deque()
+        self._news = asyncio.Event()
         self._worker: asyncio.Task[None] | None = None
-        self._held: tuple[T, asyncio.Future[R]] | None = None
         self.batches = 0
         self.items = 0
 
-    async def submit(self, item: T) -> R:
-        """Answer one item. The queue is as long as there are callers waiting, so it needs no bound of its own."""
+    async def submit(self, item: T, urgent: bool = True) -> R:
+        """Answer one item."""
         if self._worker is None:
             self._worker = asyncio.create_task(self._work())
         answer: asyncio.Future[R] = asyncio.get_running_loop().create_future()
-        self._queue.put_nowait((item, answer))
+        (self._urgent if urgent else self._idle).append((item, answer))
+        self._news.set()
         return await answer
 
     def close(self) -> None:
@@ -67,22 +72,28 @@ class MicroBatcher(Generic[T, R]):
                     future.set_result(answer)
 
     async def _gather(self) -> list[tuple[T, asyncio.Future[R]]]:
-        first = self._held or await self._queue.get()
-        self._held = None
-        batch, audio_s = [first], self._seconds(first[0])
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + self._config.wait_ms / 1000
-        while len(batch) < self._config.max_utterances:
-            try:
-                if self._queue.empty():
-                    entry = await asyncio.wait_for(self._queue.get(), deadline - loop.time())
-                else:
-                    entry = self._queue.get_nowait()
-            except TimeoutError:
-                break
-            audio_s += self._seconds(entry[0])
+        while not self._urgent:
+            if self._idle:
+                return [self._idle.popleft()]
+            self._news.clear()
+            await self._news.wait()
+        batch = [self._urgent.popleft()]
+        audio_s = self._seconds(batch[0][0])
+        deadline = asyncio.get_running_loop().time() + self._config.wait_ms / 1000
+        while len(batch) < self._config.max_utterances and await self._more_by(deadline):
+            audio_s += self._seconds(self._urgent[0][0])
             if audio_s > self._config.max_audio_s:
-                self._held = entry  # first of the next batch
                 break
-            batch.append(entry)
+            batch.append(self._urgent.popleft())
         return batch
+
+    async def _more_by(self, deadline: float) -> bool:
+        """Whether another urgent item is there, or comes by then."""
+        try:
+            async with asyncio.timeout_at(deadline):
+                while not self._urgent:
+                    self._news.clear()
+                    await self._news.wait()
+        except TimeoutError:
+            return False
+        return True

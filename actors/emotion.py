@@ -33,13 +33,13 @@ class EmotionActor:
     async def describe(self) -> dict[str, Any]:
         return {"model": self._engine.model_id, "provisional": self._engine.provisional}
 
-    async def predict(self, state: DialogueState | None, utterance: Utterance) -> Answer:
-        """The emotion of the next utterance of a dialogue; `state` None begins one.
+    async def predict(self, state: DialogueState | None, utterance: Utterance, urgent: bool = True) -> Answer:
+        """The emotion of the next utterance of a dialogue; `state` None begins one. What is urgent goes first.
 
         Raises:
             ModelError: the encoders or the model gave numbers that are not finite.
         """
-        return await self._batcher.submit((state, utterance))
+        return await self._batcher.submit((state, utterance), urgent)
 
     async def stats(self) -> dict[str, Any]:
         return {"batches": self._batcher.batches, "utterances": self._batcher.items}

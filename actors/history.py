@@ -5,13 +5,21 @@ again after it: the state is then the one that there would be, had the words bee
 """
 
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
+from typing import Protocol
 
 from bcaf_stream.model.state import DialogueState
 from bcaf_stream.types import EmotionPrediction, Utterance
 
 Answer = tuple[EmotionPrediction, DialogueState]
-Predict = Callable[[DialogueState | None, Utterance], Awaitable[Answer]]
+
+
+class Predict(Protocol):
+    """The model: the next utterance of a dialogue in, its emotion and the state after it out."""
+
+    def __call__(
+        self, state: DialogueState | None, utterance: Utterance, urgent: bool = True
+    ) -> Awaitable[Answer]: ...
 
 
 class History:
@@ -45,7 +53,7 @@ class History:
 
     async def glance(self, utterance: Utterance) -> EmotionPrediction:
         """The emotion of an utterance that is still going on; it leaves no trace in the dialogue."""
-        return (await self._predict(self.state, utterance))[0]
+        return (await self._predict(self.state, utterance, urgent=False))[0]
 
     def _place(self, utterance: Utterance) -> int | None:
         if not utterance.revision:

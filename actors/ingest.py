@@ -50,8 +50,8 @@ class IngestActor:
         """Where `bcaf-stream send` goes."""
         return self._doors[0].endpoint  # the link's
 
-    async def predict(self, state: DialogueState | None, utterance: Utterance) -> Answer:
-        return await self._pool.predict(state, utterance)
+    async def predict(self, state: DialogueState | None, utterance: Utterance, urgent: bool = True) -> Answer:
+        return await self._pool.predict(state, utterance, urgent)
 
     async def publish(self, events: Sequence[Event]) -> object:
         """Hand events over and keep them until they are acknowledged: the hub drops what it knows already.

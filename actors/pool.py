@@ -23,7 +23,7 @@ class EmotionPool:
         self._failures = [0] * len(handles)
         self.failovers = 0
 
-    async def predict(self, state: DialogueState | None, utterance: Utterance) -> Answer:
+    async def predict(self, state: DialogueState | None, utterance: Utterance, urgent: bool = True) -> Answer:
         """As EmotionActor.predict.
 
         Raises:
@@ -35,7 +35,7 @@ class EmotionPool:
             i = choose(self._replicas, loop.time())
             await asyncio.sleep(max(0.0, self._replicas[i].resting_until - loop.time()))
             try:
-                return await self._ask(i, state, utterance)
+                return await self._ask(i, state, utterance, urgent)
             except RayActorError:
                 self.failovers += 1
                 self._failures[i] += 1
@@ -45,10 +45,10 @@ class EmotionPool:
                     message = f"no emotion actor answered for {self._retry_s:g} s; see bcaf-serve status"
                     raise DeploymentError(message) from None
 
-    async def _ask(self, i: int, state: DialogueState | None, utterance: Utterance) -> Answer:
+    async def _ask(self, i: int, state: DialogueState | None, utterance: Utterance, urgent: bool) -> Answer:
         self._replicas[i] = replace(self._replicas[i], outstanding=self._replicas[i].outstanding + 1)
         try:
-            answer: Answer = await self._handles[i].predict.remote(state, utterance)
+            answer: Answer = await self._handles[i].predict.remote(state, utterance, urgent)
         finally:
             self._replicas[i] = replace(self._replicas[i], outstanding=self._replicas[i].outstanding - 1)
         self._failures[i] = 0

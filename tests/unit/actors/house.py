@@ -38,7 +38,7 @@ class House:
         self.asked: list[Utterance] = []
         self.journalled: set[str] = set()
 
-    async def predict(self, state: DialogueState | None, utterance: Utterance) -> Answer:
+    async def predict(self, state: DialogueState | None, utterance: Utterance, urgent: bool = True) -> Answer:
         self.asked.append(utterance)
         if len(self.asked) in self.failing:
             raise ModelError("the model gave numbers that are not finite")

@@ -75,3 +75,20 @@ def test_a_cancelled_caller_does_not_stop_the_others():
         batcher.close()
 
     asyncio.run(check())
+
+
+def test_what_is_not_urgent_goes_alone_and_last():
+    async def check() -> None:
+        engine = Engine()
+        engine.gate.clear()
+        batcher = MicroBatcher(engine.run, lambda item: 0.0, BatchConfig(wait_ms=0))
+        first = asyncio.create_task(batcher.submit(1, urgent=False))
+        await asyncio.sleep(0.01)  # it runs
+        later = [asyncio.create_task(batcher.submit(n, urgent=n > 3)) for n in range(2, 6)]
+        await asyncio.sleep(0.01)
+        engine.gate.set()
+        assert await asyncio.gather(first, *later) == [2, 4, 6, 8, 10]
+        assert engine.batches == [[1], [4, 5], [2], [3]]
+        batcher.close()
+
+    asyncio.run(check())
