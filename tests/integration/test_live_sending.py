@@ -5,9 +5,12 @@ import ctypes.util
 import importlib.util
 import os
 import re
+import shlex
+import shutil
 import signal
 import sys
 import threading
+import wave
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -209,6 +212,28 @@ def test_the_command_with_a_pipe():
                 ("customer", "agent"),
                 ("agent", "agent"),
             ]
+
+    asyncio.run(scene())
+
+
+@pytest.mark.skipif(not shutil.which("ffmpeg"), reason="no ffmpeg on PATH")
+def test_ffmpeg_in_front_of_the_pipe(tmp_path: Path):
+    with wave.open(str(tmp_path / "call.wav"), "wb") as out:
+        out.setnchannels(2)
+        out.setsampwidth(2)
+        out.setframerate(RATE)
+        out.writeframes(SAMPLES_NC.astype("<i2").tobytes())
+
+    async def scene() -> None:
+        async with deployed() as deployment:
+            ffmpeg = f"ffmpeg -v error -i {shlex.quote(str(tmp_path / 'call.wav'))} -f s16le -"
+            send = (
+                f"{BIN / 'bcaf-stream'} send - --rate {RATE} --channels 2 --call piped --to {deployment.endpoint}"
+            )
+            running = await asyncio.create_subprocess_shell(f"{ffmpeg} | {send}", stdout=asyncio.subprocess.PIPE)
+            out, _ = await running.communicate()
+            assert out == b"call piped: 3 utterances, complete\n"
+            np.testing.assert_array_equal(deployment.sound, SAMPLES_NC)
 
     asyncio.run(scene())
 

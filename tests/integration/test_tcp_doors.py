@@ -21,7 +21,10 @@ import pytest
 
 from bcaf_stream.config import load_config
 from bcaf_stream.errors import ConfigError, LinkError
+from bcaf_stream.ingest import pcm
 from bcaf_stream.ingest.audiosocket import hang_up
+from bcaf_stream.ingest.live import Ended
+from bcaf_stream.ingest.pcm import PcmFormat
 from bcaf_stream.ingest.tcp import TcpDoor
 from bcaf_stream.ingest.tcp_doors import AudioSocketConfig, AudioSocketDoor, PcmConfig, PcmDoor
 from tests.live_host import CollectingHost
@@ -451,6 +454,54 @@ def test_ffmpeg_writes_samples_to_a_door_that_knows_their_format():
             assert name.startswith("line-")
             call = await house.host.until(name, "ended")
             np.testing.assert_array_equal(call.sound("customer"), SAMPLES)
+
+    run(scene)
+
+
+@pytest.mark.parametrize("program", ["ffmpeg", "nc"])
+def test_programs_that_know_nothing_of_us(program: str, tmp_path: Path):
+    if not shutil.which(program):
+        pytest.skip(f"no {program} on PATH")
+    (tmp_path / "call.raw").write_bytes(BYTES)
+
+    async def scene() -> None:
+        async with opened("pcm", format=PcmFormat(name="line", rate=8000)) as house:
+            port = house.door.endpoint.rpartition(":")[2]
+            raw = ["-f", "s16le", "-ar", "8000", "-ac", "1"]
+            options = {
+                "ffmpeg": ["-v", "error", *raw, "-i", str(tmp_path / "call.raw"), *raw, f"tcp://127.0.0.1:{port}"],
+                "nc": ["-N", "127.0.0.1", port],
+            }[program]
+            with (tmp_path / "call.raw").open("rb") as data:
+                running = await asyncio.create_subprocess_exec(
+                    program, *options, stdin=data, stdout=asyncio.subprocess.PIPE
+                )
+                out, _ = await running.communicate()
+            assert running.returncode == 0
+            assert out == (b"" if program == "ffmpeg" else pcm.closed(Ended(0, "complete")))
+            await house.host.changed.wait()
+            [name] = house.host.calls
+            call = await house.host.until(name, "ended")
+            np.testing.assert_array_equal(call.sound("customer"), SAMPLES)
+
+    run(scene)
+
+
+@both
+def test_a_thousand_connections_leave_nothing_behind(kind: str):
+    async def scene() -> None:
+        async with opened(kind) as house:
+            held = len(asyncio.all_tasks()), open_sockets()
+            for number in range(1000):
+                client = await house.client()
+                if number % 2:
+                    client.begin(IDS[number % 7])
+                    client.audio(BYTES[:640])
+                client.vanish() if number % 3 else client.writer.close()
+            async with asyncio.timeout(WAIT_S):
+                while (len(asyncio.all_tasks()), open_sockets()) != held:
+                    await asyncio.sleep(0.01)
+            assert not house.door.calls
 
     run(scene)
 
