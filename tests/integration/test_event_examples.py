@@ -1,5 +1,7 @@
 """The examples of the documentation run as they stand, but for the addresses."""
 
+import re
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -65,3 +67,52 @@ def test_plain_pyzmq_and_msgpack_read_along(hub: EventHub):
             lines += [] if line.startswith("heartbeat") else [line]
         process.kill()
     assert lines == ["emotion.final 0\n", "call.end 1\n"]
+
+
+README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="session")
+def node_modules(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    if not shutil.which("node") or not shutil.which("npm"):
+        pytest.skip("no node and npm on PATH")
+    folder = tmp_path_factory.mktemp("javascript")
+    command = ["npm", "install", "--no-audit", "--no-fund", "--no-save", "zeromq", "@msgpack/msgpack"]
+    installed = subprocess.run(command, cwd=folder, capture_output=True, timeout=100, check=False)
+    if installed.returncode:
+        pytest.skip("npm cannot install zeromq here")
+    return folder
+
+
+def test_javascript_reads_along(hub: EventHub, node_modules: Path):
+    (code,) = re.findall(r"```js\n(.*?)```", README, re.DOTALL)
+    code = code.replace("tcp://127.0.0.1:5561", hub.bus.endpoint)
+    (node_modules / "example.js").write_text(code, encoding="utf-8")
+    command = ["node", "example.js"]
+    with subprocess.Popen(command, cwd=node_modules, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert hub.bus.wait_for_subscriber(30)
+        hub.publish(call()).result(10)
+        lines: list[str] = []
+        while len(lines) < 2:
+            line = process.stdout.readline()
+            assert line
+            lines += [] if "heartbeat" in line else [line]
+        process.kill()
+    assert lines == ["a left emotion.final joy {}\n", "a  call.end null {}\n"]
+
+
+def test_the_subscriber_of_the_readme(hub: EventHub, tmp_path: Path):
+    hub.publish(call()).result(10)
+    (code,) = (
+        block for block in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "EventSubscriber" in block
+    )
+    code = code.replace("EventSubscriber(", f"EventSubscriber({hub.bus.endpoint!r}, {hub.replay.endpoint!r}, ")
+    root = str(Path(__file__).parents[2])
+    command = [sys.executable, "-u", "-c", code]
+    with subprocess.Popen(
+        command, cwd=tmp_path, env={"PYTHONPATH": root}, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert [process.stdout.readline() for _ in range(2)] == ["a 0 emotion.final joy\n", "a 1 call.end None\n"]
+        process.kill()
