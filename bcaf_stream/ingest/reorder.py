@@ -16,6 +16,7 @@ from bcaf_stream.types import AudioChunk, PcmN
 LOST = "lost"
 SILENT = "nothing sent"
 NOT_STARTED = "not started"
+DISCONNECTED = "connection lost"
 JITTER_MS = 60  # by how much a sender's clock may deviate while its numbers show that nothing is missing
 IDLE_MS = 200  # a track that is silent for longer than `wait` and this is said to be silent
 MAX_WAITING = 1000  # pieces; more than a bound of 10 s ever needs
@@ -37,11 +38,16 @@ class Piece:
 
 
 class Track:
-    """One channel of a call; `late` counts pieces that came twice, or after they were given up."""
+    """One channel of a call; `late` counts pieces that came twice, or after they were given up.
 
-    def __init__(self, channel: str, rate: int) -> None:
+    Args:
+        before: why nothing has come before its first sound.
+    """
+
+    def __init__(self, channel: str, rate: int, before: str = NOT_STARTED) -> None:
         self._channel = channel
         self._rate = rate
+        self._before = before
         self._waiting: list[Piece] = []
         self._last = -1  # the order of the piece that was given out last
         self._filled_to = 0  # up to here the time of the channel has passed without its sound
@@ -104,7 +110,7 @@ class Track:
 
     def _reason(self, piece: Piece) -> str:
         if self._last < 0:
-            return NOT_STARTED
+            return self._before
         return SILENT if self._follows(piece) else LOST
 
     def _fill(self, limit: int, now: int) -> list[AudioChunk | Gap]:
@@ -116,4 +122,4 @@ class Track:
         start, self.end, self._filled_to = self.end, limit, limit
         if begun and missing_ms <= 1000:
             return [AudioChunk(self._channel, start, self._rate, np.zeros(limit - start, np.int16), now)]
-        return [Gap(self._channel, start, limit, NOT_STARTED if self._last < 0 else SILENT)]
+        return [Gap(self._channel, start, limit, self._before if self._last < 0 else SILENT)]

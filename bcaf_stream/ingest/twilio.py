@@ -4,13 +4,14 @@ Specifications: "Media Streams - WebSocket Messages" (twilio.com/docs/voice/medi
 "Media Streaming over WebSockets" (developers.telnyx.com/docs/voice/programmable-voice/media-streaming).
 Unusual: Telnyx does not promise order, and whether `chunk` counts per track or over both is written nowhere. So
 `chunk` gives the order in a track and `timestamp` (ms since the stream began) the place, and both tracks share
-that clock. Sample 0 is timestamp 0; a stream that begins later than ORIGIN_MS (one that goes on after a lost
-connection) begins at its first sound.
+that clock. Sample 0 is timestamp 0. A stream that begins later than ORIGIN_MS goes on after a lost connection: its
+call continues where it stopped on that clock, or, where that is not known, at its first sound.
 """
 
 import base64
 import binascii
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
@@ -20,7 +21,7 @@ from bcaf_stream.errors import LinkError
 from bcaf_stream.ingest.g711 import decode_alaw, decode_ulaw
 from bcaf_stream.ingest.live import Begin, End
 from bcaf_stream.ingest.parsing import ChannelConfig, Item, Reply, group, json_map, name_in, told_apart, whole
-from bcaf_stream.ingest.reorder import Piece, Track
+from bcaf_stream.ingest.reorder import DISCONNECTED, NOT_STARTED, Piece, Track
 from bcaf_stream.types import PcmN, TextSource
 
 DECODERS: dict[str, Callable[[bytes], PcmN]] = {
@@ -31,6 +32,7 @@ DECODERS: dict[str, Callable[[bytes], PcmN]] = {
 }
 ORIGIN_MS = 1_000
 MAX_JUMP_MS = 600_000  # a timestamp further ahead than this is a broken clock
+MAX_REMEMBERED = 10_000  # calls that may come back
 RATES = range(8_000, 48_001)
 
 
@@ -59,13 +61,22 @@ class StreamConfig(Config):
 class TwilioParser:
     """The messages of one connection; `late` counts media that came twice or too late.
 
+    Args:
+        heard: until when (ms, on its stream's clock) each call was heard that lost its connection; shared by all
+            connections of a door.
+
     Raises:
         LinkError: from `push`, for a peer that breaks the protocol; the connection is then to be closed.
     """
 
-    def __init__(self, config: StreamConfig, text: TextSource = "asr") -> None:
+    def __init__(
+        self, config: StreamConfig, text: TextSource = "asr", heard: dict[str, int] | None = None
+    ) -> None:
         self._config = config
         self._text = text
+        self._heard = heard if heard is not None else {}
+        self._call = ""
+        self._pending: Begin | None = None  # of a call that comes back: its first sound says what was missed
         self._tracks: dict[str, Track] = {}
         self._decode: Callable[[bytes], PcmN] = decode_ulaw
         self._rate = 0
@@ -84,7 +95,7 @@ class TwilioParser:
             case _ if self._stopped:
                 return []
             case "start":
-                return [self._start(fields)]
+                return self._start(fields)
             case "media":
                 return self._media(group(fields, "media"), received_at)
             case "stop":
@@ -92,8 +103,14 @@ class TwilioParser:
         return []  # connected, dtmf, mark, and what is still to be invented
 
     def flush(self, received_at: int) -> list[Item]:
-        """The sound that still waits for what was to come before it."""
-        return [item for track in self._tracks.values() for item in track.flush(received_at)]
+        """The sound that still waits for what was to come before it; the connection is gone."""
+        items = self._rest(received_at)
+        if self._tracks and self._pending is None:
+            end = max(track.end for track in self._tracks.values())
+            self._heard[self._call] = (self._origin_ms or 0) + end * 1000 // self._rate
+            if len(self._heard) > MAX_REMEMBERED:
+                del self._heard[next(iter(self._heard))]
+        return items
 
     def began(self) -> list[Reply]:
         """Nothing: Twilio ends a one-way stream that is answered (error 31924)."""
@@ -103,7 +120,7 @@ class TwilioParser:
         """Nothing but the close code of the connection."""
         return []
 
-    def _start(self, fields: dict[str, Any]) -> Begin:
+    def _start(self, fields: dict[str, Any]) -> list[Item]:
         if self._tracks:
             raise LinkError("stream: start came twice")
         start = group(fields, "start")
@@ -115,9 +132,25 @@ class TwilioParser:
         tracks = [track for track in known if track in wanted or f"{track}_track" in wanted]
         if not tracks:
             raise LinkError("stream: has none of the tracks that channels names")
-        self._tracks = {track: Track(known[track].name, self._rate) for track in tracks}
-        channels = tuple(known[track].channel for track in tracks)
-        return Begin(self._call(fields, start), channels, self._rate, self._text)
+        self._call = self._name(fields, start)
+        begin = Begin(self._call, tuple(known[track].channel for track in tracks), self._rate, self._text)
+        before = DISCONNECTED if self._call in self._heard else NOT_STARTED
+        self._tracks = {track: Track(known[track].name, self._rate, before) for track in tracks}
+        if self._call in self._heard:
+            self._pending = begin
+            return []
+        return [begin]
+
+    def _resume(self, timestamp: int | None) -> list[Item]:
+        """The beginning that was held back, once a timestamp says whether the stream's clock went on."""
+        begin, self._pending = self._pending, None
+        if begin is None:
+            return []
+        heard_ms = self._heard.pop(self._call, 0)
+        if timestamp is None or timestamp <= ORIGIN_MS or abs(timestamp - heard_ms) > MAX_JUMP_MS:
+            return [begin]  # another clock: the time that passed is what was missed
+        self._origin_ms = heard_ms
+        return [replace(begin, missed=0)]
 
     def _set_format(self, described: Mapping[str, Any]) -> None:
         encoding = str(described.get("encoding", "audio/x-mulaw")).lower()
@@ -127,7 +160,7 @@ class TwilioParser:
             raise LinkError(f"stream: the media format must be one of {', '.join(DECODERS)}, one channel")
         self._decode, self._rate = DECODERS[encoding], rate
 
-    def _call(self, fields: dict[str, Any], start: dict[str, Any]) -> str:
+    def _name(self, fields: dict[str, Any], start: dict[str, Any]) -> str:
         stream = name_in(start, "streamSid", "stream_id") or name_in(fields, "streamSid", "stream_id")
         call = name_in(start, "callSid", "call_control_id", "call_sid", "call_session_id")
         found = (call or stream) if self._config.call_id == "call" else (stream or call)
@@ -142,14 +175,17 @@ class TwilioParser:
         track = self._tracks.get(name.removesuffix("_track")) if isinstance(name, str) else None
         if track is None:
             return []  # a track that nobody wants to hear
+        begin = self._resume(whole(media, "timestamp"))
         track.push(self._piece(track, media, received_at))
-        return self._release(received_at)
+        return [*begin, *self._release(received_at)]
 
     def _piece(self, track: Track, media: dict[str, Any], received_at: int) -> Piece:
         samples = self._decode(_payload(media))
         number = whole(media, "chunk")
         timestamp = whole(media, "timestamp")
         position = track.expected if timestamp is None else self._position(timestamp)
+        if position < 0:  # it was heard over the connection before this one
+            samples, position = samples[-position:], 0
         if position - self._newest > MAX_JUMP_MS * self._rate // 1000:
             raise LinkError("stream: a timestamp jumps by more than ten minutes")
         self._newest = max(self._newest, position)
@@ -167,7 +203,10 @@ class TwilioParser:
 
     def _stop(self, now: int) -> list[Item]:
         self._stopped = True
-        return [*self.flush(now), End()] if self._tracks else []
+        return [*self._resume(None), *self._rest(now), End()] if self._tracks else []
+
+    def _rest(self, now: int) -> list[Item]:
+        return [item for track in self._tracks.values() for item in track.flush(now)]
 
 
 def _payload(media: dict[str, Any]) -> bytes:

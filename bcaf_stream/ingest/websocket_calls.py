@@ -47,6 +47,7 @@ class TwilioDoor(CallDoor):
         super().__init__(config, **kwargs)
         self._twilio = config
         self._keys: list[bytes] = []
+        self._heard: dict[str, int] = {}
 
     async def start(self, host: Host) -> None:
         path = self._twilio.auth_token
@@ -54,7 +55,7 @@ class TwilioDoor(CallDoor):
         await super().start(host)
 
     def parser(self, request: Request) -> Parser:
-        return TwilioParser(self._twilio, self._twilio.text)
+        return TwilioParser(self._twilio, self._twilio.text, self._heard)
 
     def may_enter(self, request: Request) -> bool:
         return super().may_enter(request) and (not self._keys or self._is_signed(request))

@@ -193,6 +193,38 @@ def test_a_stream_that_goes_on_begins_at_its_first_sound():
     assert gaps(items) == []
 
 
+def test_a_stream_that_comes_back_is_not_heard_twice():
+    data, heard = noise(200), {}
+    frames = list(twilio_frames({"inbound": data}))
+    one = TwilioParser(StreamConfig(), heard=heard)
+    first = [item for message in [twilio_start(tracks=["inbound"]), *frames[:80]] for item in one.push(message, 0)]
+    assert heard == {}
+    first += one.flush(0)
+    assert heard == {"CA1": 1600}
+    two = TwilioParser(StreamConfig(), heard=heard)
+    assert two.push(twilio_start(tracks=["inbound"]), 0) == []  # until it says where it goes on
+    again = [*frames[71:76], frames[70], *frames[76:], twilio_stop()]
+    second = [item for message in again for item in two.push(message, 0)]
+    assert isinstance(second[0], Begin)
+    assert second[0].missed == 0
+    assert heard == {}
+    assert contiguous([item for item in second if isinstance(item, AudioChunk | Gap)])
+    assert heard_of(first) + heard_of(second) == decode_ulaw(data).tolist()
+
+
+def heard_of(items: list[Item]) -> list[int]:
+    return heard(items, "customer")
+
+
+@pytest.mark.parametrize("message", [twilio_stop(), twilio_media("inbound", 1, None, b"x" * 80)])
+def test_a_call_that_comes_back_begins_without_a_clock_too(message):
+    parser = TwilioParser(StreamConfig(), heard={"CA1": 90_000})
+    assert parser.push(twilio_start(), 0) == []
+    begin, *_ = parser.push(message, 0)
+    assert isinstance(begin, Begin)
+    assert begin.missed is None
+
+
 def test_telnyx():
     data = noise(10)
     media = []
