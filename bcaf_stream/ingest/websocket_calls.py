@@ -13,17 +13,16 @@ from pathlib import Path
 from websockets.http11 import Request
 
 from bcaf_stream.errors import LinkError
-from bcaf_stream.ingest.access import DoorConfig
 from bcaf_stream.ingest.access import _read_tokens as read_secrets
 from bcaf_stream.ingest.audiohook import AudioHookParser, SessionConfig
 from bcaf_stream.ingest.live import Host
 from bcaf_stream.ingest.signatures import is_audiohooks, is_twilios
 from bcaf_stream.ingest.twilio import StreamConfig, TwilioParser
 from bcaf_stream.ingest.websocket import only_header
-from bcaf_stream.ingest.websocket_conversation import CallDoor, Parser
+from bcaf_stream.ingest.websocket_conversation import CallDoor, CallDoorConfig, Parser
 
 
-class TwilioConfig(StreamConfig, DoorConfig):
+class TwilioConfig(StreamConfig, CallDoorConfig):
     """Twilio Media Streams, and Telnyx's.
 
     `auth_token` is a file (mode 600) with the account's token: every request must then carry Twilio's signature
@@ -74,7 +73,7 @@ class TwilioDoor(CallDoor):
         return [*urls, *(url[:-1] if url.endswith("/") else f"{url}/" for url in urls)]
 
 
-class AudioHookConfig(SessionConfig, DoorConfig):
+class AudioHookConfig(SessionConfig, CallDoorConfig):
     """Genesys AudioHook; `tokens` holds the API keys that Genesys shows in X-API-KEY.
 
     `client_secret` is a file (mode 600) with the client secrets, in base64 as Genesys is given them, one per line:

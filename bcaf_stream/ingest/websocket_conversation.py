@@ -9,6 +9,7 @@ import contextlib
 from collections.abc import Callable
 from typing import Protocol
 
+from pydantic import Field
 from websockets.asyncio.server import ServerConnection
 from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request
@@ -43,14 +44,21 @@ class Parser(Protocol):
         """What is said before hanging up: for an error, or because the call is over here."""
 
 
+class CallDoorConfig(DoorConfig):
+    """`idle_s`: a connection that sends nothing at all for so long has lost its call; platforms always send."""
+
+    idle_s: float = Field(60.0, gt=0)
+
+
 class CallDoor(WebSocketDoor):
     """Serves calls; a subclass makes the parser of a connection.
 
     `late` counts the sound that came twice, or too late.
     """
 
-    def __init__(self, config: DoorConfig, **kwargs: Callable[[], int]) -> None:
+    def __init__(self, config: CallDoorConfig, **kwargs: Callable[[], int]) -> None:
         super().__init__(config, **kwargs)
+        self.idle_s = config.idle_s
         self._conversations: set[_Conversation] = set()
         self.late = 0
 
@@ -97,7 +105,7 @@ class _Conversation:
         try:
             async with asyncio.timeout(self._door.config.first_message_s) as self._patience:
                 async for message in self._connection:
-                    self._heard_s = _now()
+                    self._hear()
                     await self._push(message)
                     if self._call and not self._over:
                         watch = watch or asyncio.create_task(self._watch(self._call))
@@ -105,7 +113,8 @@ class _Conversation:
         except TimeoutError:
             if not self._over:
                 self._door.refused += 1
-                self._last_words = POLICY, "no call began in time"
+                self._last_words = POLICY, "nothing came for too long" if self._call else "no call began in time"
+                self._lose()
             await self._connection.close(*self._last_words)
         finally:
             self._lose()
@@ -130,6 +139,12 @@ class _Conversation:
         if self._call and not self._over:
             self._over = True
             self._call.end(reason)
+
+    def _hear(self) -> None:
+        self._heard_s = _now()
+        soon = self._heard_s + self._door.idle_s / 2
+        if self._call and not self._over and (self._patience.when() or 0) < soon:  # not for every message
+            self._patience.reschedule(self._heard_s + self._door.idle_s)
 
     def _lose(self) -> None:
         """The call has lost its connection; what has come is heard before it is told."""
@@ -158,6 +173,7 @@ class _Conversation:
             self._patience.reschedule(None)
             self._door.make_way(item.call)
             self._call = await self._door.host.open(item)
+            self._hear()
             await self._say(self._parser.began())
         elif self._call is None:
             raise LinkError("media came before its call")

@@ -42,6 +42,18 @@ def test_who_says_nothing_is_sent_away():
     run(test)
 
 
+def test_a_call_of_which_nothing_is_heard_is_lost():
+    async def test() -> None:
+        host = CollectingHost()
+        async with twilio(host, idle_s=0.2) as door, connect(door.endpoint) as client:
+            await client.send(twilio_start())
+            await client.send(twilio_media("inbound", 1, 0, b"\x00" * 80))
+            assert await closing(client) == (1008, "nothing came for too long")
+            assert host.calls["CA1"].state == "lost"
+
+    run(test)
+
+
 def test_only_who_shows_a_token_comes_in(tmp_path):
     secrets = tmp_path / "tokens"
     secrets.write_text("one\ntwo\n")
