@@ -1,41 +1,95 @@
 """The doors that listen on TCP: Asterisk's AudioSocket, and raw PCM."""
 
+import asyncio
+import time
+from collections.abc import Callable
 from typing import Self
 
 from pydantic import Field, model_validator
 
+from bcaf_stream.errors import LinkError
 from bcaf_stream.ingest import pcm
 from bcaf_stream.ingest.access import Access, DoorConfig
 from bcaf_stream.ingest.audiosocket import AudioSocketParser, hang_up
-from bcaf_stream.ingest.live import Ended
+from bcaf_stream.ingest.joining import Joiner
+from bcaf_stream.ingest.link_protocol import MAX_CHANNELS
+from bcaf_stream.ingest.live import Ended, Host
 from bcaf_stream.ingest.naming import ChannelConfig
 from bcaf_stream.ingest.tcp import TcpDoor, TcpParser
+from bcaf_stream.types import Channel
 
 
 class AudioSocketConfig(DoorConfig):
-    """`channel` is the side of the call that Asterisk sends: a connection carries one.
+    """A connection carries one side of a call: channel i of `channels` is what comes in on `port` + i.
 
-    The protocol carries no secret, so that beyond this machine `allow` says who may come.
+    Connections with the same UUID are one call. The protocol carries no secret, so that beyond this machine
+    `allow` says who may come.
     """
 
     port: int = Field(9092, ge=0, le=65_535)
-    channel: ChannelConfig = ChannelConfig()
+    channels: tuple[ChannelConfig, ...] = Field((ChannelConfig(),), min_length=1, max_length=MAX_CHANNELS)
 
     @model_validator(mode="after")
-    def _has_no_secrets(self) -> Self:
+    def _can_be_had(self) -> Self:
         if self.tokens is not None:
             raise ValueError("AudioSocket carries no token: say who may come with allow: [NETWORK]")
+        if len({channel.name for channel in self.channels}) < len(self.channels):
+            raise ValueError("channels: each must have its own name")
+        if self.port and self.port + len(self.channels) - 1 > 65_535:
+            raise ValueError("port: there are not enough ports above it")
         return self
 
 
-class AudioSocketDoor(TcpDoor):
+class AudioSocketDoor:
     """Takes Asterisk's calls; a call's id is its UUID. Busy and every other no is a hang-up frame."""
 
     name = "audiosocket"
-    config: AudioSocketConfig
+
+    def __init__(self, config: AudioSocketConfig, clock: Callable[[], int] = time.time_ns) -> None:
+        self.endpoint = ""
+        self._channels = [channel.channel for channel in config.channels]
+        ports = [config.port and config.port + number for number in range(len(self._channels))]
+        self._doors = [
+            _AudioSocketPort(config.model_copy(update={"port": port}), channel, clock)
+            for port, channel in zip(ports, self._channels, strict=True)
+        ]
+
+    @property
+    def refused(self) -> int:
+        return sum(door.refused for door in self._doors)
+
+    async def start(self, host: Host) -> None:
+        """Listen.
+
+        Raises:
+            LinkError: an address cannot be bound, or a key or certificate cannot be read.
+        """
+        behind = host if len(self._doors) == 1 else Joiner(host, self._channels)
+        try:
+            for door in self._doors:
+                await door.start(behind)
+        except LinkError:
+            await self.close()
+            raise
+        ports = [door.endpoint.rpartition(":")[2] for door in self._doors[1:]]
+        self.endpoint = ",".join([self._doors[0].endpoint, *ports])
+
+    async def close(self) -> None:
+        """Stop listening and hang up."""
+        await asyncio.gather(*(door.close() for door in self._doors))
+
+
+class _AudioSocketPort(TcpDoor):
+    """The port of one side."""
+
+    name = "audiosocket"
+
+    def __init__(self, config: DoorConfig, channel: Channel, clock: Callable[[], int]) -> None:
+        super().__init__(config, clock)
+        self._channel = channel
 
     def parser(self, access: Access) -> TcpParser:
-        return AudioSocketParser(self.config.channel.channel, self.config.text)
+        return AudioSocketParser(self._channel, self.config.text)
 
     def accepted(self, call: str) -> bytes:
         return b""
