@@ -7,10 +7,12 @@ time that the segmenter waits to be sure (stop window minus hang-over): what the
 `slope` is how much the lag grows in a minute (least squares). Memory is that of the IngestActor for each call.
 """
 
+import os
 import statistics
 import tempfile
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -95,16 +97,18 @@ def measure(calls: int, text: TextSource, seconds: float, overrides: list[str]) 
             ]
             with EventListener(endpoints.events) as listener:
                 deployment.wait_for_listener(10)
-                before = resident_mb("IngestActor")
+                before, busy, begun = resident_mb("IngestActor"), cpu_s(), time.monotonic()
                 for caller in callers:
                     caller.start()
                     time.sleep(1 / calls)
                 arrived, peak, stats = listen(listener, deployment, calls, seconds)
+                used = {name: (cpu_s()[name] - busy[name]) / (time.monotonic() - begun) for name in busy}
             for caller in callers:
                 caller.join(10)
         return summary(arrived, text) | {
             "memory per call, MB": (peak - before) / calls,
             "interim": sum(e.type == "emotion.interim" for _, e in arrived),
+            "cores ingest/emotion/hub": "/".join(f"{cores:.2f}" for cores in used.values()),  # type: ignore[dict-item]
             "shed": str(stats["ingest"]["shed"]),  # type: ignore[dict-item]
         }
 
@@ -140,16 +144,27 @@ def summary(arrived: list[tuple[float, Event]], text: TextSource) -> dict[str, f
     }  # fmt: skip
 
 
-def resident_mb(name: str) -> float:
-    """Of the processes whose command line holds `name`; Ray names an actor's process after its class."""
-    total = 0.0
+def actors(name: str) -> list[Path]:
+    """The processes of an actor; Ray names them after its class."""
+    found = []
     for process in Path("/proc").glob("[0-9]*"):
-        try:
+        with suppress(OSError):  # it ended while we looked
             if f"ray::{name}" in (process / "cmdline").read_text():
-                total += int((process / "statm").read_text().split()[1]) * 4096 / 2**20
-        except OSError:
-            continue  # it ended while we looked
-    return total
+                found.append(process)
+    return found
+
+
+def resident_mb(name: str) -> float:
+    return sum(int((p / "statm").read_text().split()[1]) * 4096 / 2**20 for p in actors(name))
+
+
+def cpu_s() -> dict[str, float]:
+    """Seconds of CPU that each actor has used so far."""
+    used = {}
+    for name in ("IngestActor", "EmotionActor", "HubActor"):
+        fields = [(p / "stat").read_text().rpartition(")")[2].split() for p in actors(name)]
+        used[name] = sum(int(f[11]) + int(f[12]) for f in fields) / os.sysconf("SC_CLK_TCK")
+    return used
 
 
 def main(
