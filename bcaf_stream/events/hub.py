@@ -28,7 +28,7 @@ from bcaf_stream.events.upkeep import expire
 
 log = logging.getLogger(__name__)
 
-GROUP_EVENTS = 1000  # in one transaction at most
+GROUP_EVENTS = 2000  # in one transaction at most: what comes in while the one before is written
 POLL_S = 0.01  # how soon an idle hub takes up a subscription
 UPKEEP_S = 10.0
 WARNING_S = 10.0

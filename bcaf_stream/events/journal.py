@@ -47,7 +47,7 @@ class Journal(JournalFile):
             return []
         with self._lock:
             with self.translated():
-                contexts = [self._context(context_of(event)) for event in events]
+                contexts = self._contexts_of(events)
             with self.transaction() as db:
                 return self._store(db, events, contexts)
 
@@ -161,6 +161,16 @@ class Journal(JournalFile):
         offset = max(last, self._end()[0]) + 1
         self._db.execute(INSERT, row_of(event, offset, stored_at, self._context(context_of(event))))
         return Entry(offset, stored_at, topic_of(event.call, event.channel, event.type), encode(event, offset))
+
+    def _contexts_of(self, events: Sequence[Event]) -> list[int]:
+        """The number of each event's context; mostly it is that of the event before."""
+        numbers, last, number = [], None, 0
+        for event in events:
+            if last is None or event.model != last.model or tuple(event.probs) != last.labels:
+                last = context_of(event)
+                number = self._context(last)
+            numbers.append(number)
+        return numbers
 
     def _context(self, context: Context) -> int:
         """The number of a context; a new one is stored at once, whatever becomes of its event."""
