@@ -1,0 +1,100 @@
+"""A call by RTP, with packets lost, doubled and overtaken: the events are those of `analyze` on what came."""
+
+import asyncio
+import socket
+import struct
+from pathlib import Path
+
+import numpy as np
+
+from actors.calls import Calls
+from actors.config import IngestConfig
+from actors.liveness import LiveConfig
+from bcaf_stream.analyzer import AnalyzerConfig, ConversationAnalyzer
+from bcaf_stream.engine import EmotionEngine, ModelConfig
+from bcaf_stream.events.messages import Event
+from bcaf_stream.ingest.g711 import decode_alaw
+from bcaf_stream.ingest.naming import ChannelConfig
+from bcaf_stream.ingest.rtp import RtpConfig
+from bcaf_stream.ingest.udp import RtpDoor
+from bcaf_stream.types import AudioChunk, Call, PcmN
+from tests.unit.actors.house import CHANNELS, RATE, House, demo_chunks, joined
+
+SECONDS = 20
+SIZE = 160
+LOST = range(345, 350)  # packets of the customer's side, in the middle of speech
+Found = tuple[str, str | None, int | None, int | None, str | None, str | None]
+
+
+def encode_alaw(samples_N: PcmN) -> bytes:
+    levels = decode_alaw(bytes(range(256))).astype(np.int32)
+    order = np.argsort(levels)
+    middles = (levels[order][1:] + levels[order][:-1]) / 2
+    return order[np.searchsorted(middles, samples_N)].astype(np.uint8).tobytes()
+
+
+def analysed(engine: EmotionEngine, call: str, sounds: dict[str, PcmN]) -> list[Event]:
+    """What one process says of that sound."""
+    analyzer = ConversationAnalyzer(Call(call, CHANNELS), AnalyzerConfig(), engine)
+    events: list[Event] = []
+    for start in range(0, len(sounds["customer"]), 1600):
+        for name, sound in sounds.items():
+            events += analyzer.push(AudioChunk(name, start, RATE, sound[start : start + 1600]))
+    return events + analyzer.flush()
+
+
+def seen(events: list[Event]) -> list[Found]:
+    return [(e.type, e.channel, e.start_ms, e.end_ms, e.emotion, e.reason) for e in events]
+
+
+async def send(door: RtpDoor, sides: list[bytes]) -> None:
+    """Both sides at many times real time, each in its own disorder; then their goodbyes."""
+    ports = [int(port) for port in door.endpoint.rpartition(":")[2].split(",")]
+    dice = np.random.default_rng(3)
+    arrivals: list[tuple[float, int, bytes]] = []
+    for side, codes in enumerate(sides):
+        for number in range(len(codes) // SIZE):
+            if side == 0 and number in LOST:
+                continue
+            payload = codes[number * SIZE : (number + 1) * SIZE]
+            header = struct.pack(">BBHII", 0x80, 8, (65_000 + number) % 65_536, number * SIZE, 7 + side)
+            when = number + dice.uniform(0, 2, 2 if number % 40 == 5 else 1)
+            arrivals += [(at, side, header + payload) for at in when]
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+        sender.bind(("127.0.0.1", 0))
+        for _, side, data in sorted(arrivals):
+            sender.sendto(data, ("127.0.0.1", ports[side]))
+            await asyncio.sleep(0)  # the door reads one packet of each port in each round of the loop
+        for side in (0, 1):
+            sender.sendto(struct.pack(">BBHI", 0x81, 203, 1, 7 + side), ("127.0.0.1", ports[side]))
+
+
+def test_two_sides_by_rtp_give_what_analyze_gives(tiny: Path):
+    house = House(EmotionEngine(ModelConfig(checkpoint=str(tiny), threads=1)))
+    chunks = demo_chunks(SECONDS)
+    sides = [encode_alaw(joined(chunks, channel.name)) for channel in CHANNELS]
+    channels = tuple(ChannelConfig(name=channel.name, role=channel.role) for channel in CHANNELS)
+
+    async def whole() -> None:
+        config = IngestConfig(live=LiveConfig(interim_ms=0))
+        calls = Calls(AnalyzerConfig(), config, house, house.overload)
+        door = RtpDoor(RtpConfig(port=0, channels=channels, call="c1", text="none", jitter_ms=200))
+        await door.start(calls)
+        try:
+            await send(door, sides)
+            async with asyncio.timeout(60):
+                while not house.of("call.end"):
+                    await asyncio.sleep(0.01)
+        finally:
+            await calls.drain()
+            await door.close()
+        assert (door.refused, door.dropped) == (0, 0)
+
+    asyncio.run(whole())
+    sounds = {channel.name: decode_alaw(side).copy() for channel, side in zip(CHANNELS, sides, strict=True)}
+    sounds["customer"][LOST.start * SIZE : LOST.stop * SIZE] = 0
+    expected = analysed(house.engine, "c1", sounds)
+    assert sum(event.type == "emotion.final" for event in expected) >= 4
+    [gap] = house.of("audio.gap")
+    assert seen([gap]) == [("audio.gap", "customer", 20 * LOST.start, 20 * LOST.stop, None, "lost")]
+    assert seen([event for event in house.events if event is not gap]) == seen(expected)
