@@ -115,5 +115,5 @@ class Calls:
         finally:
             session.close()
             session.ended.set_result(ended)
-            session.room.set()
+            session.inbox.room.set()
             del self._sessions[session.call.id]

@@ -3,21 +3,33 @@
 import asyncio
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import Protocol
 
+from actors.inbox import Inbox, Item
 from bcaf_stream.errors import LinkError
 from bcaf_stream.ingest.link_protocol import WordsMessage
 from bcaf_stream.ingest.live import End, Ended, Gap, Media, sound
-from bcaf_stream.types import AudioChunk
+from bcaf_stream.types import AudioChunk, Call
 
-if TYPE_CHECKING:
-    from actors.session import CallSession
+
+class Owner(Protocol):
+    """The call behind a connection."""
+
+    call: Call
+    rate: int
+    inbox: Inbox
+    line: "Line | None"  # its present connection
+    ended: asyncio.Future[Ended]
+
+    def put(self, item: Item) -> None: ...
+
+    def lose(self) -> None: ...
 
 
 class Line:
     """A `LiveCall` (see bcaf_stream.ingest.live); `base` is the call's sample that is this connection's first."""
 
-    def __init__(self, session: "CallSession", base: int, credit: Callable[[int], None] | None) -> None:
+    def __init__(self, session: Owner, base: int, credit: Callable[[int], None] | None) -> None:
         self.id = session.call.id
         self._session = session
         self._base = base
@@ -39,7 +51,7 @@ class Line:
             self._session.put(replace(item, start=item.start + self._base))
 
     async def room(self) -> None:
-        await self._session.room.wait()
+        await self._session.inbox.room.wait()
 
     def end(self, reason: str = "complete") -> None:
         if self._session.line is self and not self._session.ended.done():

@@ -11,6 +11,7 @@ from concurrent.futures import Executor
 from typing import Protocol
 
 from actors.history import Answer, History
+from actors.inbox import Inbox, Item
 from actors.line import Line
 from actors.liveness import LiveConfig, Liveness
 from actors.looks import Looks
@@ -21,7 +22,7 @@ from bcaf_stream.errors import BcafError, LinkError, TranscriptError
 from bcaf_stream.events.messages import Event
 from bcaf_stream.events.writer import EventWriter
 from bcaf_stream.ingest.link_protocol import WordsMessage
-from bcaf_stream.ingest.live import Begin, End, Ended, Gap, sound
+from bcaf_stream.ingest.live import Begin, End, Ended, Gap
 from bcaf_stream.model.state import DialogueState
 from bcaf_stream.transcripts.asr import Transcriber
 from bcaf_stream.transcripts.stage import TextStage
@@ -30,7 +31,6 @@ from bcaf_stream.types import AudioChunk, Call, SpeechSegment, Utterance
 log = logging.getLogger(__name__)
 
 TICK_S = 0.25  # how soon a segment that waits for words is looked at again, when no sound comes
-MOST_QUEUED_MS = 120_000  # of sound: what a sender without credit may be ahead
 
 
 class Services(Protocol):
@@ -65,11 +65,10 @@ class CallSession:
         self.call = Call(begin.call, begin.channels)
         self.rate = begin.rate
         self.utterances = 0
-        self.room = asyncio.Event()  # whether the sender may go on
-        self.room.set()
+        self.inbox = Inbox([channel.name for channel in begin.channels], begin.rate, live.window_ms)
         self.line: Line | None = None  # of its present connection
         self.ended: asyncio.Future[Ended] = asyncio.get_running_loop().create_future()
-        self._config, self._live, self._services = config, live, services
+        self._services = services
         self._loop = asyncio.get_running_loop()
         given, overload = begin.text == "given", services.overload
         transcriber = services.transcriber if begin.text == "asr" else None
@@ -79,22 +78,14 @@ class CallSession:
         self._writing = asyncio.Lock()  # an event has its number and is handed over before the next one has one
         self._history = History(services.predict, config.text.revisable if given else 0)
         self._looks = Looks(live.interim_ms, self._look)
-        self._inbox: asyncio.Queue[AudioChunk | Gap | WordsMessage | End | None] = asyncio.Queue()
-        names = [channel.name for channel in begin.channels]
-        self._received, self._queued = dict.fromkeys(names, 0), dict.fromkeys(names, 0)  # samples
         self._began_s = self._loop.time()
-        self._liveness = Liveness(live, self._began_s, names)
-
-    @property
-    def queued_ms(self) -> int:
-        """Sound that was received and is not yet analysed."""
-        return max(self._queued.values()) * 1000 // self.rate
+        self._liveness = Liveness(live, self._began_s, self.inbox.received)
 
     @property
     def lag_ms(self) -> int:
         """How far the analysis is behind a speaker; a sender that is faster than real time is not waited for."""
         since_ms = round((self._loop.time() - self._began_s) * 1000)
-        return max(0, min(self.queued_ms, since_ms - self._cutter.progressed_ms))
+        return max(0, min(self.inbox.queued_ms, since_ms - self._cutter.progressed_ms))
 
     def attach(self, begin: Begin, credit: Callable[[int], None] | None = None) -> Line:
         """The call's first connection, or its next one after one was lost.
@@ -112,15 +103,15 @@ class CallSession:
         missed = begin.missed
         if missed is None:
             missed = round(self._liveness.silent_s(self._loop.time()) * self.rate)
-        base = max(self._received.values()) + missed
+        base = max(self.inbox.received.values()) + missed
         self._liveness.connected(self._loop.time())
-        for channel, received in self._received.items():
+        for channel, received in self.inbox.received.items():
             if received < base:
                 self.put(Gap(channel, received, base, "connection lost"))
         self.line = Line(self, base, credit)
         return self.line
 
-    def put(self, item: AudioChunk | Gap | WordsMessage | End) -> None:
+    def put(self, item: Item) -> None:
         """Take something of the call, without waiting.
 
         Raises:
@@ -128,24 +119,16 @@ class CallSession:
         """
         if self.ended.done():
             raise LinkError(f"call {self.call.id} is over here")
-        now_s = self._loop.time()
+        self.inbox.put(item)
         if isinstance(item, AudioChunk | Gap):
-            self._received[item.channel] = item.end if isinstance(item, Gap) else sound(item).stop
-            self._liveness.heard(item.channel, now_s)
+            self._liveness.heard(item.channel, self._loop.time())
         else:
-            self._liveness.spoke(now_s)
-        if isinstance(item, AudioChunk):
-            self._queued[item.channel] += len(item.samples)
-            if self.queued_ms > self._live.window_ms:
-                self.room.clear()
-            if self.queued_ms > MOST_QUEUED_MS:
-                raise LinkError(f"call {self.call.id}: audio was sent far beyond what can be analysed")
-        self._inbox.put_nowait(item)
+            self._liveness.spoke(self._loop.time())
 
     def lose(self) -> None:
         """The connection is gone."""
         self._liveness.disconnected(self._loop.time())
-        self._inbox.put_nowait(None)  # wakes `_next`, whose waiting time has changed
+        self.inbox.wake()
 
     async def tell(self, reason: str) -> None:
         """Tell the call's subscribers that it is analysed with less than was asked for."""
@@ -189,20 +172,13 @@ class CallSession:
                     if self._liveness.is_lost(self._loop.time()):
                         return "sender lost"
 
-    async def _next(self) -> AudioChunk | Gap | WordsMessage | End | None:
+    async def _next(self) -> Item | None:
         """What comes next; None when the clock wants to be looked at, which is when nothing else waits."""
-        if self._inbox.empty():
-            wait_s = self._liveness.wait_s(self._loop.time())
-            if self._text.pairing.held:
-                wait_s = min(wait_s, TICK_S)
-            try:
-                return await asyncio.wait_for(self._inbox.get(), wait_s)
-            except TimeoutError:
-                return None
-        return self._inbox.get_nowait()
+        wait_s = self._liveness.wait_s(self._loop.time())
+        return await self.inbox.next(min(wait_s, TICK_S) if self._text.pairing.held else wait_s)
 
     async def _watch(self) -> None:
-        if not self._inbox.empty():
+        if not self.inbox.empty:
             return  # what has come is looked at before what has not
         now_s = self._loop.time()
         for channel in self._liveness.newly_stalled(now_s):
@@ -226,9 +202,7 @@ class CallSession:
         await self._emit(self._text.advance(self._cutter.progressed_ms))
         if self._services.overload.interim:
             self._looks.at(self._cutter, chunk.channel)
-        self._queued[chunk.channel] -= len(chunk.samples)
-        if self.queued_ms <= self._live.window_ms:
-            self.room.set()
+        self.inbox.done(chunk)
         if self.line:
             self.line.progressed(self._cutter.progressed_ms)
 

@@ -57,7 +57,7 @@ def test_a_call_from_opening_to_end(house: House, audio: list[AudioChunk]):
     assert [event.seq for event in house.events] == list(range(len(house.events)))
     assert session.ended.result().reason == "complete"
     assert session.ended.result().utterances == house.types.count("emotion.final")
-    assert session.queued_ms == 0
+    assert session.inbox.queued_ms == 0
 
 
 def test_credit_follows_the_analysis(house: House, audio: list[AudioChunk]):
@@ -121,12 +121,12 @@ def test_a_sender_far_ahead_is_told_to_wait_and_then_refused(house: House):
     second = AudioChunk("customer", 0, RATE, np.zeros(RATE, np.int16))
 
     async def script(session: CallSession, line: LiveCall) -> None:
-        minutes = [replace(second, start=number * RATE) for number in range(121)]
-        for chunk in minutes[:120]:  # never waits
+        minutes = [replace(second, start=number * RATE) for number in range(122)]
+        for chunk in minutes[:121]:  # never waits
             line.accept(chunk)
         with pytest.raises(LinkError, match="far beyond"):
-            line.accept(minutes[120])
-        assert not session.room.is_set()
+            line.accept(minutes[121])
+        assert not session.inbox.room.is_set()
         await line.room()
         line.end()
 
