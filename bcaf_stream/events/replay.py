@@ -36,13 +36,12 @@ from bcaf_stream.events.journal_file import JournalConfig
 from bcaf_stream.events.keys import Gate
 from bcaf_stream.events.messages import call_of_prefix
 from bcaf_stream.events.refusals import Refusals
-from bcaf_stream.events.replay_request import Pace, parse_request, prefixes_of, whole
+from bcaf_stream.events.replay_request import MAX_CREDIT, Pace, parse_request, prefixes_of, whole
 from bcaf_stream.events.replay_run import Page, Run
 from bcaf_stream.events.rows import Entry
 
 MAX_REQUEST_BYTES = 65_536
 MAX_FRAME_BYTES = 1_000_000  # beyond it the connection ends before anything is answered
-MAX_CREDIT = 100_000
 REFRESH_S = 0.5  # how soon a revoked key is noticed
 
 

@@ -10,6 +10,7 @@ from bcaf_stream.errors import EventError
 from bcaf_stream.events.codec import LIMITS
 from bcaf_stream.events.fields import INT64
 
+MAX_CREDIT = 100_000  # events of one replay that a client may want at once
 MAX_ASKERS = 10_000  # remembered at once
 
 

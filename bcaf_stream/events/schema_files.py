@@ -12,6 +12,7 @@ from pydantic import TypeAdapter
 
 from bcaf_stream.events.fields import ADDED, INT64
 from bcaf_stream.events.messages import VERSION, Event
+from bcaf_stream.events.replay_request import MAX_CREDIT
 
 FOLDER = Path(__file__).with_name("schema")
 ID = "https://json-schema.org/draft/2020-12/schema"
@@ -65,7 +66,8 @@ def asyncapi() -> dict[str, Any]:
             "replay": {
                 "address": None,
                 "servers": [{"$ref": "#/servers/replay"}],
-                "description": "one frame per request; an answer is a header, then topic, event, topic, event...",
+                "description": "one frame per request; an answer has a first frame and, of kind events, after it "
+                "topic, event, topic, event... Answers to a request come in order; a hub started again has forgotten it.",
                 "messages": {
                     "request": {"$ref": "#/components/messages/request"},
                     "answer": {"$ref": "#/components/messages/answer"},
@@ -96,24 +98,49 @@ def asyncapi() -> dict[str, Any]:
 
 def _request() -> dict[str, Any]:
     whole = {"type": "integer", "minimum": 0}
+    kinds = (
+        "replay: what is in the journal; credit: n more events of the replay with this id may come; cancel: no "
+        "more of it; count: how many events of these topics lie after `after`, up to `to`"
+    )
+    begin = (
+        "start: the first event; new: nothing, an end at once, which tells where the journal is; last: the latest "
+        "event of each channel of each call; offset: this one included; time: stored then (unix ns) or later"
+    )
     return {
         "type": "object",
         "required": ["v", "ask", "id"],
         "properties": {
             "v": {"const": 1},
-            "ask": {"enum": ["replay", "credit", "cancel", "count"]},
-            "id": whole,
+            "ask": {"enum": ["replay", "credit", "cancel", "count"], "description": kinds},
+            "id": {
+                **whole,
+                "description": "chosen by the client, another one for each replay or count; in each answer",
+            },
             "from": {
+                "description": begin,
                 "oneOf": [
                     {"enum": ["start", "new", "last"]},
                     {"type": "object", "required": ["offset"], "properties": {"offset": whole}},
                     {"type": "object", "required": ["time"], "properties": {"time": whole}},
-                ]
+                ],
             },
-            "topics": {"type": "array", "items": {"type": "string"}, "minItems": 1, "maxItems": 1000},
-            "speed": {"type": ["number", "null"], "exclusiveMinimum": 0},
-            "credit": whole,
-            "n": whole,
+            "topics": {
+                "description": "prefixes of topics; for replay and count",
+                "type": "array",
+                "items": {"type": "string"},
+                "minItems": 1,
+                "maxItems": 1000,
+            },
+            "speed": {
+                "description": "1: in original time; null or absent: as fast as it goes",
+                "type": ["number", "null"],
+                "exclusiveMinimum": 0,
+            },
+            "credit": {
+                **whole,
+                "description": f"of replay: so many events may come at first, {MAX_CREDIT} at most",
+            },
+            "n": {**whole, "description": "of credit"},
             "after": whole,
             "to": whole,
         },
@@ -121,16 +148,23 @@ def _request() -> dict[str, Any]:
 
 
 def _answer() -> dict[str, Any]:
+    kinds = (
+        "events: a page of the replay; end: its last answer, everything up to `reached` was given; count: `n`; "
+        "busy: not answered, ask again later; error: `reason`"
+    )
     return {
         "type": "object",
         "required": ["v", "id", "kind", "journal", "epoch"],
         "properties": {
             "v": {"const": 1},
             "id": {"type": "integer"},
-            "kind": {"enum": ["events", "end", "count", "busy", "error"]},
-            "journal": {"type": "string"},
-            "epoch": {"type": "integer"},
-            "reached": {"type": "integer"},
+            "kind": {"enum": ["events", "end", "count", "busy", "error"], "description": kinds},
+            "journal": {
+                "type": "string",
+                "description": "the journal's identity; in another one offsets begin anew",
+            },
+            "epoch": {"type": "integer", "description": "counts the starts of the hub"},
+            "reached": {"type": "integer", "description": "of events and end: an offset"},
             "n": {"type": "integer"},
             "reason": {"type": "string"},
         },

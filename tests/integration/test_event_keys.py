@@ -226,3 +226,19 @@ def test_who_is_not_let_in_is_counted_and_logged_once_in_a_while_without_its_key
     secrets = json.loads((key or stranger).read_text())
     hidden = [secrets[part] for part in ("public", "secret", "server")]
     assert not any(word in caplog.text for word in [*hidden, "GET"])
+
+
+def test_a_key_for_one_channel_gets_it_without_loss_though_seq_counts_the_whole_call(
+    hub: EventHub, ring: KeyRing, tmp_path: Path
+):
+    ring.new("lefty")
+    ring.allow("lefty", ["emo.v1.callA.left."])
+    time.sleep(1.0)  # the promise of the documentation
+    both = [replace(event(n, "callA"), channel=("left", "right")[n % 2]) for n in range(20)]
+    hub.publish(both[:10]).result(WAIT_S)
+    with subscriber(hub, tmp_path, "lefty", ("emo.v1.callA.left.",)) as lefty:
+        assert [lefty.receive(WAIT_S).seq for _ in range(5)] == [0, 2, 4, 6, 8]
+        hub.publish(both[10:]).result(WAIT_S)
+        assert [lefty.receive(WAIT_S).seq for _ in range(5)] == [10, 12, 14, 16, 18]
+        assert ids_within(lefty, 0.6) == []
+        assert lefty.gaps == 0

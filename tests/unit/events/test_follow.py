@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bcaf_stream.errors import EventError
-from bcaf_stream.events.follow import Follower, parse_start
+from bcaf_stream.events.follow import Follower, parse_start, whole_calls
 from bcaf_stream.events.messages import Event, topic
 
 ACTIONS = st.lists(
@@ -96,6 +96,17 @@ def test_every_event_is_delivered_once_whatever_is_lost(actions: list[tuple[str,
         assert [e for e in hub.delivered if e.call == call] == [e for e in expected if e.call == call]
     if topics == ["emo.v1."]:
         assert hub.delivered == expected
+
+
+@pytest.mark.parametrize(
+    ("topic", "whole"),
+    [
+        *[(t, t) for t in ("", "emo", "emo.v1.", "emo.v1.a", "emo.v1.a.", "emo.v1.a%2Eb.")],
+        *[(t, "emo.v1.a.") for t in ("emo.v1.a.l", "emo.v1.a.left.", "emo.v1.a..", "emo.v1.a.left.emotion.final")],
+    ],
+)
+def test_the_whole_calls_that_a_prefix_chooses_a_part_of(topic: str, whole: str):
+    assert whole_calls(topic) == whole
 
 
 @pytest.mark.parametrize(
