@@ -1,4 +1,4 @@
-"""What has come of a live call and is not analysed yet: how far each channel has got, and whether more may come."""
+"""What has come of a live call and is not analysed yet: how far each channel got, and whether more may come."""
 
 import asyncio
 from collections.abc import Iterable
