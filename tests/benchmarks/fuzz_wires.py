@@ -1,0 +1,157 @@
+"""Whatever bytes come by AudioSocket, raw PCM or RTP, a parser gives contiguous media or a LinkError.
+
+    python -m tests.benchmarks.fuzz_wires [inputs of each protocol] [seed]
+
+Run by hand. An input is a connection's bytes, cut anywhere, or for RTP a packet of a call that goes on after every
+error: well-formed ones and the same with bytes changed, taken out and put in, and impossible values.
+"""
+
+import json
+import random
+import struct
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+from bcaf_stream.errors import LinkError
+from bcaf_stream.ingest.audiosocket import AudioSocketParser
+from bcaf_stream.ingest.live import Begin, End, Gap, contiguous
+from bcaf_stream.ingest.naming import ChannelConfig
+from bcaf_stream.ingest.pcm import PcmFormat, PcmParser
+from bcaf_stream.ingest.rtp import FormatConfig, RtpConfig, RtpParser
+from bcaf_stream.ingest.tcp import TcpParser
+from bcaf_stream.types import AudioChunk, Channel
+
+AT = 1_700_000_000 * 10**9
+MS = 10**6
+SIDES = (ChannelConfig(name="a"), ChannelConfig(name="b"))
+RTP = (
+    RtpConfig(),
+    RtpConfig(channels=SIDES, lag_ms=100),
+    RtpConfig(channels=SIDES, interleaved=True, jitter_ms=0),
+    RtpConfig(formats={96: FormatConfig(codec="l16", rate=16_000), 0: FormatConfig(codec="l16")}, jitter_ms=20),
+)
+WILD: list[Any] = [None, True, -1, 1, 8000, 10**30, 1.5, "", "x", "\ud800", [], {}, [["a", "customer"]]]
+WILD += [[["a", "agent"], ["a", "agent"]], [["a", "boss"]], "given"]
+FIELDS = ["call", "channels", "rate", "token", "text", "unknown"]
+
+
+def check(items: list[Any], errors: list[str]) -> None:
+    """What every parser promises of what it gives."""
+    assert not any("\n" in error for error in errors)
+    assert contiguous([item for item in items if isinstance(item, AudioChunk | Gap)])
+    assert not items or isinstance(items[0], Begin | End)
+    assert not any(isinstance(item, Begin) for item in items[1:])
+    assert not any(isinstance(item, End) for item in items[:-1])
+    assert all(len(item.samples) for item in items if isinstance(item, AudioChunk))
+    assert all(item.start < item.end for item in items if isinstance(item, Gap))
+
+
+def changed(data: bytes, dice: random.Random) -> bytes:
+    raw = bytearray(data)
+    for _ in range(dice.choice([0, 0, 1, 1, 2, 5])):
+        at, how = dice.randrange(len(raw) + 1), dice.random()
+        if how < 0.5 and at < len(raw):
+            raw[at] = dice.randrange(256)
+        elif how < 0.65:
+            del raw[at : at + dice.randrange(1, 9)]
+        elif how < 0.8:
+            raw[at:at] = dice.randbytes(dice.randrange(1, 9))
+        else:
+            del raw[at:]
+    return bytes(raw)
+
+
+def audiosocket(dice: random.Random) -> tuple[TcpParser, bytes]:
+    def frame(kind: int, payload: bytes) -> bytes:
+        return struct.pack(">BH", kind, len(payload)) + payload
+
+    kind = dice.choice([0x10, 0x12, 0x18])
+    kinds = [kind] * 4 + [0, 2, 3, 0x19, 0xFF, dice.randrange(256)]
+    frames = [frame(1, dice.randbytes(16))] if dice.random() < 0.9 else []
+    frames += [frame(dice.choice(kinds), dice.randbytes(2 * dice.randrange(20))) for _ in range(dice.randrange(6))]
+    return AudioSocketParser(Channel("a")), b"".join(frames)
+
+
+def pcm(dice: random.Random) -> tuple[TcpParser, bytes]:
+    hello: dict[str, Any] = {"call": "c", "channels": [["a", "customer"], ["b", "agent"]], "rate": 8000}
+    for _ in range(dice.choice([0, 0, 0, 1, 2])):
+        hello[dice.choice(FIELDS)] = dice.choice(WILD)
+    line = b"[" * dice.randrange(20_000) if dice.random() < 0.02 else json.dumps(hello).encode()
+    parser = PcmParser(fixed=PcmFormat(rate=8000) if dice.random() < 0.1 else None)
+    return parser, line + b"\n" + dice.randbytes(dice.randrange(80))
+
+
+def connection(parser: TcpParser, data: bytes, dice: random.Random) -> tuple[list[Any], list[str]]:
+    """What a parser says of these bytes, and its errors."""
+    items: list[Any] = []
+    try:
+        while data:
+            size = dice.choice([1, 3, 7, 40, len(data)])
+            items += parser.push(data[:size], AT)
+            data = data[size:]
+        items += parser.flush()
+    except LinkError as error:
+        return items, [str(error)]
+    return items, []
+
+
+def datagrams(config: RtpConfig, dice: random.Random) -> Iterator[bytes]:
+    """A stream that is mostly sound: jumps, other senders, other payloads, goodbyes, and broken packets."""
+    seq, timestamp = dice.randrange(2**16), dice.randrange(2**32)
+    for _ in range(dice.randrange(2, 12)):
+        seq = dice.randrange(2**16) if dice.random() < 0.1 else seq
+        timestamp = dice.randrange(2**32) if dice.random() < 0.1 else timestamp
+        usual = 10 if config.interleaved else 0
+        kind = dice.choice([0, 8, 10, 11, 13, 96, 101]) if dice.random() < 0.2 else usual
+        first, ssrc = dice.choice([0x80] * 8 + [0x90, 0xA0, 0x81]), dice.choice([7] * 8 + [8, 9])
+        data = struct.pack(">BBHII", first, kind, seq % 2**16, timestamp % 2**32, ssrc)
+        data += dice.randbytes(4 * dice.choice([0, 1, 5, 40]))
+        if dice.random() < 0.05:
+            data = bytes([0x80 | dice.randrange(4), dice.choice([200, 203]), 0, dice.randrange(3)])
+            data += struct.pack(">I", 7) * dice.randrange(3)
+        yield changed(data, dice) if dice.random() < 0.3 else data
+        seq += dice.choice([1, 1, 1, 1, 2, -1, 0])
+        timestamp += dice.choice([160, 20, 40, 0, 4000, -160])
+
+
+def rtp(dice: random.Random) -> tuple[int, list[Any], list[str]]:
+    """One call: how many packets, what the parser says, and its errors."""
+    config = dice.choice(RTP)
+    parser = RtpParser(config, frozenset(dice.sample([7, 8, 9], dice.choice([0, 0, 1]))))
+    items: list[Any] = []
+    errors: list[str] = []
+    packets, now = 0, AT
+    for data in datagrams(config, dice):
+        now += dice.choice([0, 20, 70, 1000, -5]) * MS
+        packets += 1
+        try:
+            items += parser.push(data, now, dice.randrange(len(config.streams)))
+        except LinkError as error:
+            errors.append(str(error))
+        items += parser.advance(now) if dice.random() < 0.3 else []
+    return packets, items + parser.flush(), errors
+
+
+def main(inputs: int = 100_000, seed: int = 0) -> None:
+    dice = random.Random(seed)
+    for make in (audiosocket, pcm):
+        begun, count = time.monotonic(), Counter[str]()
+        for _ in range(inputs):
+            parser, data = make(dice)
+            items, errors = connection(parser, changed(data, dice), dice)
+            check(items, errors)
+            count.update(errors=len(errors), calls=any(isinstance(item, Begin) for item in items))
+        print(f"{make.__name__}: {inputs} connections, {dict(count)}, {time.monotonic() - begun:.0f} s")
+    begun, count = time.monotonic(), Counter[str]()
+    while count["packets"] < inputs:
+        packets, items, errors = rtp(dice)
+        check(items, errors)
+        count.update(packets=packets, errors=len(errors), calls=bool(items))
+    print(f"rtp: {dict(count)}, {time.monotonic() - begun:.0f} s")
+
+
+if __name__ == "__main__":
+    main(*map(int, sys.argv[1:3]))
