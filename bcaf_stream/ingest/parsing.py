@@ -8,26 +8,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic import Field
-
-from bcaf_stream.config import Config
 from bcaf_stream.errors import LinkError
 from bcaf_stream.ingest.link_protocol import MAX_NAME, WordsMessage
 from bcaf_stream.ingest.live import Begin, End, Gap
-from bcaf_stream.types import AudioChunk, Channel, Role
+from bcaf_stream.ingest.naming import ChannelConfig
+from bcaf_stream.types import AudioChunk
 
 MAX_WHOLE = 2**53
-
-
-class ChannelConfig(Config):
-    """What one side of a platform's calls is named in events, and who speaks there."""
-
-    name: str = Field(min_length=1, max_length=MAX_NAME)
-    role: Role
-
-    @property
-    def channel(self) -> Channel:
-        return Channel(self.name, self.role)
 
 
 def told_apart(channels: Mapping[Any, ChannelConfig]) -> None:

@@ -20,7 +20,8 @@ from bcaf_stream.config import Config
 from bcaf_stream.errors import LinkError
 from bcaf_stream.ingest.g711 import decode_alaw, decode_ulaw
 from bcaf_stream.ingest.live import Begin, End
-from bcaf_stream.ingest.parsing import ChannelConfig, Item, Reply, group, json_map, name_in, told_apart, whole
+from bcaf_stream.ingest.naming import ChannelConfig
+from bcaf_stream.ingest.parsing import Item, Reply, group, json_map, name_in, told_apart, whole
 from bcaf_stream.ingest.reorder import DISCONNECTED, NOT_STARTED, Piece, Track
 from bcaf_stream.types import PcmN, TextSource
 

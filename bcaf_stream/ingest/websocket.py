@@ -1,7 +1,8 @@
 """The sockets of every WebSocket door: who may come in, how many, and how they leave. RFC 6455 by `websockets`.
 
-Answers before the upgrade: 401 no valid secret, 403 an address that is not allowed, 429 too many connections of
-one client, 503 too many at all. The library's own log is off: it quotes messages and prints tracebacks.
+Answers before the upgrade: 401 no valid secret, 403 an address or a web page that is not allowed, 429 too many
+connections of one client, 503 too many at all. The library's own log is off: it quotes messages and prints
+tracebacks.
 """
 
 import http
@@ -68,7 +69,7 @@ class WebSocketDoor:
                 config.host,
                 config.port,
                 ssl=tls,
-                process_request=self._examine,
+                process_request=self.examine,
                 create_connection=self._create,  # type: ignore[arg-type]
                 compression=None,  # nothing here gets smaller by it, and a bomb could grow
                 open_timeout=config.first_message_s,
@@ -110,12 +111,18 @@ class WebSocketDoor:
         """Whether the request shows what this door asks for."""
         return any(self._access.token_allowed(token) for token in shown_tokens(request))
 
+    @property
+    def asks_for_secret(self) -> bool:
+        """Whether only who knows a secret comes in."""
+        return self.config.tokens is not None
+
     def _create(self, *args: Any, **kwargs: Any) -> ServerConnection:
         connection = ServerConnection(*args, **kwargs)
         self._arrived.add(connection)
         return connection
 
-    def _examine(self, connection: ServerConnection, request: Request) -> Response | None:
+    def examine(self, connection: ServerConnection, request: Request) -> Response | None:
+        """The answer to a request that is not to be upgraded; None lets it in."""
         address = address_of(connection)
         status = self._refusal(address, request)
         if status is None:
@@ -132,6 +139,8 @@ class WebSocketDoor:
     def _refusal(self, address: str, request: Request) -> http.HTTPStatus | None:
         if not self._access.address_allowed(address):
             return http.HTTPStatus.FORBIDDEN
+        if not self.asks_for_secret and not is_same_origin(request):
+            return http.HTTPStatus.FORBIDDEN  # a page from elsewhere, in a browser that may reach this door
         if not self.may_enter(request):
             return http.HTTPStatus.UNAUTHORIZED
         open_ones = [whose for each, whose in self._admitted.items() if each.state is not State.CLOSED]
@@ -164,6 +173,13 @@ def shown_tokens(request: Request) -> list[str | None]:
     bearer = [value[7:].strip() for value in headers.get_all("Authorization") if value[:7].lower() == "bearer "]
     asked = parse_qs(urlsplit(request.path).query).get("token", [])
     return [*bearer, *headers.get_all("X-API-KEY"), *asked] or [None]
+
+
+def is_same_origin(request: Request) -> bool:
+    """Whether the request comes from no browser's page, or from one of this server's own (RFC 6455, 10.2)."""
+    origins = request.headers.get_all("Origin")
+    host = (only_header(request, "Host") or "").lower()
+    return all(origin.lower().partition("://")[2] == host for origin in origins)
 
 
 def only_header(request: Request, name: str) -> str | None:

@@ -53,6 +53,10 @@ class TwilioDoor(CallDoor):
         self._keys = read_secrets(path) if path else []
         await super().start(host)
 
+    @property
+    def asks_for_secret(self) -> bool:
+        return super().asks_for_secret or bool(self._keys)
+
     def parser(self, request: Request) -> Parser:
         return TwilioParser(self._twilio, self._twilio.text, self._heard)
 
@@ -102,6 +106,10 @@ class AudioHookDoor(CallDoor):
         path = self._audiohook.client_secret
         self._secrets = _decoded(path) if path else []
         await super().start(host)
+
+    @property
+    def asks_for_secret(self) -> bool:
+        return super().asks_for_secret or bool(self._secrets)
 
     def parser(self, request: Request) -> Parser:
         return AudioHookParser(self._audiohook, self._audiohook.text, self._heard)

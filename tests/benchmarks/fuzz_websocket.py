@@ -23,6 +23,7 @@ from bcaf_stream.errors import LinkError
 from bcaf_stream.ingest.audiohook import AudioHookParser, SessionConfig
 from bcaf_stream.ingest.live import Begin, Gap, contiguous
 from bcaf_stream.ingest.live_text import LiveTextParser
+from bcaf_stream.ingest.microphone import MicrophoneParser
 from bcaf_stream.ingest.twilio import StreamConfig, TwilioParser
 from bcaf_stream.ingest.websocket import WebSocketDoor
 from bcaf_stream.ingest.websocket_calls import AudioHookConfig, AudioHookDoor, TwilioConfig, TwilioDoor
@@ -93,6 +94,12 @@ def live_text(rng: random.Random) -> list[Frame]:
         "is_final": True,
     }
     return ["\n".join(json.dumps(line) for _ in range(rng.randint(1, 4))) for _ in range(10)]
+
+
+def microphone(rng: random.Random) -> list[Frame]:
+    sides = [["left", "customer"], ["right", "agent"]][: rng.randint(1, 2)]
+    hello = json.dumps({"call": "c", "channels": sides, "rate": 16000})
+    return [hello, *(rng.randbytes(rng.randint(0, 640)) for _ in range(8)), json.dumps({"end": True})]
 
 
 def changed(frame: Frame, other: Frame, rng: random.Random) -> Frame:
@@ -225,6 +232,7 @@ if __name__ == "__main__":
     fuzz("twilio", lambda: TwilioParser(StreamConfig(reorder_ms=60), heard=streams), twilio, count, start)
     fuzz("audiohook", lambda: AudioHookParser(SessionConfig(), heard=remembered), audiohook, count, start)
     fuzz("live_text", LiveTextParser, live_text, count, start)
+    fuzz("microphone", MicrophoneParser, microphone, count, start)
     everybody: Any = {"port": 0, "max_calls_per_client": 1000, "max_connections": 1000}
     asyncio.run(fuzz_door(TwilioDoor(TwilioConfig(**everybody)), twilio, good_twilio, count // 10, start))
     asyncio.run(

@@ -12,7 +12,8 @@ from bcaf_stream.errors import BusyError, LinkError
 from bcaf_stream.ingest.audiohook import AudioHookParser, SessionConfig
 from bcaf_stream.ingest.g711 import decode_ulaw
 from bcaf_stream.ingest.live import Begin, End, Gap, contiguous
-from bcaf_stream.ingest.parsing import ChannelConfig, Item, Reply
+from bcaf_stream.ingest.naming import ChannelConfig
+from bcaf_stream.ingest.parsing import Item, Reply
 from bcaf_stream.types import AudioChunk, Channel
 from tests.audiohook_client import BOTH, NO_ID, AudioHookClient, offer
 

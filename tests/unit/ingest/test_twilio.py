@@ -14,7 +14,8 @@ from bcaf_stream.config import load_config
 from bcaf_stream.errors import ConfigError, LinkError
 from bcaf_stream.ingest.g711 import decode_alaw, decode_ulaw
 from bcaf_stream.ingest.live import Begin, End, Gap, contiguous
-from bcaf_stream.ingest.parsing import ChannelConfig, Item
+from bcaf_stream.ingest.naming import ChannelConfig
+from bcaf_stream.ingest.parsing import Item
 from bcaf_stream.ingest.twilio import StreamConfig, TwilioParser
 from bcaf_stream.types import AudioChunk, Channel
 from tests.stream_messages import (
