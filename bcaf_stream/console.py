@@ -72,18 +72,19 @@ def lag_ms(event: Event) -> int | None:
     return max(0, (event.emitted_at - event.speech_ended_at) // 1_000_000)
 
 
-def line(event: Event, show_lag: bool = False) -> str:
+def line(event: Event, show_lag: bool = False, show_call: bool = False) -> str:
     """One plain line for a pipe."""
     if event.emotion is None:
-        what = event.reason or ""
-        return f"{clock(event.end_ms):>8}  {event.type}  {what}".rstrip()
+        about = event.call if event.type in ("call.start", "call.end") else event.channel
+        return f"{clock(event.end_ms):>8}  {event.type}  {about}  {event.reason or ''}".rstrip()
     words = event.text if event.text is not None else "(no words)"
     if event.type == "emotion.revised":
         words = f"{words}  (revised)"
     lag = lag_ms(event) if show_lag else None
     late = f"  +{lag} ms" if lag is not None else ""
+    call = f"{event.call}  " if show_call else ""
     return (
-        f"{clock(event.start_ms):>8}  {event.channel:<9} {event.emotion:<9}"
+        f"{clock(event.start_ms):>8}  {call}{event.channel:<9} {event.emotion:<9}"
         f"{event.confidence or 0:4.0%}{late}  {words}"
     )
 
@@ -104,6 +105,7 @@ class EventView:
         self._rows: dict[object, Event] = {}  # in their order; by utterance where they are about one
         self._speaking: dict[object, Event] = {}
         self._title = title
+        self._calls: set[str] = set()  # with more than one, each row says which
         self._live: Live | None = None
 
     def __enter__(self) -> "EventView":
@@ -130,6 +132,7 @@ class EventView:
         self._out.flush()
 
     def add(self, event: Event) -> None:
+        self._calls.update([event.call] if event.call else [])
         if self._format == "jsonl":
             self._out.write(to_json(event) + "\n")
             self._out.flush()
@@ -137,13 +140,15 @@ class EventView:
             key = (event.call, event.channel, event.utterance) if event.emotion is not None else event.id
             self._speaking.pop(key, None)
             (self._speaking if event.type == "emotion.interim" else self._rows)[key] = event
-        elif event.type not in ("call.start", "heartbeat", "emotion.interim"):
-            self._out.write(line(event, self._show_lag) + "\n")
+        elif event.type not in ("heartbeat", "emotion.interim"):
+            self._out.write(line(event, self._show_lag, len(self._calls) > 1) + "\n")
             self._out.flush()
 
     def _table(self, whole: bool = False) -> Table:
         table = Table(title=self._title or None, title_justify="left", expand=False)
         table.add_column("time", justify="right", no_wrap=True)
+        if len(self._calls) > 1:
+            table.add_column("call", no_wrap=True)
         table.add_column("role", no_wrap=True)
         table.add_column("text", ratio=1)
         table.add_column("emotion", no_wrap=True)
@@ -159,7 +164,8 @@ class EventView:
 
     def _row(self, event: Event) -> list[Text | str]:
         if event.emotion is None:
-            cells: list[Text | str] = [clock(event.end_ms), "", Text(event.reason or "", "yellow"), event.type, ""]
+            about = f"{event.channel} {event.reason or ''}".strip()
+            cells: list[Text | str] = [clock(event.end_ms), "", Text(about, "yellow"), event.type, ""]
         else:
             missing = "(speaking ...)" if event.type == "emotion.interim" else "(no words: audio alone)"
             words = Text(event.text) if event.text is not None else Text(missing, "dim")
@@ -171,6 +177,8 @@ class EventView:
                 Text(event.emotion, f"bold {colour}"),
                 f"{event.confidence or 0:.0%}",
             ]
+        if len(self._calls) > 1:
+            cells.insert(1, Text(event.call))
         if self._show_lag:
             lag = None if event.type in ("emotion.interim", "emotion.revised") else lag_ms(event)
             cells.append(f"{lag} ms" if lag is not None else "")

@@ -67,6 +67,16 @@ def test_a_pipe_gets_finals_and_revisions(events: list[Event]):
         for event in events:
             view.add(event)
     lines = out.getvalue().splitlines()
-    assert len(lines) == 4
-    assert lines[2] == line(events[4])
-    assert lines[2].endswith("at last  (revised)")
+    assert len(lines) == 5
+    assert lines[3] == line(events[4])
+    assert lines[3].endswith("at last  (revised)")
+
+
+def test_events_of_several_calls_say_which(events: list[Event]):
+    for out in (io.StringIO(), Terminal()):
+        with EventView("table", out) as view:
+            for event in [*events, replace(events[2], call="another")]:
+                view.add(event)
+        last = [row for row in out.getvalue().splitlines() if "another" in row]
+        assert len(last) == 1
+        assert "anger" in last[0]
