@@ -49,6 +49,11 @@ class AudioSocketParser:
         self._start = 0
         self._over = False
 
+    @property
+    def greeted(self) -> bool:
+        """Whether the UUID has come: a caller may be silent for a while before the first sound."""
+        return self._call is not None
+
     def push(self, data: bytes, received_at: int) -> list[Item]:
         """What the next bytes say, however they were cut.
 

@@ -71,6 +71,11 @@ class PcmParser:
         self._bytes = b""
         self._start = 0
 
+    @property
+    def greeted(self) -> bool:
+        """Never before the call: it begins with the line."""
+        return self._begin is not None
+
     def push(self, data: bytes, received_at: int) -> list[Item]:
         """What the next bytes say, however they were cut.
 

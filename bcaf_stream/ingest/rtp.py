@@ -48,7 +48,8 @@ class RtpConfig(DoorConfig):
     payload types beside 0, 8, 10 and 11. Call ids are `name` and the time, or just `call`. What comes out of order
     is waited for `jitter_ms`. A channel that is silent is never more than `lag_ms` behind the others.
     A call without packets for `idle_s` is over. `waiting_s` of sound may wait for the analysis, what is more is
-    dropped. RTP carries no secret, so that beyond this machine `allow` says who may come.
+    dropped. RTP carries no secret, so that beyond this machine `allow` says who may come. It has no connections
+    either: of the limits of a door, that on the size of a message alone means something here.
     """
 
     port: int = Field(5004, ge=0, le=65_534)

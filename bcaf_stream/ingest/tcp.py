@@ -12,6 +12,8 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+from pydantic import Field
+
 from bcaf_stream.errors import BusyError, LinkError
 from bcaf_stream.ingest.access import Access, DoorConfig
 from bcaf_stream.ingest.feeding import GOING_DOWN, end, until_over
@@ -26,8 +28,19 @@ LINGER_S = 1.0  # for the last answer to be read
 Item = Begin | AudioChunk | Gap | End
 
 
+class TcpConfig(DoorConfig):
+    """`idle_s`: a connection that sends nothing at all for so long has lost its call."""
+
+    idle_s: float = Field(60.0, gt=0)
+
+
 class TcpParser(Protocol):
     """Turns one connection's bytes into `Begin`, then media, then `End`."""
+
+    @property
+    def greeted(self) -> bool:
+        """Whether the sender has said who calls, though the call has yet to begin."""
+        ...
 
     def push(self, data: bytes, received_at: int) -> Sequence[Item]: ...
 
@@ -45,7 +58,7 @@ class TcpDoor(ABC):
 
     name = "tcp"
 
-    def __init__(self, config: DoorConfig, clock: Callable[[], int] = time.time_ns) -> None:
+    def __init__(self, config: TcpConfig, clock: Callable[[], int] = time.time_ns) -> None:
         self.endpoint = ""
         self.refused = 0
         self.config = config
@@ -158,20 +171,24 @@ class _Connection:
             door.refuse(self._address, "too many connections")
             return b""
         try:
-            async with asyncio.timeout(door.config.first_message_s):
-                if door.tls is not None:
-                    await self._writer.start_tls(door.tls)
-                items = await self._first()
+            items = await self._first()
         except TimeoutError:
-            raise LinkError(f"no call began within {door.config.first_message_s} s") from None
+            raise LinkError("no call began in time") from None
         return await self._call(items) if items else b""
 
     async def _first(self) -> Sequence[Item]:
         """The call's `Begin` and what came with it; nothing if the client left before."""
-        while data := await self._reader.read(READ_BYTES):
-            items = self._parser.push(data, self._door.clock())
-            if items:
-                return items if isinstance(items[0], Begin) else []
+        door, greeted = self._door, False
+        async with asyncio.timeout(door.config.first_message_s) as patience:
+            if door.tls is not None:
+                await self._writer.start_tls(door.tls)
+            while data := await self._reader.read(READ_BYTES):
+                items = self._parser.push(data, door.clock())
+                if items:
+                    return items if isinstance(items[0], Begin) else []
+                if self._parser.greeted and not greeted:
+                    greeted = True
+                    patience.reschedule(asyncio.get_running_loop().time() + door.config.idle_s)
         return []
 
     async def _call(self, items: Sequence[Item]) -> bytes:
@@ -200,12 +217,13 @@ class _Connection:
                     assert not isinstance(item, Begin)
                     call.accept(item)
                 await call.room()
-                data = await self._reader.read(READ_BYTES)
+                async with asyncio.timeout(self._door.config.idle_s):
+                    data = await self._reader.read(READ_BYTES)
                 items = self._parser.push(data, self._door.clock()) if data else self._parser.flush()
                 if not data and not items:
                     call.lost()
                     return False
-        except OSError:
+        except OSError:  # a timeout is one
             call.lost()
             return False
 

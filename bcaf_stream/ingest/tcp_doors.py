@@ -9,17 +9,17 @@ from pydantic import Field, model_validator
 
 from bcaf_stream.errors import LinkError
 from bcaf_stream.ingest import pcm
-from bcaf_stream.ingest.access import Access, DoorConfig
+from bcaf_stream.ingest.access import Access
 from bcaf_stream.ingest.audiosocket import AudioSocketParser, hang_up
 from bcaf_stream.ingest.joining import Joiner
 from bcaf_stream.ingest.link_protocol import MAX_CHANNELS
 from bcaf_stream.ingest.live import Ended, Host
 from bcaf_stream.ingest.naming import ChannelConfig
-from bcaf_stream.ingest.tcp import TcpDoor, TcpParser
+from bcaf_stream.ingest.tcp import TcpConfig, TcpDoor, TcpParser
 from bcaf_stream.types import Channel
 
 
-class AudioSocketConfig(DoorConfig):
+class AudioSocketConfig(TcpConfig):
     """A connection carries one side of a call: channel i of `channels` is what comes in on `port` + i.
 
     Connections with the same UUID are one call. The protocol carries no secret, so that beyond this machine
@@ -84,7 +84,7 @@ class _AudioSocketPort(TcpDoor):
 
     name = "audiosocket"
 
-    def __init__(self, config: DoorConfig, channel: Channel, clock: Callable[[], int]) -> None:
+    def __init__(self, config: TcpConfig, channel: Channel, clock: Callable[[], int]) -> None:
         super().__init__(config, clock)
         self._channel = channel
 
@@ -101,7 +101,7 @@ class _AudioSocketPort(TcpDoor):
         return hang_up()
 
 
-class PcmConfig(DoorConfig):
+class PcmConfig(TcpConfig):
     """Without `format` each connection says what it sends, in a line of JSON that also holds its token."""
 
     port: int = Field(5570, ge=0, le=65_535)

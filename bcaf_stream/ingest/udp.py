@@ -17,6 +17,7 @@ from bcaf_stream.ingest.access import Access
 from bcaf_stream.ingest.feeding import end, until_over
 from bcaf_stream.ingest.live import Begin, End, Gap, Host, LiveCall
 from bcaf_stream.ingest.rtp import Item, RtpConfig, RtpParser
+from bcaf_stream.ingest.rtp_packets import is_rtcp
 from bcaf_stream.types import AudioChunk
 
 log = logging.getLogger(__name__)
@@ -166,8 +167,8 @@ class RtpDoor:
         return int(found[0].get_extra_info("sockname")[1])
 
     def _received(self, data: bytes, sender: Address, stream: int, control: bool) -> None:
-        too_long = len(data) > self._config.max_message_bytes
-        if too_long or not self._access.address_allowed(sender[0]) or not self._may_speak(sender, stream, control):
+        fits = len(data) <= self._config.max_message_bytes and (is_rtcp(data) or not control)
+        if not fits or not self._access.address_allowed(sender[0]) or not self._may_speak(sender, stream, control):
             self.refused += 1
             return
         try:
@@ -230,28 +231,20 @@ class RtpDoor:
 
     async def _run(self, begin: Begin, current: _Call) -> None:
         """One call, to its end on whichever side."""
+        retry_s = None
         try:
             call = await self._host.open(begin)
-        except LinkError as error:
-            self._refuse(begin, current, error)
-            return
-        try:
             await until_over(call, _feed(call, current.waiting))
         except LinkError as error:
             self.refused += 1
-            log.warning("rtp: call %s broke off: %s", begin.call, error)
+            retry_s = RETRY_S if isinstance(error, BusyError) else None
+            log.warning("rtp: call %s refused: %s", begin.call, error)
         except Exception as error:
             # The boundary of one call: whatever broke in it, the next ones go on.
             log.error("rtp: call %s failed: %s", begin.call, type(error).__name__)
         finally:
             if self._call is current:
-                self._start_over(self._parser.heard)
-
-    def _refuse(self, begin: Begin, current: _Call, error: LinkError) -> None:
-        self.refused += 1
-        log.warning("rtp: call %s was not taken: %s", begin.call, error)
-        if self._call is current:
-            self._start_over(self._parser.heard, RETRY_S if isinstance(error, BusyError) else None)
+                self._start_over(self._parser.heard, retry_s)
 
 
 async def _feed(call: LiveCall, waiting: Waiting) -> bool:

@@ -17,12 +17,12 @@ import pytest
 
 from bcaf_stream.errors import LinkError
 from bcaf_stream.ingest.g711 import decode_ulaw
-from bcaf_stream.ingest.live import End, Gap
+from bcaf_stream.ingest.live import Begin, End, Gap
 from bcaf_stream.ingest.naming import ChannelConfig
 from bcaf_stream.ingest.rtp import FormatConfig, RtpConfig
 from bcaf_stream.ingest.udp import DROPPED, RtpDoor, Waiting
 from bcaf_stream.types import AudioChunk
-from tests.live_host import Collected, CollectingHost
+from tests.live_host import Collected, CollectingHost, Line
 
 WAIT_S = 10.0  # only a failing test waits that long
 SIZE = 160
@@ -83,10 +83,10 @@ async def eventually(true: Callable[[], bool]) -> None:
 
 
 @asynccontextmanager
-async def opened(capacity: int = 100, **config: Any) -> AsyncIterator[House]:
+async def opened(capacity: int = 100, host: CollectingHost | None = None, **config: Any) -> AsyncIterator[House]:
     before = asyncio.all_tasks(), open_sockets()
     door = RtpDoor(RtpConfig(**{"port": 0, "name": "line"} | config))
-    host = CollectingHost(capacity)
+    host = host or CollectingHost(capacity)
     await door.start(host)
     house = House(door, host)
     try:
@@ -279,6 +279,30 @@ def test_the_house_hangs_up_and_the_sender_does_not_know():
     run(scene)
 
 
+def test_a_fault_of_the_house_costs_one_call(caplog: pytest.LogCaptureFixture):
+    class Faulty(CollectingHost):
+        async def open(self, begin: Begin, credit: Callable[[int], None] | None = None) -> Line:
+            if not caplog.messages:
+                raise RuntimeError("secret words")
+            return await super().open(begin, credit)
+
+    async def scene() -> None:
+        async with opened(host=Faulty()) as house:
+            sender = house.sender()
+            for n in range(5):
+                sender.send(packet(n))
+            await eventually(lambda: bool(caplog.messages))
+            for n in range(50):
+                sender.send(packet(n, ssrc=8))
+            sender.send(goodbye(8))
+            call = await house.call()
+            np.testing.assert_array_equal(call.sound("customer"), SAMPLES)
+
+    run(scene)
+    [message] = caplog.messages
+    assert message.endswith("failed: RuntimeError")
+
+
 def test_without_room_sound_becomes_a_gap():
     async def scene() -> None:
         async with opened(waiting_s=0.1, idle_s=0.3) as house:
@@ -324,6 +348,7 @@ def test_two_ports_with_their_rtcp_are_one_call():
             sender = house.sender()
             for n in range(50):
                 sender.sendto(packet(n), ("127.0.0.1", port))
+                sender.sendto(packet(n, ssrc=9), ("127.0.0.1", port + 1))  # no place for sound
                 sender.sendto(packet(n, ssrc=8), ("127.0.0.1", port + 2))
             await house.heard(len(SAMPLES), "agent")
             sender.sendto(goodbye(7), ("127.0.0.1", port + 1))

@@ -292,6 +292,43 @@ def test_silence_before_the_call_is_limited(kind: str):
     run(scene)
 
 
+def test_a_caller_may_be_silent_after_the_uuid():
+    async def scene() -> None:
+        async with opened("audiosocket", first_message_s=0.1) as house:
+            client = await house.client()
+            client.begin()
+            await asyncio.sleep(0.2)
+            client.audio()
+            client.say_goodbye()
+            call = await house.host.until(IDS[0], "ended")
+            np.testing.assert_array_equal(call.sound("customer"), SAMPLES)
+
+    run(scene)
+
+
+def test_but_not_for_ever():
+    async def scene() -> None:
+        async with opened("audiosocket", first_message_s=0.1, idle_s=0.1) as house:
+            client = await house.client()
+            client.begin()
+            assert await client.refused(busy=False)
+
+    run(scene)
+
+
+@both
+def test_a_connection_that_sends_nothing_any_more_has_lost_its_call(kind: str):
+    async def scene() -> None:
+        async with opened(kind, idle_s=0.1) as house:
+            client = await house.client()
+            client.begin()
+            client.audio()
+            call = await house.host.until(IDS[0], "lost")
+            np.testing.assert_array_equal(call.sound("customer"), SAMPLES)
+
+    run(scene)
+
+
 @both
 def test_a_bad_client_disturbs_nobody(kind: str):
     async def scene() -> None:
