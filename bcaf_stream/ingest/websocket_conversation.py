@@ -98,6 +98,7 @@ class _Conversation:
         self._over = False  # the call has ended, or was refused: only what is left to say is said
         self._leaving = False  # the farewell was said
         self._last_words = (NORMAL, "")
+        self._closing: asyncio.Task[None] | None = None
         self._heard_s = 0.0  # when the last message came
 
     async def run(self) -> None:
@@ -115,12 +116,12 @@ class _Conversation:
                 self._door.refused += 1
                 self._last_words = POLICY, "nothing came for too long" if self._call else "no call began in time"
                 self._lose()
-            await self._connection.close(*self._last_words)
+            self._leave()
         finally:
             self._lose()
             if watch:
                 watch.cancel()
-                await asyncio.gather(watch, return_exceptions=True)
+            await asyncio.gather(*filter(None, (watch, self._closing)), return_exceptions=True)
 
     def stop(self, reason: str) -> None:
         """End the call and leave, whatever is waited for."""
@@ -184,6 +185,9 @@ class _Conversation:
             self._call.accept(item)
 
     async def _refuse(self, error: LinkError) -> None:
+        if self._leaving:  # one chance is enough
+            self._leave()
+            return
         self._door.refused += 1
         self._lose()
         code = TRY_LATER if isinstance(error, BusyError) else POLICY
@@ -196,13 +200,18 @@ class _Conversation:
                 await self._hang_up(NORMAL, ended.reason, None)
 
     async def _hang_up(self, code: int, reason: str, error: LinkError | None) -> None:
-        farewell = [] if self._leaving else self._parser.farewell(error)
         self._over = self._leaving = True
         self._last_words = code, brief(reason)
         self._linger()  # also for a reader that waits for room in a call that is no more
+        farewell = self._parser.farewell(error)
         await self._say(farewell)
         if not farewell:
-            await self._connection.close(*self._last_words)
+            self._leave()
+
+    def _leave(self) -> None:
+        """Close the connection while it is read on: the peer's answer comes behind all that it has sent."""
+        if self._closing is None:
+            self._closing = asyncio.create_task(self._connection.close(*self._last_words))
 
     async def _say(self, replies: list[Reply]) -> None:
         for reply in replies:

@@ -17,9 +17,10 @@ from pathlib import Path
 import pytest
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.asyncio.server import ServerConnection
-from websockets.exceptions import InvalidMessage
+from websockets.exceptions import ConnectionClosed, InvalidMessage
 
 from bcaf_stream.errors import LinkError
+from bcaf_stream.ingest import websocket
 from bcaf_stream.ingest.live import Begin
 from bcaf_stream.ingest.signatures import twilio_signature
 from bcaf_stream.ingest.websocket_calls import TwilioConfig, TwilioDoor
@@ -142,6 +143,20 @@ def test_the_limit_holds_for_many_who_come_at_once():
             assert door.refused == 25
             await asyncio.gather(*(client.close() for client in inside))
             assert await status(door) == 101
+
+    run(test)
+
+
+def test_a_peer_that_goes_on_talking_is_hung_up_on_at_once(monkeypatch):
+    monkeypatch.setattr(websocket, "CLOSE_S", 1000.0)  # the time that its answer may take
+
+    async def test() -> None:
+        async with twilio(CollectingHost()) as door, connect(door.endpoint) as client:
+            with contextlib.suppress(ConnectionClosed):
+                for _ in range(200):
+                    await client.send("no json")
+            assert (await closing(client))[0] == 1008
+            assert door.refused == 1
 
     run(test)
 
