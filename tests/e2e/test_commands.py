@@ -13,6 +13,7 @@ import pytest
 
 from bcaf_stream.demo import CALL
 from bcaf_stream.events.codec import from_json
+from bcaf_stream.events.settled import settled
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
@@ -53,8 +54,9 @@ def test_the_demo(marked: dict[str, str], tmp_path: Path):
     done = run(marked, tmp_path, "bcaf-serve", "demo", "--speed", "0")
     assert done.returncode == 0, done.stderr
     events = [from_json(line) for line in (tmp_path / "demo-events.jsonl").read_text().splitlines()]
-    spoken = [event for event in events if event.emotion]
+    spoken = settled(events)
     assert len(spoken) >= 15
+    assert {event.type for event in events if event.emotion} <= {"emotion.interim", "emotion.final"}
     assert [event.seq for event in events] == list(range(len(events)))
     assert len({event.emotion for event in spoken if event.role == "customer"}) >= 2  # the mood changes
     lines = done.stdout.splitlines()
