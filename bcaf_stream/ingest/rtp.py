@@ -23,11 +23,12 @@ from bcaf_stream.ingest.rtp_packets import (
     Format,
     Packet,
     PcmNC,
-    goodbyes,
     is_rtcp,
+    parse_control,
     parse_packet,
 )
-from bcaf_stream.ingest.rtp_stream import Counts, Held, RtpStream, Silence, Span
+from bcaf_stream.ingest.rtp_source import Counts, Held
+from bcaf_stream.ingest.rtp_stream import RtpStream, Silence, Span
 from bcaf_stream.types import AudioChunk
 
 Item = Begin | AudioChunk | Gap | End
@@ -86,9 +87,12 @@ class RtpParser:
 
     Args:
         ignored: SSRCs that are not listened to: of a call that is over, whose sender does not know it.
+        counts: where to count what became of the packets.
     """
 
-    def __init__(self, config: RtpConfig, ignored: frozenset[int] = frozenset()) -> None:
+    def __init__(
+        self, config: RtpConfig, ignored: frozenset[int] = frozenset(), counts: Counts | None = None
+    ) -> None:
         self._config = config
         self._ignored = ignored
         self._formats = STATIC_FORMATS | {
@@ -98,7 +102,7 @@ class RtpParser:
         self._left: set[int] = set()  # streams that said goodbye
         self._begin: Begin | None = None
         self._over = False
-        self.counts = Counts()
+        self.counts = counts or Counts()
         self.heard: set[int] = set()  # the SSRCs of the call
 
     def hears(self, stream: int) -> bool:
@@ -115,7 +119,7 @@ class RtpParser:
         if self._over:
             return []
         if is_rtcp(data):
-            return self._control(data, stream)
+            return self._control(data, received_at, stream)
         packet = parse_packet(data)
         if packet.ssrc in self._ignored:
             return []
@@ -209,11 +213,14 @@ class RtpParser:
                 items += self._items(number, stream.fill(furthest - lag // 2, now))
         return items
 
-    def _control(self, data: bytes, stream: int) -> list[Item]:
-        leaving = goodbyes(data)
-        found = self._streams[stream]
-        if not self._begin or found is None or found.ssrc not in leaving:
+    def _control(self, data: bytes, now: int, stream: int) -> list[Item]:
+        control, found = parse_control(data), self._streams[stream]
+        if not self._begin or found is None or found.ssrc is None:
             return []
-        self._left.add(stream)
-        heard = {number for number in range(len(self._streams)) if self.hears(number)}
-        return [*self.flush(), End()] if heard <= self._left else self._items(stream, found.flush())
+        if found.ssrc in control.leaving:
+            self._left.add(stream)
+            heard = {number for number in range(len(self._streams)) if self.hears(number)}
+            return [*self.flush(), End()] if heard <= self._left else self._items(stream, found.flush())
+        if found.ssrc in control.clocks:
+            return [*self._items(stream, found.report(control.clocks[found.ssrc], now)), *self._level(now)]
+        return []

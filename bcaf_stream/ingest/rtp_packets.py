@@ -1,8 +1,8 @@
-"""One RTP packet and what its payload means; and of RTCP the goodbye.
+"""One RTP packet and what its payload means; and of RTCP the goodbye and the sender's clock.
 
-Specifications: RFC 3550 (RTP and RTCP; the header is section 5.1, BYE section 6.6), RFC 3551 (payload types: 0 is
-G.711 mu-law, 8 A-law, 10 and 11 linear 16 bit big endian at 44.1 kHz in stereo and mono), RFC 3389 (13 is comfort
-noise), RFC 5761 (RTP and RTCP on one port).
+Specifications: RFC 3550 (RTP and RTCP: the header is section 5.1, sender reports 6.4.1, BYE 6.6), RFC 3551
+(payload types: 0 is G.711 mu-law, 8 A-law, 10 and 11 linear 16 bit big endian at 44.1 kHz in stereo and mono),
+RFC 3389 (13 is comfort noise), RFC 5761 (RTP and RTCP on one port).
 """
 
 import struct
@@ -19,7 +19,7 @@ VERSION = 2
 HEADER = struct.Struct(">BBHII")
 COMFORT_NOISE = (13, 19)  # 19 is its number in old equipment
 RTCP_TYPES = range(192, 224)  # of the second byte, which holds no RTP payload type there (RFC 5761, section 4)
-BYE = 203
+SENDER_REPORT, BYE = 200, 203
 
 Codec = Literal["pcmu", "pcma", "l16"]
 PcmNC = NDArray[np.int16]
@@ -101,21 +101,34 @@ def is_rtcp(data: bytes) -> bool:
     return len(data) > 1 and data[1] in RTCP_TYPES
 
 
-def goodbyes(data: bytes) -> set[int]:
-    """The sources that leave, by a compound RTCP packet.
+@dataclass(frozen=True, slots=True)
+class Control:
+    """What RTCP says: the sources that leave, and the timestamp that each sender has reached by now."""
+
+    leaving: frozenset[int]
+    clocks: dict[int, int]
+
+
+def parse_control(data: bytes) -> Control:
+    """Take a compound RTCP packet apart.
 
     Raises:
         LinkError: it is none, or shorter than it says.
     """
     leaving: set[int] = set()
+    clocks: dict[int, int] = {}
     while data:
         if len(data) < 4 or data[0] >> 6 != VERSION or data[1] not in RTCP_TYPES:
             raise LinkError("RTCP: not a compound packet")
         size = 4 + 4 * int.from_bytes(data[2:4], "big")
-        sources = data[0] & 0x1F
-        if len(data) < size or (data[1] == BYE and size < 4 + 4 * sources):
+        kind, sources = data[1], data[0] & 0x1F
+        needed = {BYE: 4 + 4 * sources, SENDER_REPORT: 28}.get(kind, 4)
+        if len(data) < size or size < needed:
             raise LinkError("RTCP: a packet is shorter than it says")
-        if data[1] == BYE:
+        if kind == BYE:
             leaving.update(struct.unpack_from(f">{sources}I", data, 4))
+        if kind == SENDER_REPORT:
+            ssrc, timestamp = struct.unpack_from(">I8xI", data, 4)
+            clocks[ssrc] = timestamp
         data = data[size:]
-    return leaving
+    return Control(frozenset(leaving), clocks)

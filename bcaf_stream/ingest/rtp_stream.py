@@ -9,33 +9,22 @@ Numbers are modulo 2**16 and 2**32 on the wire and whole here. Sequence numbers 
 how long it was: a jump of the timestamp alone is silence that was not sent.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
-from bcaf_stream.ingest.rtp_packets import Packet, PcmNC
+from bcaf_stream.ingest.rtp_packets import PcmNC
+from bcaf_stream.ingest.rtp_source import Counts, Held, Source, akin, unwrapped
 
 LOST = "lost"
 SILENT = "silence not sent"
 CHANGED = "the sender changed"
 NOT_STARTED = "not started"
 
-MAX_DROPOUT = 3000  # packets ahead, and behind, that are still of the same numbering (RFC 3550, appendix A.1)
-MAX_MISORDER = 1000
 MAX_WAITING = 500  # packets, whatever their timestamps say
 MAX_JUMP_S = 60  # of the timestamp; a longer one is a clock that was set, and the wall clock is believed
+TOLD_AGAIN_S = 10  # silence that has been told of goes on as sound of zeros, unless that much comes at once
 ROUNDING_MS = 10  # by how much timestamps may deviate while the numbers show that nothing is missing
-
-
-@dataclass(slots=True)
-class Counts:
-    """What became of the packets of a call."""
-
-    lost: int = 0
-    late: int = 0
-    duplicated: int = 0
-    foreign: int = 0  # of other sources, beside the one that is heard
-    restarts: int = 0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -55,48 +44,6 @@ class Silence:
 Span = Sound | Silence
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Held:
-    """A packet in hand; `samples_NC` None where it carries no sound, `quiet` if it says that there is none."""
-
-    packet: Packet
-    samples_NC: PcmNC | None
-    quiet: bool
-    received_at: int
-
-
-@dataclass(slots=True)
-class _Source:
-    """One numbering: `next` is the number that continues, None until the first one is sure."""
-
-    ssrc: int
-    seq: int  # of the newest packet
-    timestamp: int
-    next: int | None = None
-    offset: int = 0  # what to add to a timestamp to get a position in the call
-    waiting: dict[int, tuple[int, Held]] = field(default_factory=dict)  # by number: timestamp and packet
-
-    def knows(self, packet: Packet) -> bool:
-        ahead = _unwrapped(packet.seq, self.seq, 16) - self.seq
-        return packet.ssrc == self.ssrc and -MAX_MISORDER < ahead < MAX_DROPOUT
-
-    def take(self, held: Held, counts: Counts) -> None:
-        number = _unwrapped(held.packet.seq, self.seq, 16)
-        timestamp = _unwrapped(held.packet.timestamp, self.timestamp, 32)
-        if number in self.waiting:
-            counts.duplicated += 1
-        elif self.next is not None and number < self.next:
-            counts.late += 1
-        else:
-            self.waiting[number] = timestamp, held
-            if number > self.seq:
-                self.seq, self.timestamp = number, timestamp
-
-    def span(self) -> int:
-        times = [timestamp for timestamp, _ in self.waiting.values()]
-        return max(times) - min(times)
-
-
 class RtpStream:
     """Puts the packets of one port in order; positions are samples of the call, whose 0 is at `origin`."""
 
@@ -109,14 +56,14 @@ class RtpStream:
         self._jitter_ns = jitter_ms * 1_000_000
         self._rounding = ROUNDING_MS * rate // 1000
         self._counts = counts
-        self._source: _Source | None = None
+        self._source: Source | None = None
         self._left: int | None = None  # the SSRC that was heard before
         self._strangers: list[Held] = []
         self._run = 0  # how many strangers came with no packet of the source between them
         self._heard_at = 0  # the wall clock when the position was `_heard_end`
         self._heard_end = 0
         self._missing = 0  # packets since the last sound
-        self._quiet = self._changed = self._filling = False
+        self._quiet = self._changed = self._passing = False
 
     @property
     def ssrc(self) -> int | None:
@@ -146,21 +93,35 @@ class RtpStream:
 
     def fill(self, to: int, received_at: int) -> list[Span]:
         """Time passes without this stream: one gap says so, and silence goes on after it."""
+        return self._pass_time(to, SILENT if self.end else NOT_STARTED, received_at)
+
+    def report(self, timestamp: int, now: int) -> list[Span]:
+        """The sender says how far its clock is: what it has not sent by then is silence, if our clock agrees."""
+        source = self._source
+        if source is None or source.next is None or source.waiting:
+            return []
+        position = unwrapped(timestamp, source.timestamp, 32) + source.offset
+        elapsed = (now - self._heard_at) * self.rate // 1_000_000_000
+        if abs(self._heard_end + elapsed - position) > self.rate or position - self.end < self.rate:
+            return []
+        return self._pass_time(position - self.rate // 2, SILENT, now)  # what is on its way may still come
+
+    def _pass_time(self, to: int, reason: str, now: int) -> list[Span]:
         start, self.end = self.end, to
-        if self._filling:
-            return [Sound(start, np.zeros((to - start, self._channels), np.int16), received_at)]
-        self._filling = True
-        return [Silence(start, to, SILENT if start else NOT_STARTED)]
+        if self._passing and reason in (SILENT, NOT_STARTED) and to - start <= TOLD_AGAIN_S * self.rate:
+            return [Sound(start, np.zeros((to - start, self._channels), np.int16), now)]
+        self._passing = True
+        return [Silence(start, to, reason)]
 
     def _stranger(self, held: Held) -> list[Span]:
         """A packet of another numbering; two in a row replace the one that is heard."""
         packet = held.packet
         if self._source and packet.ssrc == self._left:
-            self._counts.late += 1
+            self._counts.foreign += 1
             return []
         if held.samples_NC is None:
             return []
-        if self._strangers and not _akin(packet, self._strangers[-1].packet):
+        if self._strangers and not akin(packet, self._strangers[-1].packet):
             self._counts.foreign += len(self._strangers)
             self._strangers, self._run = [], 0
         elif any(other.packet.seq == packet.seq for other in self._strangers):
@@ -181,7 +142,7 @@ class RtpStream:
         if self.origin is None:
             assert first.samples_NC is not None
             self.align(first.received_at - len(first.samples_NC) * 1_000_000_000 // self.rate)
-        self._source = _Source(first.packet.ssrc, first.packet.seq, first.packet.timestamp)
+        self._source = Source(first.packet.ssrc, first.packet.seq, first.packet.timestamp)
         for held in self._strangers:
             self._source.take(held, self._counts)
         self._strangers, self._run = [], 0
@@ -199,26 +160,28 @@ class RtpStream:
                 self._skip(source, first)
             timestamp, held = source.waiting.pop(first)
             source.next = first + 1
-            if held.samples_NC is None:
-                self._quiet |= held.quiet
-            elif len(held.samples_NC):
+            if held.quiet:
+                self._quiet = True
+                ahead = timestamp + source.offset - self.end
+                if self._rounding < ahead < MAX_JUMP_S * self.rate:
+                    spans += self._pass_time(self.end + ahead, SILENT, held.received_at)
+            elif held.samples_NC is not None and len(held.samples_NC):
                 spans += self._sound(source, timestamp, held, held.samples_NC)
         return spans
 
-    def _waited(self, source: _Source, first: Held, now: int | None) -> bool:
+    def _waited(self, source: Source, first: Held, now: int | None) -> bool:
         if now is None or now - first.received_at >= self._jitter_ns:
             return True
         return source.span() >= self._jitter or len(source.waiting) >= MAX_WAITING
 
-    def _skip(self, source: _Source, first: int) -> None:
+    def _skip(self, source: Source, first: int) -> None:
         """The numbering starts with this number, or what is missing before it is lost."""
         if source.next is None:
             timestamp, held = source.waiting[first]
             position = self._by_wall_clock(held)
             source.offset = (position if position > self.end + self._jitter else self.end) - timestamp
         else:
-            self._missing += first - source.next
-            self._counts.lost += first - source.next
+            self._missing += source.give_up(first, self._counts)
 
     def _by_wall_clock(self, held: Held) -> int:
         """Where a packet that came now starts in the call."""
@@ -226,7 +189,7 @@ class RtpStream:
         length = 0 if held.samples_NC is None else len(held.samples_NC)
         return max(self.end, self._heard_end + elapsed - length)
 
-    def _sound(self, source: _Source, timestamp: int, held: Held, samples_NC: PcmNC) -> list[Span]:
+    def _sound(self, source: Source, timestamp: int, held: Held, samples_NC: PcmNC) -> list[Span]:
         ahead = timestamp + source.offset - self.end
         if not self._missing and abs(ahead) <= self._rounding:
             ahead = 0
@@ -236,12 +199,13 @@ class RtpStream:
             source.offset = self.end + ahead - timestamp
         spans: list[Span] = []
         if ahead:
-            spans.append(Silence(self.end, self.end + ahead, self._why(ahead, len(samples_NC))))
-        spans.append(Sound(self.end + ahead, samples_NC, held.received_at))
-        self.end += ahead + len(samples_NC)
+            reason = self._why(ahead, len(samples_NC))
+            spans += self._pass_time(self.end + ahead, reason, held.received_at)
+        spans.append(Sound(self.end, samples_NC, held.received_at))
+        self.end += len(samples_NC)
         self._heard_at, self._heard_end = held.received_at, self.end
         self._missing = 0
-        self._quiet = self._changed = self._filling = False
+        self._quiet = self._changed = self._passing = False
         return spans
 
     def _why(self, ahead: int, length: int) -> str:
@@ -251,14 +215,3 @@ class RtpStream:
         if self._changed:
             return CHANGED
         return LOST if self._missing and not self._quiet and ahead <= 2 * self._missing * length else SILENT
-
-
-def _unwrapped(value: int, near: int, bits: int) -> int:
-    """The whole number nearest to `near` that is `value` modulo 2**bits."""
-    half = 1 << bits - 1
-    return near + ((value - near + half) % (1 << bits)) - half
-
-
-def _akin(packet: Packet, other: Packet) -> bool:
-    distance = abs(_unwrapped(packet.seq, other.seq, 16) - other.seq)
-    return packet.ssrc == other.ssrc and distance < MAX_MISORDER

@@ -18,6 +18,7 @@ from bcaf_stream.ingest.feeding import end, until_over
 from bcaf_stream.ingest.live import Begin, End, Gap, Host, LiveCall
 from bcaf_stream.ingest.rtp import Item, RtpConfig, RtpParser
 from bcaf_stream.ingest.rtp_packets import is_rtcp
+from bcaf_stream.ingest.rtp_source import Counts
 from bcaf_stream.types import AudioChunk
 
 log = logging.getLogger(__name__)
@@ -108,9 +109,10 @@ class RtpDoor:
         self.endpoint = ""
         self.refused = 0  # datagrams of strangers or in no known form, and calls that were not taken
         self.dropped = 0  # samples for which there was no time
+        self.counts = Counts()
         self._config = config
         self._clock = clock
-        self._parser = RtpParser(config)
+        self._parser = RtpParser(config, counts=self.counts)
         self._ignored_until: float | None = None  # None: for as long as they are sent
         self._heard_at = 0.0
         self._call: _Call | None = None
@@ -207,7 +209,7 @@ class RtpDoor:
         self._call = None
         self._told = False
         self._ignored_until = None if seconds is None else self._loop.time() + seconds
-        self._parser = RtpParser(self._config, frozenset(ignored))
+        self._parser = RtpParser(self._config, frozenset(ignored), self.counts)
 
     async def _watch(self) -> None:
         """What time brings about: lost packets, the end of a call, and the end of being ignored."""

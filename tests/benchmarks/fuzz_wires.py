@@ -112,6 +112,9 @@ def datagrams(config: RtpConfig, dice: random.Random) -> Iterator[bytes]:
         if dice.random() < 0.05:
             data = bytes([0x80 | dice.randrange(4), dice.choice([200, 203]), 0, dice.randrange(3)])
             data += struct.pack(">I", 7) * dice.randrange(3)
+        if dice.random() < 0.05:
+            reached = timestamp + dice.choice([0, 4000, 20_000, 80_000])
+            data = struct.pack(">BBHIQIII", 0x80, 200, 6, ssrc, 0, reached % 2**32, 0, 0)
         yield changed(data, dice) if dice.random() < 0.3 else data
         seq += dice.choice([1, 1, 1, 1, 2, -1, 0])
         timestamp += dice.choice([160, 20, 40, 0, 4000, -160])

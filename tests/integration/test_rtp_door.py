@@ -20,6 +20,7 @@ from bcaf_stream.ingest.g711 import decode_ulaw
 from bcaf_stream.ingest.live import Begin, End, Gap
 from bcaf_stream.ingest.naming import ChannelConfig
 from bcaf_stream.ingest.rtp import FormatConfig, RtpConfig
+from bcaf_stream.ingest.rtp_source import Counts
 from bcaf_stream.ingest.udp import DROPPED, RtpDoor, Waiting
 from bcaf_stream.types import AudioChunk
 from tests.live_host import Collected, CollectingHost, Line
@@ -160,6 +161,7 @@ def test_losses_and_disorder_on_the_way():
             expected[6 * SIZE : 8 * SIZE] = 0
             np.testing.assert_array_equal(call.sound("customer"), expected)
             assert call.gaps == [Gap("customer", 6 * SIZE, 8 * SIZE, "lost")]
+            assert house.door.counts == Counts(lost=2, duplicated=1)
 
     run(scene)
 

@@ -15,6 +15,7 @@ from bcaf_stream.ingest.g711 import decode_alaw, decode_ulaw
 from bcaf_stream.ingest.live import Begin, End, Gap, contiguous
 from bcaf_stream.ingest.naming import ChannelConfig
 from bcaf_stream.ingest.rtp import FormatConfig, Item, RtpConfig, RtpParser
+from bcaf_stream.ingest.rtp_source import Counts
 from bcaf_stream.types import AudioChunk, Channel
 
 MS = 1_000_000
@@ -93,8 +94,7 @@ def test_any_order_and_doubling_within_the_bound_gives_the_same_samples(
     items = hear((packet(n, seq=seq, timestamp=timestamp) for n in arrivals), parser)
     np.testing.assert_array_equal(sound(items), SAMPLES)
     assert not gaps(items)
-    assert parser.counts.lost == 0
-    assert parser.counts.duplicated + parser.counts.late == len(twice)
+    assert parser.counts == Counts(duplicated=len(twice))
 
 
 @given(st.sets(st.integers(4, COUNT - 5), max_size=20), st.integers(1, 40))
@@ -111,9 +111,9 @@ def test_what_is_lost_is_a_gap_of_its_length(lost: set[int], size: int):
 
 def test_what_comes_after_its_time_is_late():
     parser = RtpParser(RtpConfig())
-    items = hear((packet(n) for n in [*range(10), *range(11, 20), 10, 20]), parser)
+    items = hear((packet(n) for n in [*range(10), *range(11, 20), 10, 10, 15, 20]), parser)
     assert gaps(items) == [(1600, 1760, "lost")]
-    assert (parser.counts.late, parser.counts.lost) == (1, 1)
+    assert parser.counts == Counts(lost=1, late=1, duplicated=2)
 
 
 def test_waiting_ends_by_the_clock_when_nothing_more_comes():
@@ -151,6 +151,45 @@ def test_comfort_noise_announces_silence(kind: int):
     assert parser.counts.lost == 0
 
 
+def test_comfort_noise_lets_time_pass():
+    parser, items = RtpParser(RtpConfig()), []
+    for n in range(10):
+        items += parser.push(packet(n), AT + 20 * n * MS)
+    for n in range(5):  # one in 200 ms
+        passed = parser.push(
+            raw(13, 65_530 + n, 2**32 - 1000 + 1600 * (n + 1), 7, b"\x40"), AT + 200 * (n + 1) * MS
+        )
+        items += passed
+        assert bool(passed) == (n > 0)
+    late = [packet(n, seq=65_525, timestamp=2**32 - 1000 + 8000) for n in range(10, 20)]
+    items += [item for data in late for item in parser.push(data, AT + 1200 * MS)] + parser.flush()
+    assert gaps(items) == [(1600, 3200, "silence not sent")]  # told once
+    heard = sound(items)
+    assert not heard[1600:9600].any()
+    np.testing.assert_array_equal(heard[9600:], SAMPLES[1600:3200])
+
+
+def report(timestamp: int, ssrc: int = 7) -> bytes:
+    return struct.pack(">BBHIQIII", 0x80, 200, 6, ssrc, 0, timestamp % 2**32, 0, 0)
+
+
+def test_a_sender_that_reports_its_clock_is_silent_and_not_gone():
+    parser = RtpParser(RtpConfig())
+    items = [item for n in range(10) for item in parser.push(packet(n), AT + 20 * n * MS)]
+    base = 2**32 - 1000
+    assert parser.push(report(base + 1640), AT + 200 * MS) == []  # as usual while sound comes
+    assert parser.push(report(base + 1600 + 40_000, ssrc=9), AT + 5180 * MS) == []
+    assert parser.push(report(base + 1600 + 80_000), AT + 5180 * MS) == []  # our clock says otherwise
+    items += parser.push(report(base + 1600 + 40_000), AT + 5180 * MS)
+    items += parser.push(report(base + 1600 + 80_000), AT + 10_180 * MS)
+    assert gaps(items) == [(1600, 37_600, "silence not sent")]
+    assert len(sound(items)) == 77_600
+    late = [packet(n, timestamp=base + 80_000) for n in range(10, 20)]
+    items += [item for data in late for item in parser.push(data, AT + 10_200 * MS)] + parser.flush()
+    np.testing.assert_array_equal(sound(items)[81_600:], SAMPLES[1600:3200])
+    assert len(gaps(items)) == 1
+
+
 def test_telephone_events_between_the_sound_are_not_lost_packets():
     digit = raw(101, 65_530, 2**32 - 1000 + 1600, 7, b"\5\0\0\0")
     parser = RtpParser(RtpConfig())
@@ -182,7 +221,7 @@ def test_a_new_sender_continues_the_call():
     items += parser.flush()
     assert gaps(items) == [(1600, 9600, "the sender changed")]
     np.testing.assert_array_equal(sound(items)[9600:], SAMPLES[1600:3200])
-    assert (parser.counts.restarts, parser.counts.late) == (1, 1)
+    assert parser.counts == Counts(restarts=1, foreign=1)
     assert parser.heard == {7, 8}
 
 
@@ -341,6 +380,7 @@ def test_headers_that_are_passed_over():
         (raw(200, 0, 0, 7, b"")[:2] + b"\xff\xff", "shorter than it says"),
         (goodbye(7) + b"x", "not a compound packet"),
         (bytes([0x9F, 203, 0, 0]), "shorter than it says"),
+        (bytes([0x80, 200, 0, 1]) + bytes(4), "shorter than it says"),
     ],
 )
 def test_a_broken_packet_is_refused_and_the_others_are_as_good_as_before(data: bytes, said: str):
@@ -393,6 +433,7 @@ PACKETS = st.one_of(
     st.builds(raw, st.sampled_from([0, 8, 10, 11, 13, 96, 128, 200, 203]), NUMBERS, TIMES, st.integers(6, 8),
               st.binary(max_size=20), st.sampled_from([0x80, 0x90, 0xA0, 0xB3])),
     st.builds(goodbye, st.integers(6, 8)),
+    st.builds(report, TIMES, st.integers(6, 8)),
     st.builds(packet, st.integers(0, 20), ssrc=st.integers(6, 7)),
 )  # fmt: skip
 
