@@ -1,4 +1,4 @@
-"""A deployment for tests: free ports, a journal of its own, small random weights; interim events when asked for."""
+"""A deployment for tests: free ports, a journal of its own, small random weights; interim events on request."""
 
 import socket
 from pathlib import Path

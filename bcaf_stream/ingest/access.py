@@ -31,7 +31,7 @@ class DoorConfig(Config):
     key: Path | None = None
     text: TextSource = "asr"
     max_connections: int = Field(64, ge=1)
-    max_calls_per_client: int = Field(16, ge=1)  # a client is an address
+    max_calls_per_client: int = Field(64, ge=1)  # a client is an address
     max_message_bytes: int = Field(1_048_576, ge=1024)
     first_message_s: float = Field(10.0, gt=0)  # how long a connection may be silent before its call begins
 
@@ -68,7 +68,7 @@ class Access:
 
     def __init__(self, config: DoorConfig) -> None:
         self._config = config
-        self._tokens = _read_tokens(config.tokens) if config.tokens else None
+        self._tokens = read_secrets(config.tokens) if config.tokens else None
 
     def address_allowed(self, address: str) -> bool:
         """Whether a client may connect from this address."""
@@ -103,7 +103,12 @@ class Access:
         return context
 
 
-def _read_tokens(path: Path) -> list[bytes]:
+def read_secrets(path: Path) -> list[bytes]:
+    """The secrets of a file that only its owner may read, one per line.
+
+    Raises:
+        LinkError: it cannot be read, holds none, or may be read by others.
+    """
     try:
         lines = path.read_bytes().splitlines()
     except OSError as error:

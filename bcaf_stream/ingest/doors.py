@@ -10,13 +10,15 @@ from bcaf_stream.ingest.rtp import RtpConfig
 from bcaf_stream.ingest.tcp_doors import AudioSocketConfig, AudioSocketDoor, PcmConfig, PcmDoor
 from bcaf_stream.ingest.udp import RtpDoor
 from bcaf_stream.ingest.websocket_calls import AudioHookConfig, AudioHookDoor, TwilioConfig, TwilioDoor
+from bcaf_stream.ingest.websocket_microphone import MicrophoneConfig, MicrophoneDoor
 from bcaf_stream.ingest.websocket_text import LiveTextConfig, LiveTextDoor
 
 
 class DoorsConfig(Config):
     """A protocol that is not named has no door; only `link`, which `bcaf-stream send` uses, is always open.
 
-    `twilio` takes Telnyx's streams too. `live_text` takes the words of calls whose sound comes by another door.
+    `twilio` takes Telnyx's streams too; `microphone` is a page for a browser; `live_text` takes the words of calls
+    whose sound comes by another door.
     """
 
     link: LinkConfig = LinkConfig()
@@ -25,6 +27,7 @@ class DoorsConfig(Config):
     audiosocket: AudioSocketConfig | None = None
     rtp: tuple[RtpConfig, ...] = Field(default=())
     pcm: PcmConfig | None = None
+    microphone: MicrophoneConfig | None = None
     live_text: LiveTextConfig | None = None
 
 
@@ -44,6 +47,8 @@ def make_doors(config: DoorsConfig) -> list[Door]:
     doors += [RtpDoor(rtp) for rtp in config.rtp]
     if config.pcm:
         doors.append(PcmDoor(config.pcm))
+    if config.microphone:
+        doors.append(MicrophoneDoor(config.microphone))
     if config.live_text:
         doors.append(LiveTextDoor(config.live_text))
     return doors

@@ -13,7 +13,7 @@ from pathlib import Path
 from websockets.http11 import Request
 
 from bcaf_stream.errors import LinkError
-from bcaf_stream.ingest.access import _read_tokens as read_secrets
+from bcaf_stream.ingest.access import read_secrets
 from bcaf_stream.ingest.audiohook import AudioHookParser, SessionConfig
 from bcaf_stream.ingest.live import Host
 from bcaf_stream.ingest.signatures import is_audiohooks, is_twilios

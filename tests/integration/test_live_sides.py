@@ -1,11 +1,13 @@
-"""A call by RTP, with packets lost, doubled and overtaken: the events are those of `analyze` on what came."""
+"""Calls whose sides come apart, by RTP and by AudioSocket: the events are those of `analyze` on what came."""
 
 import asyncio
 import socket
 import struct
 from pathlib import Path
+from uuid import UUID
 
 import numpy as np
+import pytest
 
 from actors.calls import Calls
 from actors.config import IngestConfig
@@ -13,14 +15,17 @@ from actors.liveness import LiveConfig
 from bcaf_stream.analyzer import AnalyzerConfig, ConversationAnalyzer
 from bcaf_stream.engine import EmotionEngine, ModelConfig
 from bcaf_stream.events.messages import Event
+from bcaf_stream.ingest.audiosocket import hang_up
 from bcaf_stream.ingest.g711 import decode_alaw
 from bcaf_stream.ingest.naming import ChannelConfig
 from bcaf_stream.ingest.rtp import RtpConfig
+from bcaf_stream.ingest.tcp_doors import AudioSocketConfig, AudioSocketDoor
 from bcaf_stream.ingest.udp import RtpDoor
 from bcaf_stream.types import AudioChunk, Call, PcmN
 from tests.unit.actors.house import CHANNELS, RATE, House, demo_chunks, joined
 
 SECONDS = 20
+SIDES = tuple(ChannelConfig(name=channel.name, role=channel.role) for channel in CHANNELS)
 SIZE = 160
 LOST = range(345, 350)  # packets of the customer's side, in the middle of speech
 Found = tuple[str, str | None, int | None, int | None, str | None, str | None]
@@ -69,22 +74,28 @@ async def send(door: RtpDoor, sides: list[bytes]) -> None:
             sender.sendto(struct.pack(">BBHI", 0x81, 203, 1, 7 + side), ("127.0.0.1", ports[side]))
 
 
-def test_two_sides_by_rtp_give_what_analyze_gives(tiny: Path):
-    house = House(EmotionEngine(ModelConfig(checkpoint=str(tiny), threads=1)))
+async def ended(house: House) -> None:
+    async with asyncio.timeout(60):
+        while not house.of("call.end"):
+            await asyncio.sleep(0.01)
+
+
+@pytest.fixture
+def house(tiny: Path) -> House:
+    return House(EmotionEngine(ModelConfig(checkpoint=str(tiny), threads=1)))
+
+
+def test_two_sides_by_rtp_in_disorder_and_with_a_loss(house: House):
     chunks = demo_chunks(SECONDS)
     sides = [encode_alaw(joined(chunks, channel.name)) for channel in CHANNELS]
-    channels = tuple(ChannelConfig(name=channel.name, role=channel.role) for channel in CHANNELS)
 
     async def whole() -> None:
-        config = IngestConfig(live=LiveConfig(interim_ms=0))
-        calls = Calls(AnalyzerConfig(), config, house, house.overload)
-        door = RtpDoor(RtpConfig(port=0, channels=channels, call="c1", text="none", jitter_ms=200))
+        calls = Calls(AnalyzerConfig(), IngestConfig(live=LiveConfig(interim_ms=0)), house, house.overload)
+        door = RtpDoor(RtpConfig(port=0, channels=SIDES, call="c1", text="none", jitter_ms=200))
         await door.start(calls)
         try:
             await send(door, sides)
-            async with asyncio.timeout(60):
-                while not house.of("call.end"):
-                    await asyncio.sleep(0.01)
+            await ended(house)
         finally:
             await calls.drain()
             await door.close()
@@ -98,3 +109,36 @@ def test_two_sides_by_rtp_give_what_analyze_gives(tiny: Path):
     [gap] = house.of("audio.gap")
     assert seen([gap]) == [("audio.gap", "customer", 20 * LOST.start, 20 * LOST.stop, None, "lost")]
     assert seen([event for event in house.events if event is not gap]) == seen(expected)
+
+
+def test_two_sides_by_audiosocket(house: House):
+    chunks = demo_chunks(SECONDS)
+    sounds = {channel.name: joined(chunks, channel.name) for channel in CHANNELS}
+    call = UUID(int=7)
+
+    async def speak(port: int, sound: PcmN) -> bytes:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"\1\0\x10" + call.bytes)
+        for start in range(0, len(sound), SIZE):
+            writer.write(b"\x10\1\x40" + sound[start : start + SIZE].astype("<i2").tobytes())
+            await writer.drain()
+        writer.write(hang_up())
+        said = await reader.read()
+        writer.close()
+        return said
+
+    async def whole() -> None:
+        calls = Calls(AnalyzerConfig(), IngestConfig(live=LiveConfig(interim_ms=0)), house, house.overload)
+        door = AudioSocketDoor(AudioSocketConfig(port=0, channels=SIDES, text="none"))
+        await door.start(calls)
+        try:
+            ports = map(int, door.endpoint.rpartition(":")[2].split(","))
+            said = await asyncio.gather(*map(speak, ports, sounds.values()))
+            assert said == [hang_up()] * 2
+            await ended(house)
+        finally:
+            await calls.drain()
+            await door.close()
+
+    asyncio.run(whole())
+    assert seen(house.events) == seen(analysed(house.engine, str(call), sounds))
