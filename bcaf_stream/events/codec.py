@@ -20,15 +20,29 @@ from bcaf_stream.events.messages import Event
 LIMITS = {"max_array_len": 10_000, "max_map_len": 10_000}  # what a nested header may claim before it is believed
 
 
-def encode(event: Event, offset: int | None = None) -> bytes:
-    """The msgpack map of the event; `offset` takes the place of the event's own, where given.
+def encode(event: Event) -> bytes:
+    """The msgpack map of the event.
 
     Raises:
         EventError: a field holds what event v1 does not allow (NaN, a wrong type).
     """
+    return _packed(_values(event))
+
+
+def draft(event: Event) -> bytes:
+    """`encode` of an event whose offset is not known yet."""
     values = _values(event)
-    if offset is not None:
-        values["offset"] = offset
+    values["offset"] = None
+    return _packed(values)
+
+
+def numbered(draft: bytes, offset: int) -> bytes:
+    """The msgpack map of a draft's event with its offset."""
+    # Found in no text before it: this is no valid UTF-8.
+    return draft.replace(_OPEN, _OPEN[:-1] + _own.pack(offset), 1)
+
+
+def _packed(values: dict[str, Any]) -> bytes:
     if is_plain(values):
         try:
             return _own.pack(values)
@@ -105,10 +119,11 @@ class _Own(threading.local):
     """A packer of each thread's own: it keeps its buffer, and is not made for each event."""
 
     def __init__(self) -> None:
-        self.pack: Callable[[dict[str, Any]], bytes] = msgpack.Packer().pack
+        self.pack: Callable[[Any], bytes] = msgpack.Packer().pack
 
 
 _own = _Own()
+_OPEN = b"\xa6offset\xc0"  # the key and nil, as msgpack writes them
 
 
 def _values(event: Event) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from bcaf_stream.addresses import is_local
 from bcaf_stream.config import Config
 from bcaf_stream.errors import EventError, JournalError
 from bcaf_stream.events.bus import BusConfig, EventPublisher
+from bcaf_stream.events.codec import draft
 from bcaf_stream.events.journal import Journal
 from bcaf_stream.events.journal_file import JournalConfig
 from bcaf_stream.events.messages import Event
@@ -56,6 +57,7 @@ class EventHubConfig(Config):
 
 class _Handed(NamedTuple):
     events: Sequence[Event]
+    drafts: list[bytes]
     done: "Future[list[int]]"
 
 
@@ -86,13 +88,19 @@ class EventHub:
     def publish(self, events: Sequence[Event]) -> "Future[list[int]]":
         """Hand events over; the offsets come when they are journalled and published. Known ids are stored once.
 
-        The future raises JournalError when nothing of them was journalled, and then nothing was published.
+        The future raises EventError when one of them is no event v1, and JournalError when they could not be
+        journalled; nothing of them was published then.
         """
         done: Future[list[int]] = Future()
+        try:
+            drafts = [draft(event) for event in events]  # here: the thread that writes has enough to do
+        except Exception as error:  # whatever it is that was handed over: its owner is told
+            done.set_exception(error)
+            return done
         if self._ending.is_set():
             done.set_exception(EventError("the hub is closed"))
         else:
-            self._queue.put(_Handed(events, done))
+            self._queue.put(_Handed(events, drafts, done))
         return done
 
     def close(self) -> None:
@@ -152,13 +160,17 @@ class EventHub:
 
     def _commit(self, group: list[_Handed]) -> None:
         try:
-            entries = self.journal.store([event for handed in group for event in handed.events])
+            events = [event for handed in group for event in handed.events]
+            entries = self.journal.store(events, [data for handed in group for data in handed.drafts])
+        except JournalError as error:
+            self._fail(group, error)
+            return
         except Exception as error:  # whatever it is: its owner is told, and the hub goes on
-            if len(group) > 1:  # one of them may be to blame: each by itself
-                for handed in group:
+            for handed in group:  # one of them is to blame: each by itself
+                if len(group) > 1:
                     self._commit([handed])
-                return
-            self._fail(group[0], error)
+                else:
+                    handed.done.set_exception(error)
             return
         try:
             self.bus.publish_stored(entries)
@@ -174,12 +186,12 @@ class EventHub:
             at += len(here)
             handed.done.set_result([entry.offset for entry in here])
 
-    def _fail(self, handed: _Handed, error: Exception) -> None:
-        if isinstance(error, JournalError):
-            self.failures += 1
-            with contextlib.suppress(EventError):
-                self.bus.degraded(str(error))
-        handed.done.set_exception(error)
+    def _fail(self, group: list[_Handed], error: JournalError) -> None:
+        self.failures += 1
+        with contextlib.suppress(EventError):
+            self.bus.degraded(str(error))
+        for handed in group:
+            handed.done.set_exception(error)
 
     def stats(self) -> dict[str, Any]:
         return {

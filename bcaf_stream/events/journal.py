@@ -11,13 +11,15 @@ import json
 import sqlite3
 import time
 from collections.abc import Callable, Iterator, Sequence
+from itertools import chain, repeat
 
 from bcaf_stream.errors import EventError, JournalError
-from bcaf_stream.events.codec import decode, encode
+from bcaf_stream.events.codec import decode, draft, numbered
 from bcaf_stream.events.journal_file import JournalConfig, JournalFile
 from bcaf_stream.events.messages import Event, topic_of
 from bcaf_stream.events.rows import COLUMNS, INSERT, Context, Entry, Row, context_of, entry_of, row_of
 
+ROWS = 100  # inserted by one statement: Python hands its lock over at each, and may wait to get it back
 PAGE = 500  # rows fetched at once: a reader holds no lock while it looks at them
 
 
@@ -35,10 +37,11 @@ class Journal(JournalFile):
         self._context_of: dict[int, Context] = {}
         super().__init__(config, read_only, maintenance, clock)
 
-    def store(self, events: Sequence[Event]) -> list[Entry]:
+    def store(self, events: Sequence[Event], drafts: Sequence[bytes] | None = None) -> list[Entry]:
         """Store the events in one transaction and return them as they are to be published, in the given order.
 
-        An event whose id is known comes back as it was stored first.
+        An event whose id is known comes back as it was stored first. `drafts` are the events by `codec.draft`, of
+        whoever had time to make them.
 
         Raises:
             JournalError: nothing was stored, and why.
@@ -48,8 +51,9 @@ class Journal(JournalFile):
         with self._lock:
             with self.translated():
                 contexts = self._contexts_of(events)
+            drafts = drafts if drafts is not None else [draft(event) for event in events]
             with self.transaction() as db:
-                return self._store(db, events, contexts)
+                return self._store(db, events, drafts, contexts)
 
     def append(self, events: Sequence[Event]) -> list[Event]:
         """`store`, for those who want the events."""
@@ -120,20 +124,20 @@ class Journal(JournalFile):
         """Each call: its numbers of events and of utterances, its most frequent emotion, whether it ended."""
         return [(*row[:4], bool(row[4])) for row in self.query(_CALLS)]
 
-    def _store(self, db: sqlite3.Connection, events: Sequence[Event], contexts: list[int]) -> list[Entry]:
+    def _store(
+        self, db: sqlite3.Connection, events: Sequence[Event], drafts: Sequence[bytes], contexts: list[int]
+    ) -> list[Entry]:
         last, stored_at = self._end()
         stored_at = max(self._clock(), stored_at)  # a clock that was set back moves nothing back
-        numbered = [(event, last + 1 + n) for n, event in enumerate(events)]
+        offsets = range(last + 1, last + 1 + len(events))
         entries = [
-            Entry(offset, stored_at, topic_of(e.call, e.channel, e.type), encode(e, offset))
-            for e, offset in numbered
+            Entry(offset, stored_at, topic_of(e.call, e.channel, e.type), numbered(data, offset))
+            for e, data, offset in zip(events, drafts, offsets, strict=True)
         ]
-        rows = [
-            row_of(e, offset, stored_at, context) for (e, offset), context in zip(numbered, contexts, strict=True)
-        ]
+        rows = [row_of(*each) for each in zip(events, offsets, repeat(stored_at), contexts)]
         db.execute("SAVEPOINT new")
         try:
-            db.executemany(INSERT, rows)
+            _insert(db, rows)
         except sqlite3.IntegrityError:
             db.execute("ROLLBACK TO new")  # rare: some of them were stored before
             entries = [self._store_one(e, last, stored_at) for e in events]
@@ -160,7 +164,9 @@ class Journal(JournalFile):
             return self._entry(known)
         offset = max(last, self._end()[0]) + 1
         self._db.execute(INSERT, row_of(event, offset, stored_at, self._context(context_of(event))))
-        return Entry(offset, stored_at, topic_of(event.call, event.channel, event.type), encode(event, offset))
+        return Entry(
+            offset, stored_at, topic_of(event.call, event.channel, event.type), numbered(draft(event), offset)
+        )
 
     def _contexts_of(self, events: Sequence[Event]) -> list[int]:
         """The number of each event's context; mostly it is that of the event before."""
@@ -207,6 +213,14 @@ class Journal(JournalFile):
             raise JournalError(f"journal {self.path}: offset {entry.offset} is damaged: {error}") from None
 
 
+def _insert(db: sqlite3.Connection, rows: Sequence[Row]) -> None:
+    many = len(rows) - len(rows) % ROWS
+    for at in range(0, many, ROWS):
+        db.execute(_INSERT_ROWS, list(chain.from_iterable(rows[at : at + ROWS])))
+    db.executemany(INSERT, rows[many:])
+
+
+_INSERT_ROWS = INSERT + f", {INSERT.partition('VALUES ')[2]}" * (ROWS - 1)
 _UPSERT_LATEST = """
 INSERT INTO latest VALUES (?, ?, ?)
 ON CONFLICT (call, channel) DO UPDATE SET offset = excluded.offset WHERE excluded.offset > latest.offset

@@ -29,7 +29,7 @@ from pydantic import Field
 from bcaf_stream.addresses import why_not_bound
 from bcaf_stream.config import Config
 from bcaf_stream.errors import EventError
-from bcaf_stream.events.bus import BusConfig
+from bcaf_stream.events.bus import LAST, MORE, BusConfig, raw_send
 from bcaf_stream.events.fields import INT64
 from bcaf_stream.events.journal import Journal
 from bcaf_stream.events.journal_file import JournalConfig
@@ -263,7 +263,9 @@ class ReplayServer:
         for entry in entries:
             frames += (entry.topic, entry.data)
         try:
-            self._socket.send_multipart(frames, zmq.NOBLOCK)
+            for frame in frames[:-1]:
+                raw_send(self._socket, frame, MORE)
+            raw_send(self._socket, frames[-1], LAST)
         except zmq.Again:
             return "full"
         except zmq.ZMQError:

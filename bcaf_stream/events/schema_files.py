@@ -67,7 +67,7 @@ def asyncapi() -> dict[str, Any]:
                 "address": None,
                 "servers": [{"$ref": "#/servers/replay"}],
                 "description": "one frame per request; an answer has a first frame and, of kind events, after it "
-                "topic, event, topic, event... Answers to a request come in order; a hub started again has forgotten it.",
+                "topic, event, topic, event... Answers to a request come in order; a restarted hub forgets it.",
                 "messages": {
                     "request": {"$ref": "#/components/messages/request"},
                     "answer": {"$ref": "#/components/messages/answer"},

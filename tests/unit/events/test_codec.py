@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bcaf_stream.errors import EventError
-from bcaf_stream.events.codec import decode, encode, from_json, to_json, to_map
+from bcaf_stream.events.codec import decode, draft, encode, from_json, numbered, to_json, to_map
 from bcaf_stream.events.messages import EVENT_TYPES, Event
 
 GOLDEN = Path(__file__).with_name("golden") / "events_v1.json"
@@ -207,3 +207,8 @@ def test_hostile_nesting_and_lengths(data: bytes):
     for read in (decode, from_json):
         with pytest.raises(EventError):
             read(data)
+
+
+@given(EVENTS, WHOLE)
+def test_a_draft_with_its_number_is_the_event_with_its_offset(event: Event, offset: int):
+    assert numbered(draft(event), offset) == encode(replace(event, offset=offset))
