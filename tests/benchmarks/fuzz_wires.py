@@ -3,27 +3,41 @@
     python -m tests.benchmarks.fuzz_wires [inputs of each protocol] [seed]
 
 Run by hand. An input is a connection's bytes, cut anywhere, or for RTP a packet of a call that goes on after every
-error: well-formed ones and the same with bytes changed, taken out and put in, and impossible values.
+error: well-formed ones and the same with bytes changed, taken out and put in, and impossible values. A hundredth
+as many connections, and a tenth as many packets, go through real sockets, and then a good call must still get
+through.
 """
 
+import asyncio
 import json
+import logging
 import random
+import socket
 import struct
 import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
+from uuid import UUID
+
+import numpy as np
 
 from bcaf_stream.errors import LinkError
 from bcaf_stream.ingest.audiosocket import AudioSocketParser
+from bcaf_stream.ingest.g711 import decode_ulaw
 from bcaf_stream.ingest.live import Begin, End, Gap, contiguous
 from bcaf_stream.ingest.naming import ChannelConfig
 from bcaf_stream.ingest.pcm import PcmFormat, PcmParser
 from bcaf_stream.ingest.rtp import FormatConfig, RtpConfig, RtpParser
 from bcaf_stream.ingest.tcp import TcpParser
+from bcaf_stream.ingest.tcp_doors import AudioSocketConfig, AudioSocketDoor, PcmConfig, PcmDoor
+from bcaf_stream.ingest.udp import RtpDoor
 from bcaf_stream.types import AudioChunk, Channel
+from tests.live_host import CollectingHost
 
+GOOD = bytes(range(256)) * 8
 AT = 1_700_000_000 * 10**9
 MS = 10**6
 SIDES = (ChannelConfig(name="a"), ChannelConfig(name="b"))
@@ -138,6 +152,50 @@ def rtp(dice: random.Random) -> tuple[int, list[Any], list[str]]:
     return packets, items + parser.flush(), errors
 
 
+async def doors_stay_open(connections: int, packets: int, dice: random.Random) -> None:
+    """Noise at the doors, and a good call after it."""
+    host, uuid = CollectingHost(1000), UUID(int=7)
+    tcp = AudioSocketDoor(AudioSocketConfig(port=0)), PcmDoor(PcmConfig(port=0))
+    udp = RtpDoor(RtpConfig(port=0, call="rtp", idle_s=0.2))
+    frame = b"\x10" + len(GOOD).to_bytes(2, "big") + GOOD
+    hello = json.dumps({"call": "pcm", "channels": [["customer", "customer"]], "rate": 8000}).encode()
+    good = b"\1\0\x10" + uuid.bytes + frame + b"\0\0\0", hello + b"\n" + GOOD
+    for door, make, last in zip(tcp, (audiosocket, pcm), good, strict=True):
+        await door.start(host)
+        for number in range(connections + 1):
+            reader, writer = await asyncio.open_connection("127.0.0.1", int(door.endpoint.rpartition(":")[2]))
+            with suppress(OSError):
+                writer.write(changed(make(dice)[1], dice) if number < connections else last)
+                if number == connections or dice.random() < 0.5:
+                    writer.write_eof()
+                    await reader.read()
+            writer.transport.abort()
+        await door.close()
+        print(f"{door.name}: {connections} connections, {door.refused} refused")
+    await udp.start(host)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+        sender.connect(("127.0.0.1", int(udp.endpoint.rpartition(":")[2])))
+        sent = 0
+        while sent < packets:
+            for data in datagrams(RTP[0], dice):
+                sender.send(changed(data, dice))
+                sent += 1
+                await asyncio.sleep(0)
+        await asyncio.sleep(0.5)
+        host.calls.pop("rtp", None)  # of the noise
+        for number in range(10):
+            payload = GOOD[number * 160 : number * 160 + 160]
+            sender.send(struct.pack(">BBHII", 0x80, 0, number, 160 * number, 77) + payload)
+            await asyncio.sleep(0)
+        await host.until("rtp", "ended")
+    await udp.close()
+    print(f"rtp: {sent} datagrams, {udp.refused} refused, {udp.counts}")
+    samples = np.frombuffer(GOOD, "<i2")
+    assert all(np.array_equal(host.calls[name].sound("customer"), samples) for name in ("pcm", str(uuid)))
+    assert np.array_equal(host.calls["rtp"].sound("customer"), decode_ulaw(GOOD[:1600]))
+    assert len(asyncio.all_tasks()) == 1
+
+
 def main(inputs: int = 100_000, seed: int = 0) -> None:
     dice = random.Random(seed)
     for make in (audiosocket, pcm):
@@ -154,6 +212,8 @@ def main(inputs: int = 100_000, seed: int = 0) -> None:
         check(items, errors)
         count.update(packets=packets, errors=len(errors), calls=bool(items))
     print(f"rtp: {dict(count)}, {time.monotonic() - begun:.0f} s")
+    logging.disable()
+    asyncio.run(doors_stay_open(inputs // 100, inputs // 10, dice))
 
 
 if __name__ == "__main__":
