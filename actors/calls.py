@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Protocol
 
 from actors.config import IngestConfig
@@ -11,8 +11,11 @@ from actors.overload import Overload
 from actors.session import CallSession, Services
 from bcaf_stream.analyzer import AnalyzerConfig
 from bcaf_stream.errors import BcafError, BusyError, LinkError
+from bcaf_stream.events.progress import Progress
+from bcaf_stream.events.writer import EventWriter
 from bcaf_stream.ingest.link_protocol import WordsMessage
 from bcaf_stream.ingest.live import Begin, Ended
+from bcaf_stream.types import Call
 
 log = logging.getLogger(__name__)
 
@@ -22,7 +25,7 @@ TEND_S = 0.25  # how often the lag is looked at
 class House(Services, Protocol):
     """What calls need of the process that they run in."""
 
-    def has_ended(self, call: str) -> Awaitable[bool]: ...
+    def progress(self, call: str) -> Awaitable[Progress | None]: ...
 
 
 class Calls:
@@ -32,15 +35,15 @@ class Calls:
         self._analyzer, self._config, self._house, self._overload = analyzer, config, house, overload
         self._sessions: dict[str, CallSession] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._closing: set[str] = set()
         self.finished = self.failed = self.busy = 0
 
     async def open(self, begin: Begin, credit: Callable[[int], None] | None = None) -> Line:
-        if begin.call not in self._sessions:
-            await self._check_new(begin)
+        progress = None if begin.call in self._sessions else await self._check_new(begin)
         session = self._sessions.get(begin.call)  # another door may have begun it while the journal was asked
         if session is not None:
             return session.attach(begin, credit)
-        session = CallSession(begin, self._analyzer, self._config.live, self._house)
+        session = CallSession(begin, self._analyzer, self._config.live, self._house, progress)
         line = session.attach(begin, credit)
         self._sessions[begin.call] = session
         task = asyncio.create_task(self._run(session))
@@ -84,7 +87,22 @@ class Calls:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    async def _check_new(self, begin: Begin) -> None:
+    async def bury(self, names: Sequence[str]) -> None:
+        """End the calls that a dead process has left open, unless somebody has gone on with them."""
+        for name in names:
+            if name in self._sessions:
+                continue
+            self._closing.add(name)
+            try:
+                progress = await self._house.progress(name)
+                if progress and not progress.ended and name not in self._sessions:
+                    writer = EventWriter(Call(name, ()), self._house.model_id)
+                    writer.resume(progress)
+                    await self._house.publish([writer.end("sender lost")])
+            finally:
+                self._closing.discard(name)
+
+    async def _check_new(self, begin: Begin) -> Progress | None:
         if len(self._sessions) >= self._config.max_calls:
             self.busy += 1
             raise BusyError(f"busy: {self._config.max_calls} calls are running; try again later")
@@ -95,8 +113,10 @@ class Calls:
             raise LinkError(
                 "this deployment has no speech recognition; send with --transcript FILE or --text none"
             )
-        if await self._house.has_ended(begin.call):
+        progress = await self._house.progress(begin.call)
+        if (progress and progress.ended) or begin.call in self._closing:
             raise LinkError(f"call {begin.call} is in the journal already; choose another --call")
+        return progress
 
     async def _run(self, session: CallSession) -> None:
         ended = Ended(0, "the deployment is going down")

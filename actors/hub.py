@@ -7,6 +7,7 @@ from typing import Any
 from actors.config import HubConfig
 from bcaf_stream.events.hub import EventHub
 from bcaf_stream.events.messages import Event
+from bcaf_stream.events.progress import Progress, progress_of
 
 
 class HubActor:
@@ -32,9 +33,14 @@ class HubActor:
         """
         return await asyncio.wrap_future(self._hub.publish(events))
 
-    async def has_ended(self, call: str) -> bool:
-        """Whether the journal already holds this call's end."""
-        return await asyncio.to_thread(self._hub.journal.has_ended, call)
+    async def progress(self, call: str) -> Progress | None:
+        """How far this call has got in the journal; None where there is nothing of it."""
+        return await asyncio.to_thread(lambda: progress_of(self._hub.journal.read(call=call)))
+
+    async def unfinished(self) -> list[str]:
+        """The calls of the journal that have no end."""
+        calls = await asyncio.to_thread(self._hub.journal.calls)
+        return [name for name, *_, ended in calls if not ended]
 
     async def beat(self) -> None:
         """For ever: as long as this does not end, the hub, which beats by itself, is alive."""

@@ -1,6 +1,7 @@
 """IngestActor: the doors for live calls, and the calls themselves. Frames never leave this process."""
 
 import asyncio
+import logging
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -13,12 +14,15 @@ from actors.config import ServeConfig
 from actors.history import Answer
 from actors.overload import Overload
 from actors.pool import EmotionPool
-from bcaf_stream.errors import BusyError, JournalError
+from bcaf_stream.errors import BcafError, BusyError, JournalError
 from bcaf_stream.events.messages import Event
+from bcaf_stream.events.progress import Progress
 from bcaf_stream.ingest.doors import make_doors
 from bcaf_stream.model.state import DialogueState
 from bcaf_stream.transcripts.asr import load_transcriber
 from bcaf_stream.types import Utterance
+
+log = logging.getLogger(__name__)
 
 HUB_REST_S = 0.2  # between two tries
 
@@ -70,17 +74,18 @@ class IngestActor:
                 self._retried += 1
                 await asyncio.sleep(HUB_REST_S)
 
-    async def has_ended(self, call: str) -> bool:
-        """Whether the journal holds the end of that call; raises BusyError while nobody can say."""
+    async def progress(self, call: str) -> Progress | None:
+        """How far the journal says that the call has got; raises BusyError while nobody can say."""
         try:
-            return bool(await self._hub.has_ended.remote(call))
+            progress: Progress | None = await self._hub.progress.remote(call)
         except RayActorError:
             raise BusyError("busy: the event hub is starting again; try again in a few seconds") from None
+        return progress
 
     async def serve(self, model_id: str) -> None:
         """Answer senders for ever; `model_id` is what the events say of the model."""
         await self.open_doors(model_id)
-        await self._calls.tend()
+        await asyncio.gather(self._calls.tend(), self._bury())
 
     async def open_doors(self, model_id: str) -> dict[str, str]:
         """Listen, with that model behind the doors; return where each door is reached.
@@ -95,6 +100,15 @@ class IngestActor:
                 await door.start(self._calls)
         names = dict.fromkeys(door.name for door in self._doors)
         return {name: ", ".join(d.endpoint for d in self._doors if d.name == name) for name in names}
+
+    async def _bury(self) -> None:
+        """End what died with the last IngestActor, after its senders had time to come back."""
+        try:
+            names = await self._hub.unfinished.remote()
+            await asyncio.sleep(self._config.ingest.live.grace_s)
+            await self._calls.bury(names)
+        except (BcafError, RayActorError) as error:
+            log.warning("calls without an end stay without one: %s", type(error).__name__)
 
     async def stats(self) -> dict[str, Any]:
         return self._calls.stats() | {

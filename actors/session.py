@@ -6,8 +6,10 @@ reached through two awaitables, so the session runs without Ray too.
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Executor
+from functools import partial
 from typing import Protocol
 
 from actors.history import Answer, History
@@ -20,6 +22,7 @@ from bcaf_stream.analyzer import AnalyzerConfig
 from bcaf_stream.audio.turns import CallCutter
 from bcaf_stream.errors import BcafError, LinkError, TranscriptError
 from bcaf_stream.events.messages import Event
+from bcaf_stream.events.progress import Progress
 from bcaf_stream.events.writer import EventWriter
 from bcaf_stream.ingest.link_protocol import WordsMessage
 from bcaf_stream.ingest.live import Begin, End, Ended, Gap
@@ -59,9 +62,17 @@ class CallSession:
         begin: what the sender said of the call.
         config: the analysis; the same as for `analyze`.
         live: clocks and limits of a running call.
+        progress: where the call stood when the process that ran it died; the clock says where it is now.
     """
 
-    def __init__(self, begin: Begin, config: AnalyzerConfig, live: LiveConfig, services: Services) -> None:
+    def __init__(
+        self,
+        begin: Begin,
+        config: AnalyzerConfig,
+        live: LiveConfig,
+        services: Services,
+        progress: Progress | None = None,
+    ) -> None:
         self.call = Call(begin.call, begin.channels)
         self.rate = begin.rate
         self.utterances = 0
@@ -79,13 +90,16 @@ class CallSession:
         self._history = History(services.predict, config.text.revisable if given else 0)
         self._looks = Looks(live.interim_ms, self._look)
         self._began_s = self._loop.time()
+        self._progress, self._begin_ms = progress, 0
+        if progress:
+            self._resume(progress)
         self._liveness = Liveness(live, self._began_s, self.inbox.received)
 
     @property
     def lag_ms(self) -> int:
         """How far the analysis is behind a speaker; a sender that is faster than real time is not waited for."""
         since_ms = round((self._loop.time() - self._began_s) * 1000)
-        return max(0, min(self.inbox.queued_ms, since_ms - self._cutter.progressed_ms))
+        return max(0, min(self.inbox.queued_ms, since_ms + self._begin_ms - self._cutter.progressed_ms))
 
     def attach(self, begin: Begin, credit: Callable[[int], None] | None = None) -> Line:
         """The call's first connection, or its next one after one was lost.
@@ -94,7 +108,7 @@ class CallSession:
             LinkError: the call has its connection, or another shape.
         """
         if self.line is None:
-            self.line = Line(self, 0, credit)
+            self.line = Line(self, max(self.inbox.received.values()), credit)
             return self.line
         if self._liveness.is_connected:
             raise LinkError(f"call {self.call.id} is running already; choose another --call")
@@ -138,7 +152,7 @@ class CallSession:
         """Analyse until the sender ends the call or is lost."""
         for channel, policy in self._text.policies.items():
             log.info("audit: call %s: channel %s is analysed with policy %s", self.call.id, channel, policy)
-        await self._publish(self._writer.start)
+        await self._open()
         reason = await self._consume()
         for segment in self._cutter.flush():
             await self._segment(segment)
@@ -155,6 +169,25 @@ class CallSession:
     def close(self) -> None:
         self._cutter.close()
         self._text.close()
+
+    def _resume(self, progress: Progress) -> None:
+        self._begin_ms = max(progress.end_ms, (time.time_ns() - progress.started_at) // 1_000_000)
+        start = self._begin_ms * self.rate // 1000
+        for channel in self.inbox.received:
+            self.inbox.received[channel] = start
+            self._cutter.resume(channel, progress.utterances[channel], start, self.rate)
+        self._writer.resume(progress)
+
+    async def _open(self) -> None:
+        if self._progress is None:
+            await self._publish(self._writer.start)
+            return
+        await self.tell("the analysis was interrupted: the context of the dialogue begins anew")
+        for channel in self.inbox.received:
+            await self._publish(partial(self._lost, channel, self._progress.end_ms))
+
+    def _lost(self, channel: str, since_ms: int) -> Event:
+        return self._writer.gap(channel, since_ms, self._begin_ms, "analysis interrupted")
 
     async def _consume(self) -> str:
         while True:

@@ -84,6 +84,10 @@ class Segmenter:
         """Stream time up to which everything is decided: what is still to come closes later."""
         return self._samples * 1000 // SAMPLE_RATE
 
+    def count_from(self, index: int) -> None:
+        """The next segment has this index: there have been others before, elsewhere."""
+        self._index = index
+
     def push(self, frames: Iterable[Frame]) -> list[SpeechSegment]:
         """Take the next frames; return the segments that they closed."""
         return [segment for frame in frames for segment in self._step(frame)]

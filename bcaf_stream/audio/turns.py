@@ -143,6 +143,12 @@ class CallCutter:
         self._order.reset()
         self._cutters = {c.name: _ChannelCutter(c.name, self.config) for c in self.call.channels}
 
+    def resume(self, channel: str, index: int, start: int, rate: int) -> None:
+        """Begin a channel late: its next segment has that index, its first sample, at `rate` Hz, is `start`."""
+        self._cutter(channel).segmenter.count_from(index)
+        if start:
+            self.gap(channel, 0, start, rate)
+
     def push(self, chunk: AudioChunk) -> list[SpeechSegment]:
         """Take the next chunk of any channel; return the segments whose turn it is.
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from bcaf_stream.errors import EventError
 from bcaf_stream.events.messages import DIGITS, Event, EventType, event_id
+from bcaf_stream.events.progress import Progress
 from bcaf_stream.types import Call, EmotionPrediction, Policy, Utterance
 
 
@@ -34,6 +35,11 @@ class EventWriter:
         """Begin the call anew: the next event has seq 0 again."""
         self._seq = 0
         self._occurrences: Counter[tuple[str, EventType]] = Counter()
+
+    def resume(self, progress: Progress) -> None:
+        """Go on with a call of which somebody else has written the events so far."""
+        self._seq = progress.seq
+        self._occurrences = Counter(progress.occurrences)
 
     def start(self) -> Event:
         """The call begins; `reason` names the channels that are not judged by sound and words."""

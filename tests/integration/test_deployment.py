@@ -38,9 +38,25 @@ class Running:
 @pytest.fixture(scope="module")
 def running(ray_session: None, tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     addresses = [f"hub.{name}.bind={free_address()}" for name in ("bus", "replay")]  # kept over a restart
-    config = serve_config("house", tiny, tmp_path_factory.mktemp("house"), "emotion.num_cpus=0.5", *addresses)
+    config = serve_config(
+        "house",
+        tiny,
+        tmp_path_factory.mktemp("house"),
+        "emotion.num_cpus=0.5",
+        *addresses,
+        "ingest.live.grace_s=1",
+    )
     with Deployment(config) as deployment:
         yield Running(deployment, deployment.up(), config.hub.journal.path)
+
+
+def until_end(subscriber: EventSubscriber) -> list[Event]:
+    found: list[Event] = []
+    while not found or found[-1].type != "call.end":
+        event = subscriber.receive(60)
+        assert event is not None
+        found.append(event)
+    return found
 
 
 class Sending(threading.Thread):
@@ -137,6 +153,12 @@ def test_a_killed_ingest_actor_comes_back_and_its_sender_is_told(running: Runnin
     endpoint = ray.get(actor("ingest").endpoint.remote(), timeout=10)
     again = Recording.open(str(CALL), {}, {}, "again")
     assert send_recording(again, endpoint, 0, "none").reason == "complete"
+    with EventSubscriber(
+        running.endpoints.events, running.endpoints.replay, ["emo.v1.lost."], "start"
+    ) as subscriber:
+        found = until_end(subscriber)
+    assert [event.seq for event in found] == list(range(len(found)))
+    assert found[-1].reason == "sender lost"  # nobody came back for it
 
 
 def test_a_port_in_use_is_one_line(ray_session: None, running: Running, tiny: Path, tmp_path: Path):

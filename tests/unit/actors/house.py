@@ -16,6 +16,7 @@ from bcaf_stream.demo import CALL
 from bcaf_stream.engine import EmotionEngine
 from bcaf_stream.errors import ModelError
 from bcaf_stream.events.messages import Event
+from bcaf_stream.events.progress import Progress, progress_of
 from bcaf_stream.ingest.live import Begin, Gap, LiveCall
 from bcaf_stream.model.state import DialogueState
 from bcaf_stream.transcripts.asr import Transcriber
@@ -36,7 +37,6 @@ class House:
         self.failing: set[int] = set()
         self.breaking: set[str] = set()  # calls on which something breaks that nobody thought of
         self.asked: list[Utterance] = []
-        self.journalled: set[str] = set()
 
     async def predict(self, state: DialogueState | None, utterance: Utterance, urgent: bool = True) -> Answer:
         self.asked.append(utterance)
@@ -52,9 +52,9 @@ class House:
     async def publish(self, events: Sequence[Event]) -> None:
         self.events.extend(events)
 
-    async def has_ended(self, call: str) -> bool:
+    async def progress(self, call: str) -> Progress | None:
         await asyncio.sleep(0)
-        return call in self.journalled
+        return progress_of(event for event in self.events if event.call == call)
 
     def session(
         self,

@@ -1,7 +1,9 @@
 """The calls of one process: who may begin one, who gets words, and what is shed for all of them."""
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -61,14 +63,16 @@ def test_a_call_runs_once_and_is_over_once(house: House):
     async def script(calls: Calls) -> None:
         both = await asyncio.gather(*(calls.open(begin("a")) for _ in range(2)), return_exceptions=True)
         assert [type(one).__name__ for one in both] == ["Line", "LinkError"]
-        house.journalled.add("b")
+        over = await calls.open(begin("b"))
+        over.end()
+        await over.ended()
         with pytest.raises(LinkError, match="in the journal already"):
             await calls.open(begin("b"))
         with pytest.raises(LinkError, match="no speech recognition"):
             await calls.open(begin("c", "asr"))
 
     run(house, script)
-    assert house.types == ["call.start", "call.end"]
+    assert sorted(house.types) == ["call.end", "call.end", "call.start", "call.start"]
     assert house.events[-1].reason == "failed: the deployment is going down"
 
 
@@ -134,3 +138,59 @@ def test_one_broken_call_does_not_disturb_another(house: House):
     ends = {event.call: event.reason for event in house.of("call.end")}
     assert ends["good"] == "complete"
     assert ends["bad"] == "failed: ZeroDivisionError"
+
+
+def test_a_call_goes_on_after_the_process_that_ran_it_died(house: House, monkeypatch: pytest.MonkeyPatch):
+    """The next process knows it from the journal alone: numbers go on, and what nobody heard is a gap."""
+    chunks = demo_chunks(24)
+    now = time.time_ns()
+
+    async def first(calls: Calls) -> None:
+        line = await calls.open(begin("a"))
+        await send(line, chunks[:240])
+        while not house.of("emotion.final"):
+            await asyncio.sleep(0.01)
+
+    run(house, first)
+    assert house.events.pop().type == "call.end"  # a dead process says nothing
+    before = list(house.events)
+    monkeypatch.setattr("time.time_ns", lambda: now + 14_000_000_000)
+
+    async def second(calls: Calls) -> None:
+        line = await calls.open(begin("a"))
+        await send(line, [replace(chunk, start=chunk.start - 112_000) for chunk in chunks[280:]])
+        line.end()
+        await line.ended()
+        assert calls.lag_ms == 0
+
+    run(house, second)
+    after = house.events[len(before) :]
+    assert [event.seq for event in house.events] == list(range(len(house.events)))
+    assert len({event.id for event in house.events}) == len(house.events)
+    assert [event.type for event in after[:3]] == ["degraded", "audio.gap", "audio.gap"]
+    assert after[1].start_ms == max(event.end_ms or 0 for event in before)
+    assert after[1].end_ms == pytest.approx(14_000, abs=100)
+    assert all(event.start_ms >= 13_000 for event in after if event.emotion)
+    assert after[-1].type == "call.end"
+    assert [event.emotion for event in after if event.emotion]
+
+
+def test_a_call_that_nobody_goes_on_with_is_ended(house: House):
+    async def open_both(calls: Calls) -> None:
+        for name in "ab":
+            await calls.open(begin(name))
+        await asyncio.sleep(0.05)
+
+    run(house, open_both)
+    house.events = [event for event in house.events if event.type == "call.start"]
+
+    async def bury(calls: Calls) -> None:
+        line = await calls.open(begin("b"))
+        await calls.bury(["a", "b"])
+        assert [(e.call, e.seq, e.reason) for e in house.of("call.end")] == [("a", 1, "sender lost")]
+        line.end()
+        await line.ended()
+        await calls.bury(["a", "b"])
+
+    run(house, bury)
+    assert len(house.of("call.end")) == 2
