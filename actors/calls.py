@@ -2,13 +2,14 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from actors.config import IngestConfig
 from actors.line import Line
 from actors.overload import Overload
-from actors.session import CallSession, Services
+from actors.services import House
+from actors.session import CallSession
 from bcaf_stream.analyzer import AnalyzerConfig
 from bcaf_stream.errors import BcafError, BusyError, LinkError
 from bcaf_stream.events.progress import Progress
@@ -20,12 +21,6 @@ from bcaf_stream.types import Call
 log = logging.getLogger(__name__)
 
 TEND_S = 0.25  # how often the lag is looked at
-
-
-class House(Services, Protocol):
-    """What calls need of the process that they run in."""
-
-    def progress(self, call: str) -> Awaitable[Progress | None]: ...
 
 
 class Calls:

@@ -7,17 +7,15 @@ reached through two awaitables, so the session runs without Ray too.
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Sequence
-from concurrent.futures import Executor
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Protocol
 
-from actors.history import Answer, History
+from actors.history import History
 from actors.inbox import Inbox, Item
 from actors.line import Line
 from actors.liveness import LiveConfig, Liveness
 from actors.looks import Looks
-from actors.overload import Overload
+from actors.services import Services
 from bcaf_stream.analyzer import AnalyzerConfig
 from bcaf_stream.audio.turns import CallCutter
 from bcaf_stream.errors import BcafError, LinkError, TranscriptError
@@ -26,33 +24,12 @@ from bcaf_stream.events.progress import Progress
 from bcaf_stream.events.writer import EventWriter
 from bcaf_stream.ingest.link_protocol import WordsMessage
 from bcaf_stream.ingest.live import Begin, End, Ended, Gap
-from bcaf_stream.model.state import DialogueState
-from bcaf_stream.transcripts.asr import Transcriber
 from bcaf_stream.transcripts.stage import TextStage
 from bcaf_stream.types import AudioChunk, Call, SpeechSegment, Utterance
 
 log = logging.getLogger(__name__)
 
 TICK_S = 0.25  # how soon a segment that waits for words is looked at again, when no sound comes
-
-
-class Services(Protocol):
-    """What a session needs of the house around it."""
-
-    model_id: str
-    overload: Overload
-
-    @property
-    def transcriber(self) -> Transcriber | None: ...
-
-    @property
-    def executor(self) -> Executor: ...
-
-    def predict(
-        self, state: DialogueState | None, utterance: Utterance, urgent: bool = True
-    ) -> Awaitable[Answer]: ...
-
-    def publish(self, events: Sequence[Event]) -> Awaitable[object]: ...
 
 
 class CallSession:
