@@ -78,10 +78,10 @@ def status(
     console.print(table)
     for key in ("audio", "events", "replay", "model"):
         if key in report:
-            console.print(f"{key:<7} {report[key]}", highlight=False)
+            console.print(f"{key:<11} {report[key]}", highlight=False)
     for protocol, address in report.get("doors", {}).items():
         if protocol != "link":  # which is `audio`
-            console.print(f"{protocol:<7} {address}", highlight=False)
+            console.print(f"{protocol:<11} {address}", highlight=False)
 
 
 @app.command()

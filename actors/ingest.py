@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from typing import Any
 
 import ray
@@ -18,6 +19,7 @@ from bcaf_stream.errors import BcafError, BusyError, JournalError
 from bcaf_stream.events.messages import Event
 from bcaf_stream.events.progress import Progress
 from bcaf_stream.ingest.doors import make_doors
+from bcaf_stream.ingest.udp import RtpDoor
 from bcaf_stream.model.state import DialogueState
 from bcaf_stream.transcripts.asr import load_transcriber
 from bcaf_stream.types import Utterance
@@ -111,11 +113,14 @@ class IngestActor:
             log.warning("calls without an end stay without one: %s", type(error).__name__)
 
     async def stats(self) -> dict[str, Any]:
-        return self._calls.stats() | {
+        rtp = [door for door in self._doors if isinstance(door, RtpDoor)]
+        return {
+            **self._calls.stats(),
             "serving": bool(self.model_id),
             "refused": sum(door.refused for door in self._doors),
             "failovers": self._pool.failovers,
             "retried": self._retried,
+            **{door.endpoint: asdict(door.counts) | {"dropped": door.dropped} for door in rtp},
         }
 
     async def drain(self) -> None:
