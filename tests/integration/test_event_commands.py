@@ -20,8 +20,8 @@ from bcaf_stream.events.journal import Journal
 from bcaf_stream.events.journal_file import JournalConfig
 from bcaf_stream.events.listener import EventListener
 from bcaf_stream.events.messages import Event
-from bcaf_stream.events.writer import EventWriter
 from bcaf_stream.events.replay import ReplayConfig
+from bcaf_stream.events.writer import EventWriter
 from bcaf_stream.types import Call, Channel, EmotionPrediction, Utterance
 from tests.deployed import free_address
 
