@@ -23,7 +23,7 @@ class LiveConfig(Config):
     interim_ms: int = Field(1000, ge=0)
     stall_s: float = Field(1.5, gt=0)
     grace_s: float = Field(10.0, ge=0)
-    idle_s: float = Field(30.0, gt=0)
+    idle_s: float = Field(300.0, gt=0)  # a call may be on hold
     window_ms: int = Field(10_000, ge=200)
 
 
