@@ -8,8 +8,9 @@ import logging
 import shutil
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
+import numpy as np
 import torch
 import typer
 from safetensors.torch import load_file, save_file
@@ -24,12 +25,14 @@ from training.compact.clips import read_anchors, read_clips
 from training.compact.config import CompactConfig
 from training.compact.dialogues import meld_texts
 from training.compact.fusion import Fusion
-from training.compact.report import measure
+from training.compact.lines import PLAIN
+from training.compact.report import measure, merit
 from training.compact.starts import minilm, whisper_trunk
 from training.compact.text import TextTuner
 from training.compact.vectors import (
     encode_sound,
     encode_text,
+    labelled,
     load_material,
     save_voices,
     save_words,
@@ -73,21 +76,23 @@ def words(config: ConfigFile = RECIPE, overrides: Overrides = None) -> None:
     encoder = load_text_encoder(TextEncoderConfig(batch=64), work)
     for split in SPLITS:
         save_words(work / f"words-{split}.npz", encode_text(encoder, dialogues[split], spoiled=1))
+    np.savez(work / "words-plain.npz", words=encoder.encode(PLAIN))
 
 
 @app.command()
 def sound(config: ConfigFile = RECIPE, overrides: Overrides = None) -> None:
-    """Store the audio encoder as it ships, and encode the clips with it."""
+    """Store the audio encoder as it ships, and encode the clips (and their words, after `words`)."""
     recipe, work = _start(config, overrides)
     write_audio_encoder(work / "encoders" / "audio", whisper_trunk(Path(recipe.starts.whisper)))
     encoder = load_audio_encoder(AudioEncoderConfig(), work)
+    spoken = load_text_encoder(TextEncoderConfig(), work)
     clips = read_clips(Path(recipe.speech)) + read_anchors(Path(recipe.conversations))
     background = [clip for clip in clips if clip.split == "train"]
     for number, split in enumerate(SPLITS):
-        chosen = [clip for clip in clips if clip.split == split]
         training = split == "train"
         bored, views = (recipe.fusion.boredom, recipe.fusion.views) if training else ("drop", 1)
-        save_voices(work / f"sound-{split}.npz", encode_sound(encoder, chosen, bored, background, views, number))
+        chosen = labelled([clip for clip in clips if clip.split == split], bored)
+        save_voices(work / f"sound-{split}.npz", encode_sound(encoder, spoken, chosen, background, views, number))
 
 
 @app.command()
@@ -95,28 +100,21 @@ def fuse(config: ConfigFile = RECIPE, overrides: Overrides = None) -> None:
     """Train BCAF with every seed, keep the best on dev, write the checkpoint, and measure dev and test."""
     recipe, work = _start(config, overrides)
     train, dev, test = (load_material(work, split) for split in SPLITS)
-    best: tuple[float, int, BCAF, Calibration] | None = None
-    numbers = {}
+    models: dict[int, tuple[BCAF, Calibration]] = {}
+    numbers: dict[int, dict[str, Any]] = {}
     for seed in recipe.fusion.seeds:
-        fusion = Fusion(recipe.fusion, train, dev, seed)
-        model, calibration = fusion.run()
-        numbers[seed] = {
-            "dev": measure(model, calibration, dev),
-            "test": measure(model, calibration, test),
-            "chosen by (dev)": fusion.best,
-            "decision": calibration.model_dump(),
-        }
-        if best is None or fusion.best > best[0]:
-            best = (fusion.best, seed, model, calibration)
-    assert best is not None
-    (work / "numbers.json").write_text(json.dumps({"kept": best[1], "seeds": numbers}, indent=1))
+        model, calibration = models[seed] = Fusion(recipe.fusion, train, dev, seed).run()
+        found = {split: measure(model, calibration, one) for split, one in (("dev", dev), ("test", test))}
+        numbers[seed] = found | {"merit (dev)": merit(found["dev"]), "decision": calibration.model_dump()}
+    kept = max(numbers, key=lambda seed: float(numbers[seed]["merit (dev)"]))
+    (work / "numbers.json").write_text(json.dumps({"kept": kept, "seeds": numbers}, indent=1))
     save_checkpoint(
         recipe.out,
-        best[2],
+        models[kept][0],
         encoders=_specs(work),
-        calibration=best[3],
+        calibration=models[kept][1],
         name="compact",
-        note=f"seed {best[1]} of {len(numbers)}, chosen on dev; see README.md",
+        note=f"seed {kept} of {len(numbers)}, chosen on dev; see README.md",
         weights_dtype="float16",
         write_encoders=partial(_copy, work / "encoders"),
     )

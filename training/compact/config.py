@@ -7,7 +7,7 @@ from pydantic import Field
 from bcaf_stream.config import Config
 from training.datasets.meld import LABELS
 
-__all__ = ["LABELS", "CompactConfig", "FusionTraining", "Starts", "TextTuning"]
+__all__ = ["LABELS", "CompactConfig", "FusionTraining", "Shares", "Starts", "TextTuning"]
 
 
 class Starts(Config):
@@ -35,16 +35,26 @@ class TextTuning(Config):
     utterance_weight: float = Field(default=0.5, ge=0)
 
 
-class FusionTraining(Config):
-    """BCAF on the frozen vectors: MELD's words with a training speaker's clip of the same (or another) label.
+class Shares(Config):
+    """Of the corpora, among the clips that are drawn."""
 
-    `boredom` is what EmoDB's bored clips are trained as. `mismatch` is the share of clips that carry a random
-    label instead of the utterance's in training: live voices say less than acted ones, and the model must not
-    learn that sound settles everything. `decision_mismatch` is that share on dev where the decision is fitted:
-    a half brings sound alone near what is published for the real sound of MELD. `views` is how many spoiled
-    copies of each training clip are encoded. `both`, `text_only`, `audio_only` are the shares of dialogues with
-    that presence; the rest loses modalities utterance by utterance. `clips_alone`: dialogues of clips without
-    words, per MELD dialogue.
+    ravdess: float = Field(default=0.5, ge=0, le=1)
+    emodb: float = Field(default=0.25, ge=0, le=1)
+    urdu: float = Field(default=0.12, ge=0, le=1)
+    anchor: float = Field(default=0.13, ge=0, le=1)
+
+
+class FusionTraining(Config):
+    """BCAF on the frozen vectors: MELD's words with training speakers' clips (see mixing.py).
+
+    `rarity`: MELD's classes are weighted by their count to the power of minus that. `deaf`: to how many
+    directions that tell speakers apart the model is deaf. `average` is the decay, per step, of the running mean
+    of the weights that becomes the model. `boredom` is what EmoDB's bored clips are trained as. `views` is how
+    many spoiled copies of each training clip are encoded. `both`, `text_only`, `audio_only` are the shares of
+    dialogues with that presence; the rest loses modalities utterance by utterance. `corpora` are their shares
+    among the clips that are drawn. `matched`, `half` are the shares of MELD's dialogues with that sound; the
+    rest gets everyday talk. `clips`: dialogues of clips without words, per MELD dialogue; `worded`: the same
+    with words that say nothing.
     """
 
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
@@ -59,13 +69,18 @@ class FusionTraining(Config):
     dropout: float = Field(default=0.3, ge=0, lt=1)
     feature_dropout: float = Field(default=0.5, ge=0, lt=1)
     boredom: Literal["neutral", "drop"] = "neutral"
-    mismatch: float = Field(default=0.3, ge=0, le=1)
-    decision_mismatch: float = Field(default=0.5, ge=0, le=1)
-    views: int = Field(default=3, ge=1)
-    both: float = Field(default=0.35, ge=0, le=1)
+    deaf: int = Field(default=4, ge=0)
+    rarity: float = Field(default=0.15, ge=0, le=1)
+    average: float = Field(default=0.99, ge=0, lt=1)
+    views: int = Field(default=6, ge=1)
+    both: float = Field(default=0.45, ge=0, le=1)
     text_only: float = Field(default=0.3, ge=0, le=1)
-    audio_only: float = Field(default=0.2, ge=0, le=1)
-    clips_alone: float = Field(default=2.5, ge=0)
+    audio_only: float = Field(default=0.15, ge=0, le=1)
+    corpora: Shares = Shares()
+    matched: float = Field(default=0.4, ge=0, le=1)
+    half: float = Field(default=0.1, ge=0, le=1)
+    clips: float = Field(default=2.0, ge=0)
+    worded: float = Field(default=1.5, ge=0)
 
 
 class CompactConfig(Config):

@@ -6,72 +6,103 @@ afterwards, so that the checkpoint takes the encoders' vectors as they are.
 Legend: B dialogues, U utterances, C classes, D width of BCAF, X width of a modality's vectors.
 """
 
-import copy
 import logging
 import random
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from bcaf_stream.model.bcaf import BCAF, BCAFConfig
 from bcaf_stream.model.decision import HEADS, Calibration, Case, CaseWeights, HeadLogits, fit_case
 from bcaf_stream.model.inputs import ModalityInput
 from training.compact.config import LABELS, FusionTraining
-from training.compact.mixing import Material, Mixer, Voices, as_batch, draw_case, joined
+from training.compact.mixing import (
+    NEUTRAL,
+    Material,
+    Mixer,
+    Script,
+    Sound,
+    Voices,
+    as_batch,
+    draw_case,
+    draw_sound,
+    joined,
+)
 from training.dialogues import Batch
-from training.metrics import Scored, summary, weighted_f1
+from training.metrics import Scored
 from training.predict import Predictions, scored
 
 log = logging.getLogger(__name__)
 WARM_UP = 100  # steps
+FEWEST_CLIPS = 3  # of one speaker and emotion, for a mean that says something
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Scale:
-    """Mean and deviation per feature, of the training vectors."""
+    """Mean and deviation per feature, of the training vectors, and directions to be deaf to, orthonormal rows."""
 
     mean_X: Tensor
     deviation_X: Tensor
+    deaf_KX: Tensor
 
     @staticmethod
     def of(vectors_NX: NDArray[np.float32]) -> "Scale":
         deviation_X = torch.from_numpy(vectors_NX.std(0))
         # A feature that hardly varies is not blown up.
-        return Scale(
-            torch.from_numpy(vectors_NX.mean(0)), deviation_X.clamp_min(0.05 * float(deviation_X.median()))
-        )
+        deviation_X = deviation_X.clamp_min(0.05 * float(deviation_X.median()))
+        return Scale(torch.from_numpy(vectors_NX.mean(0)), deviation_X, torch.zeros(0, len(deviation_X)))
+
+    @staticmethod
+    def of_voices(voices: Voices, deaf: int) -> "Scale":
+        """Deaf to the `deaf` directions in which speakers (and their rooms) differ most with the same emotion."""
+        plain = Scale.of(voices.vectors_VNA.reshape(-1, voices.vectors_VNA.shape[-1]))
+        vectors_NX = plain.apply(torch.from_numpy(voices.vectors_VNA.mean(0)))
+        apart = []
+        for label in set(voices.labels_N):
+            same_N = voices.labels_N == label
+            middle_X = vectors_NX[torch.from_numpy(same_N)].mean(0)
+            for speaker in sorted(set(voices.speakers_N[same_N])):
+                own_N = torch.from_numpy(same_N & (voices.speakers_N == speaker))
+                if own_N.sum() >= FEWEST_CLIPS:
+                    apart.append(vectors_NX[own_N].mean(0) - middle_X)
+        directions_XX = torch.linalg.svd(torch.stack(apart), full_matrices=False).Vh if deaf else plain.deaf_KX
+        return replace(plain, deaf_KX=directions_XX[:deaf])
 
     def fold_into(self, door: ModalityInput) -> None:
         projection = door.projection
         assert isinstance(projection, nn.Linear), "an encoder of BCAF's own width has no projection to fold into"
         with torch.no_grad():
+            projection.weight.sub_(projection.weight @ self.deaf_KX.T @ self.deaf_KX)
             projection.weight.div_(self.deviation_X)
             projection.bias.sub_(projection.weight @ self.mean_X)
 
     def apply(self, x_BUX: Tensor) -> Tensor:
-        return (x_BUX - self.mean_X) / self.deviation_X
+        x_BUX = (x_BUX - self.mean_X) / self.deviation_X
+        return x_BUX - x_BUX @ self.deaf_KX.T @ self.deaf_KX
 
 
 class Fusion:
-    """Trains one seed on `train`, chooses the epoch on `dev`, and fits the decision there."""
+    """Trains one seed on `train`; the running mean of its weights is the model, and dev fits the decision."""
 
     def __init__(self, config: FusionTraining, train: Material, dev: Material, seed: int) -> None:
         torch.manual_seed(seed)
         self._config, self._train, self._dev = config, train, dev
         self._dice = random.Random(seed)
-        self._mixer = Mixer(train.voices, seed, config.mismatch)
-        self._audio = Scale.of(train.voices.vectors_VNA.reshape(-1, train.voices.vectors_VNA.shape[-1]))
+        self._mixer = Mixer(train, config.corpora, seed)
+        self._audio = Scale.of_voices(train.voices, config.deaf)
         self._text = Scale.of(np.concatenate([script.vectors_VUT[0] for script in train.scripts]))
-        self._text_width = len(self._text.mean_X)
+        count_C = np.bincount(np.concatenate([s.labels_U for s in train.scripts]), minlength=len(LABELS))
+        self._weight_C = torch.from_numpy((count_C.clip(1) ** -config.rarity).astype(np.float32))
         self.model = BCAF(
             BCAFConfig(
                 labels=LABELS,
                 audio_width=len(self._audio.mean_X),
-                text_width=self._text_width,
+                text_width=len(self._text.mean_X),
                 width=config.width,
                 latent=config.width // 2,
                 layers=config.layers,
@@ -81,91 +112,92 @@ class Fusion:
                 context=config.context,
             )
         )
-        self.best = 0.0
 
     def run(self) -> tuple[BCAF, Calibration]:
         config = self._config
+        mean = AveragedModel(self.model, multi_avg_fn=get_ema_multi_avg_fn(config.average))
         optimizer = torch.optim.AdamW(
             self.model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
         )
         steps = config.epochs * (len(self._train.scripts) // config.batch)
-        kept, step = copy.deepcopy(self.model.state_dict()), 0
-        for epoch in range(config.epochs):
-            self.model.train()
-            total = 0.0
-            for batch in self._batches():
-                step += 1
-                for group in optimizer.param_groups:
-                    group["lr"] = config.learning_rate * min(1.0, step / WARM_UP) * (1 - step / (steps + 1))
-                total += self._step(batch, optimizer) * config.epochs / steps
-            found = self._on_dev()
-            mean = float(np.mean(list(found.values())))
-            shown = {name: round(100 * score, 2) for name, score in found.items()}
-            log.info("fusion epoch %d: loss %.3f, dev %s, mean %.4f", epoch, total, shown, mean)
-            if mean > self.best:
-                self.best, kept = mean, copy.deepcopy(self.model.state_dict())
-        self.model.load_state_dict(kept)
+        self.model.train()
+        for step, batch in enumerate((batch for _ in range(config.epochs) for batch in self._batches()), 1):
+            for group in optimizer.param_groups:
+                group["lr"] = config.learning_rate * min(1.0, step / WARM_UP) * (1 - step / (steps + 1))
+            loss = self._step(batch, optimizer)
+            if step >= WARM_UP:
+                mean.update_parameters(self.model)
+            if step % 50 == 0:
+                log.info("fusion step %d of %d: loss %.3f", step, steps, loss)
+        if mean.n_averaged:
+            self.model.load_state_dict(mean.module.state_dict())
         self._audio.fold_into(self.model.audio_input)
         self._text.fold_into(self.model.text_input)
         self.model.eval()
-        return self.model, fit_decision(self.model, self._dev, config.decision_mismatch)
+        return self.model, fit_decision(self.model, self._dev, config)
 
-    def _batches(self) -> list[list[Batch]]:
-        order, size = list(self._train.scripts), self._config.batch
+    def _batches(self) -> Iterator[tuple[list[Batch], list[Batch]]]:
+        """Dialogues of MELD, and dialogues of clips; apart, because the latter are much shorter."""
+        order, size, config = list(self._train.scripts), self._config.batch, self._config
         self._dice.shuffle(order)
-        batches = []
         for at in range(0, len(order) - size + 1, size):
-            dialogues = [self._mixer.spoken(s, draw_case(self._dice, self._config)) for s in order[at : at + size]]
-            alone = round(size * self._config.clips_alone)
-            batches.append(dialogues + [self._mixer.clips_alone(self._text_width) for _ in range(alone)])
-        return batches
+            dialogues = [
+                self._mixer.spoken(script, draw_case(self._dice, config), draw_sound(self._dice, config))
+                for script in order[at : at + size]
+            ]
+            clips = [self._mixer.clips(worded=False) for _ in range(round(size * config.clips))]
+            clips += [self._mixer.clips(worded=True) for _ in range(round(size * config.worded))]
+            yield dialogues, clips
 
-    def _step(self, dialogues: list[Batch], optimizer: torch.optim.Optimizer) -> float:
-        batch = joined(dialogues)
-        drop = self._config.feature_dropout
-        audio_BUA = nn.functional.dropout(self._audio.apply(batch.audio_BUA), drop)
-        text_BUT = nn.functional.dropout(self._text.apply(batch.text_BUT), drop)
-        output = self.model(audio_BUA, text_BUT, batch.mask_BU, batch.audio_present_BU, batch.text_present_BU)
-        loss, _ = self.model.loss(output, batch.label_BU, batch.mask_BU)
+    def _step(self, parts: Sequence[Sequence[Batch]], optimizer: torch.optim.Optimizer) -> float:
+        losses = []
+        # The words of MELD are mostly neutral, clips are not: only there do the classes need weights.
+        for dialogues, weight_C in zip(parts, (self._weight_C, None), strict=True):
+            batch = joined(dialogues)
+            audio_BUA = nn.functional.dropout(self._audio.apply(batch.audio_BUA), self._config.feature_dropout)
+            text_BUT = nn.functional.dropout(self._text.apply(batch.text_BUT), self._config.feature_dropout)
+            output = self.model(audio_BUA, text_BUT, batch.mask_BU, batch.audio_present_BU, batch.text_present_BU)
+            losses.append(self.model.loss(output, batch.label_BU, batch.mask_BU, weight_C)[0])
+        loss = torch.stack(losses).mean()
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         optimizer.step()
         return float(loss.detach())
 
-    def _on_dev(self) -> dict[str, float]:
-        """Weighted F1 with words alone and with both, unweighted recall of clips alone; heads alike."""
-        probe = copy.deepcopy(self.model)
-        self._audio.fold_into(probe.audio_input)
-        self._text.fold_into(probe.text_input)
-        probe.eval()
-        calibration = Calibration.unfitted("weighted")
-        found = {
-            case: weighted_f1(scored(probe, speak(probe, spoken(self._dev, case)), calibration))
-            for case in ("text_only", "both")
-        }
-        clips = scored(probe, speak(probe, single_clips(self._dev.voices, self._text_width)), calibration)
-        return found | {"clips": summary(clips, draws=2)["unweighted_recall"]}
+
+def spoken(
+    material: Material, case: Case, sound: Sound = "matched", config: FusionTraining = FusionTraining()
+) -> list[Batch]:
+    """MELD's dialogues in that case of presence, joined with clips, the same ones each time."""
+    mixer = Mixer(material, config.corpora, seed=0)
+    return [mixer.spoken(script, case, sound) for script in material.scripts]
 
 
-def spoken(material: Material, case: Case, seed: int = 0, mismatch: float = 0.0) -> list[Batch]:
-    """MELD's dialogues in that case of presence, joined with clips, the same ones each time.
-
-    The clips have the utterances' labels, but for a share of `mismatch`, which have any.
-    """
-    mixer = Mixer(material.voices, seed, mismatch)
-    return [mixer.spoken(script, case) for script in material.scripts]
-
-
-def single_clips(voices: Voices, text_width: int, view: int | None = None) -> list[Batch]:
-    """Every clip as a dialogue of its own, in one view, or in all of them."""
+def single_clips(
+    voices: Voices, view: int | None = None, words_NT: NDArray[np.float32] | None = None
+) -> list[Batch]:
+    """Every clip as a dialogue of its own, in one view, or in all of them; without words, or with these."""
     views = range(len(voices.vectors_VNA)) if view is None else (view,)
-    nothing_1T, there = np.zeros((1, text_width), dtype=np.float32), np.ones(1, dtype=bool)
+    there = np.ones(1, dtype=bool)
+    given_NT = voices.words_NT if words_NT is None else words_NT
     return [
-        as_batch(voices.vectors_VNA[v, i : i + 1], nothing_1T, voices.labels_N[i : i + 1], there, ~there)
+        as_batch(
+            voices.vectors_VNA[v, i : i + 1],
+            given_NT[i : i + 1],
+            voices.labels_N[i : i + 1],
+            there,
+            there & (words_NT is not None),
+        )
         for v in views
         for i in range(len(voices))
     ]
+
+
+def neutral_lines(scripts: Sequence[Script], many: int) -> NDArray[np.float32]:
+    """Vectors (many, T) of neutral utterances of MELD, evenly spread."""
+    lines_KT = np.concatenate([script.vectors_VUT[0, script.labels_U == NEUTRAL] for script in scripts])
+    return lines_KT[np.linspace(0, len(lines_KT) - 1, many).astype(int)]
 
 
 @torch.inference_mode()
@@ -188,15 +220,25 @@ def speak(model: BCAF, dialogues: Sequence[Batch]) -> Predictions:
     return whole.where(torch.argsort(whole.call_N, stable=True))
 
 
-def fit_decision(model: BCAF, dev: Material, mismatch: float) -> Calibration:
-    """Weights and temperature of each case of presence, on dev.
+def fit_decision(model: BCAF, dev: Material, config: FusionTraining) -> Calibration:
+    """Weights and temperature of each case of presence, on dev, over every kind of sound that training has.
 
-    With `mismatch`, because acted clips that always fit their words would teach the decision to believe sound
-    more than a real call deserves, and more surely.
+    Acted clips that always fit their words would alone teach the decision to believe sound more, and more
+    surely, than a real call deserves.
     """
     fitted: dict[Case, CaseWeights] = {}
+    worded = dev.voices.where(dev.voices.said_N)
     for case in HEADS:
-        found = speak(model, spoken(dev, case, mismatch=mismatch))
+        dialogues = spoken(dev, case, "matched", config)
+        if case != "text_only":
+            dialogues += spoken(dev, case, "half", config)
+        if case == "audio_only":
+            dialogues += single_clips(dev.voices)
+        if case == "both":
+            dialogues = 2 * dialogues + spoken(dev, case, "everyday", config)
+            for words_NT in (worded.words_NT, neutral_lines(dev.scripts, len(worded))):
+                dialogues += single_clips(worded, words_NT=words_NT)
+        found = speak(model, dialogues)
         fitted[case] = fit_case(HeadLogits(found.audio_NC, found.text_NC, found.fused_NC), found.label_N, case)
     return Calibration(**fitted)
 

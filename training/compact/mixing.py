@@ -1,9 +1,10 @@
-"""Training dialogues that no corpus has: MELD's words, spoken by somebody else with the same emotion.
+"""Training dialogues that no corpus has: MELD's words, spoken by somebody else.
 
-Each utterance gets the vector of a clip with its label (sometimes of any label, so that sound does not
-settle everything), and each dialogue a case of presence: both, text alone, audio alone, or utterance by
-utterance. Beside them stand dialogues of clips alone, one speaker each, so that audio is also judged without
-MELD's taste for neutral.
+Each dialogue of MELD gets a kind of sound: clips with the labels of its utterances; such clips for a half of
+them and any clips for the others; or turns of everyday talk, which say nothing (the label stays that of the
+words). And it gets a case of presence: both, text alone, audio alone, or utterance by utterance. Beside them
+stand dialogues of clips, one speaker each, without words or with words that say nothing (the label is the
+clip's). So the network has to learn from the sound itself, and from the dialogue so far, how far to trust it.
 
 Legend: B dialogues, U utterances, A / T widths of the vectors, V views of the same clip or text.
 """
@@ -11,6 +12,7 @@ Legend: B dialogues, U utterances, A / T widths of the vectors, V views of the s
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -19,22 +21,40 @@ from torch import Tensor
 
 from bcaf_stream.model.decision import Case
 from bcaf_stream.model.heads import IGNORED_LABEL
-from training.compact.config import LABELS, FusionTraining
+from training.compact.clips import ANCHORS
+from training.compact.config import LABELS, FusionTraining, Shares
 from training.dialogues import Batch
 
-MOST_CLIPS = 6  # in a dialogue of clips alone
+MOST_CLIPS = 6  # in a dialogue of clips
+NEUTRAL = LABELS.index("neutral")
+Sound = Literal["matched", "half", "everyday"]  # which clips a dialogue of MELD is joined with
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Voices:
-    """Vectors of one split's clips: (V, clips, A), and of each clip its label (an index) and its speaker."""
+    """Vectors of one split's clips: (V, clips, A), and of each clip its label (an index), where it is from, and
+    the vector of its words, where `said_N` says that they are known."""
 
     vectors_VNA: NDArray[np.float32]
     labels_N: NDArray[np.int64]
+    corpora_N: NDArray[np.str_]
     speakers_N: NDArray[np.str_]
+    words_NT: NDArray[np.float32]
+    said_N: NDArray[np.bool_]
 
     def __len__(self) -> int:
         return len(self.labels_N)
+
+    def where(self, keep_N: NDArray[np.bool_]) -> "Voices":
+        """The clips that are kept."""
+        return Voices(
+            self.vectors_VNA[:, keep_N],
+            self.labels_N[keep_N],
+            self.corpora_N[keep_N],
+            self.speakers_N[keep_N],
+            self.words_NT[keep_N],
+            self.said_N[keep_N],
+        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -47,43 +67,72 @@ class Script:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Material:
-    """One split: the words of MELD, and the voices of the clips."""
+    """One split: the words of MELD, the voices of the clips; and vectors of lines.py."""
 
     scripts: Sequence[Script]
     voices: Voices
+    plain_KT: NDArray[np.float32]
 
 
 class Mixer:
-    """Draws dialogues; everything random comes from the seed."""
+    """Draws dialogues of `material`; everything random comes from the seed.
 
-    def __init__(self, voices: Voices, seed: int, mismatch: float = 0.0) -> None:
-        self._voices, self._mismatch = voices, mismatch
+    Clips are drawn by `shares` of their corpora, and inside a corpus every class alike.
+    """
+
+    def __init__(self, material: Material, shares: Shares, seed: int) -> None:
+        self._voices = material.voices
         self._dice = random.Random(seed)
-        self._by_label = [np.flatnonzero(voices.labels_N == label) for label in range(len(LABELS))]
-        self._by_speaker = [
-            np.flatnonzero(voices.speakers_N == speaker) for speaker in sorted(set(voices.speakers_N))
-        ]
+        labels_N, speakers_N = self._voices.labels_N, self._voices.speakers_N
+        weight_N = _weights(self._voices, shares)
+        everyday_N = self._voices.corpora_N == ANCHORS
+        acted_NC = ~everyday_N[:, None] & (labels_N[:, None] == np.arange(len(LABELS)))
+        self._all = Urn(np.ones(len(self._voices), dtype=bool), weight_N)
+        self._acted = Urn(~everyday_N, weight_N)
+        self._by_label = [Urn(acted_N, weight_N) for acted_N in acted_NC.T]
+        self._by_speaker = {one: Urn(speakers_N == one, weight_N) for one in set(speakers_N)}
+        self._everyday = Urn(everyday_N, weight_N) if everyday_N.any() else self._by_label[NEUTRAL]
+        self._plain_KT = material.plain_KT
+        self._neutral_VNT = np.concatenate(
+            [s.vectors_VUT[:, s.labels_U == NEUTRAL] for s in material.scripts], axis=1
+        )
 
-    def spoken(self, script: Script, case: Case | None) -> Batch:
+    def spoken(self, script: Script, case: Case | None, sound: Sound = "matched") -> Batch:
         """One dialogue of `script`, the words of a random view; None = presence utterance by utterance."""
         utterances = len(script.labels_U)
         words_UT = script.vectors_VUT[self._dice.randrange(len(script.vectors_VUT))]
-        clips = [self._clip_for(int(label)) for label in script.labels_U]
+        clips = [self._clip_for(int(label), sound) for label in script.labels_U]
         audio_U, text_U = self._presence(utterances, case)
         return as_batch(self._sound(clips), words_UT, script.labels_U, audio_U, text_U)
 
-    def clips_alone(self, text_width: int) -> Batch:
-        """A few clips of one speaker, without words."""
-        known = self._dice.choice(self._by_speaker)
-        clips = [int(self._dice.choice(known)) for _ in range(self._dice.randint(1, MOST_CLIPS))]
+    def clips(self, worded: bool) -> Batch:
+        """A few clips of one speaker, without words, or with words that say nothing of the emotion."""
+        first = self._all.draw(self._dice)
+        urn = self._by_speaker[self._voices.speakers_N[first]]
+        clips = [first, *(urn.draw(self._dice) for _ in range(self._dice.randrange(MOST_CLIPS)))]
         there = np.ones(len(clips), dtype=bool)
-        words_UT = np.zeros((len(clips), text_width), dtype=np.float32)
-        return as_batch(self._sound(clips), words_UT, self._voices.labels_N[clips], there, ~there)
+        words_UT = np.stack([self._words_for(clip) for clip in clips])
+        return as_batch(self._sound(clips), words_UT, self._voices.labels_N[clips], there, there & worded)
 
-    def _clip_for(self, label: int) -> int:
-        if self._dice.random() < self._mismatch:
-            return self._dice.randrange(len(self._voices))
-        return int(self._dice.choice(self._by_label[label]))
+    def _clip_for(self, label: int, sound: Sound) -> int:
+        if sound == "everyday":
+            return self._everyday.draw(self._dice)
+        if sound == "half" and self._dice.random() < 0.5:
+            return self._acted.draw(self._dice)
+        return self._by_label[label].draw(self._dice)
+
+    def _words_for(self, clip: int) -> NDArray[np.float32]:
+        """The clip's own, if they are known, or a plain line, or any neutral line of MELD."""
+        kind = self._dice.randrange(3)
+        if kind == 0 and self._voices.said_N[clip]:
+            own_T: NDArray[np.float32] = self._voices.words_NT[clip]
+            return own_T
+        if kind == 1:
+            plain_T: NDArray[np.float32] = self._plain_KT[self._dice.randrange(len(self._plain_KT))]
+            return plain_T
+        views, lines, _ = self._neutral_VNT.shape
+        line_T: NDArray[np.float32] = self._neutral_VNT[self._dice.randrange(views), self._dice.randrange(lines)]
+        return line_T
 
     def _sound(self, clips: Sequence[int]) -> NDArray[np.float32]:
         views = len(self._voices.vectors_VNA)
@@ -96,6 +145,29 @@ class Mixer:
         return kind_U != 0, kind_U != 1
 
 
+class Urn:
+    """Some of the clips, drawn with their weights."""
+
+    def __init__(self, inside_N: NDArray[np.bool_], weight_N: NDArray[np.float64]) -> None:
+        self._clips = np.flatnonzero(inside_N).tolist()
+        self._until = np.cumsum(weight_N[inside_N]).tolist()
+
+    def draw(self, dice: random.Random) -> int:
+        return int(dice.choices(self._clips, cum_weights=self._until)[0])
+
+
+def _weights(voices: Voices, shares: Shares) -> NDArray[np.float64]:
+    """Of each clip: its corpus's share, spread over the classes of the corpus, and over the clips of the class."""
+    weight_N = np.zeros(len(voices))
+    for corpus in set(voices.corpora_N):
+        here_N = voices.corpora_N == corpus
+        classes = set(voices.labels_N[here_N])
+        for label in classes:
+            same_N = here_N & (voices.labels_N == label)
+            weight_N[same_N] = getattr(shares, corpus) / len(classes) / same_N.sum()
+    return weight_N
+
+
 def draw_case(dice: random.Random, config: FusionTraining) -> Case | None:
     """Which modalities a training dialogue has."""
     chance = dice.random()
@@ -104,6 +176,14 @@ def draw_case(dice: random.Random, config: FusionTraining) -> Case | None:
             return case  # type: ignore[return-value]
         chance -= share
     return None
+
+
+def draw_sound(dice: random.Random, config: FusionTraining) -> Sound:
+    """What a training dialogue of MELD is joined with."""
+    chance = dice.random()
+    return (
+        "matched" if chance < config.matched else "half" if chance < config.matched + config.half else "everyday"
+    )
 
 
 def as_batch(

@@ -7,6 +7,7 @@
 import random
 import shutil
 from collections.abc import Sequence
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -58,19 +59,28 @@ def encode_text(encoder: TextEncoder, dialogues: Sequence[Spoken], spoiled: int 
     return scripts
 
 
-def encode_sound(
-    encoder: AudioEncoder, clips: Sequence[Clip], boredom: str, voices: Sequence[Clip], spoiled: int, seed: int
-) -> Voices:
-    """Clips with a label of the model in views: as they are, without silent ends, through a telephone, spoiled.
+def labelled(clips: Sequence[Clip], boredom: str) -> list[Clip]:
+    """Those with a label of the model; `boredom` is the label that bored clips get, "drop" leaves them out."""
+    named = [replace(clip, label=boredom) if clip.label == "boredom" else clip for clip in clips]
+    return [clip for clip in named if clip.label in LABELS]
 
-    `boredom` is the label that bored clips get, "drop" leaves them out; `voices` are heard in the background.
+
+def encode_sound(
+    encoder: AudioEncoder,
+    words: TextEncoder,
+    clips: Sequence[Clip],
+    voices: Sequence[Clip],
+    spoiled: int,
+    seed: int,
+) -> Voices:
+    """Clips in views: as they are, without silent ends, through a telephone, spoiled; and what is said in them.
+
+    `voices` are heard in the background.
     """
-    known = [(clip, boredom if clip.label == "boredom" else clip.label) for clip in clips]
-    known = [(clip, label) for clip, label in known if label in LABELS]
     phone, spoil = Telephone(), SoundSpoiler([float_wave(v.samples) for v in voices], seed)
     views: list[list[PcmN]] = [[], [], []]
     views += [[] for _ in range(spoiled)]
-    for clip, _ in known:
+    for clip in clips:
         wave_N, speech = float_wave(clip.samples), speech_of(clip.samples)
         trimmed_N = wave_N[max(0, speech[0] - 1600) : speech[1] + 3200]
         made = [wave_N, trimmed_N, phone(wave_N)] + [spoil(wave_N, speech) for _ in range(spoiled)]
@@ -78,8 +88,11 @@ def encode_sound(
             view.append(to_pcm(one_N))
     return Voices(
         np.stack([encoder.encode(view) for view in views]),
-        np.array([LABELS.index(label) for _, label in known], dtype=np.int64),
-        np.array([clip.speaker for clip, _ in known]),
+        np.array([LABELS.index(clip.label) for clip in clips], dtype=np.int64),
+        np.array([clip.corpus for clip in clips]),
+        np.array([clip.speaker for clip in clips]),
+        words.encode([clip.words for clip in clips]),
+        np.array([bool(clip.words) for clip in clips]),
     )
 
 
@@ -99,7 +112,7 @@ def save_words(path: Path, scripts: Sequence[Script]) -> None:
 
 
 def save_voices(path: Path, voices: Voices) -> None:
-    np.savez(path, sound=voices.vectors_VNA, labels=voices.labels_N, speakers=voices.speakers_N)
+    np.savez(path, **{field.name: getattr(voices, field.name) for field in fields(voices)})
 
 
 def load_material(work: Path, split: Split) -> Material:
@@ -108,12 +121,12 @@ def load_material(work: Path, split: Split) -> Material:
     Raises:
         DataError: a stage that writes them has not been run.
     """
-    for stage in ("words", "sound"):
-        if not (work / f"{stage}-{split}.npz").is_file():
-            raise DataError(f"{work}: no {stage}-{split}.npz; run `python -m training.compact {stage}` first")
+    for stage, name in (("words", f"words-{split}"), ("words", "words-plain"), ("sound", f"sound-{split}")):
+        if not (work / f"{name}.npz").is_file():
+            raise DataError(f"{work}: no {name}.npz; run `python -m training.compact {stage}` first")
     with np.load(work / f"words-{split}.npz") as stored:
         ends = np.cumsum(stored["lengths"])[:-1]
         words = np.split(stored["words"], ends, axis=1)
         scripts = [Script(*pair) for pair in zip(words, np.split(stored["labels"], ends), strict=True)]
-    with np.load(work / f"sound-{split}.npz") as stored:
-        return Material(scripts, Voices(stored["sound"], stored["labels"], stored["speakers"]))
+    with np.load(work / f"sound-{split}.npz") as stored, np.load(work / "words-plain.npz") as plain:
+        return Material(scripts, Voices(**stored), plain["words"])
