@@ -59,7 +59,9 @@ class Inbox:
         if not self._items.empty():
             return self._items.get_nowait()
         try:
-            return await asyncio.wait_for(self._items.get(), wait_s)
+            # Not wait_for: in Python 3.11 it may swallow the cancellation of its caller.
+            async with asyncio.timeout(wait_s):
+                return await self._items.get()
         except TimeoutError:
             return None
 

@@ -115,8 +115,10 @@ class AsyncEventSubscriber(Subscription):
         for number in numbers:
             loop.add_reader(number, arrived.set)
         try:
+            # Not wait_for: in Python 3.11 it may swallow the cancellation of its caller.
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(arrived.wait(), timeout_s)
+                async with asyncio.timeout(timeout_s):
+                    await arrived.wait()
         finally:
             for number in numbers:
                 loop.remove_reader(number)

@@ -132,7 +132,8 @@ class LinkDoor:
         try:
             while not over.done():
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(sender.news.wait(), ALIVE_S)
+                    async with asyncio.timeout(ALIVE_S):
+                        await sender.news.wait()
                 sender.news.clear()
                 credit = Credit(sender.credit_ms + self._config.window_ms)
                 if not over.done() and not await self._server.send(client, credit):

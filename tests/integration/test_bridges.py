@@ -33,7 +33,7 @@ from bcaf_stream.events.replay import ReplayConfig
 from bcaf_stream.events.subscriber import AsyncEventSubscriber
 from tests.deployed import free_address
 
-WAIT_S = 20.0  # only a failing test waits that long
+WAIT_S = 60.0  # only a failing test waits that long
 QUICK = BackOff(first_s=0.02, longest_s=0.1)
 COUNT = 40
 
