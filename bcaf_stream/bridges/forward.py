@@ -55,6 +55,7 @@ async def forward(
         events = await subscriber.receive_many(receiver.batch)
         await _deliver(events, receiver, back_off, sleep)
         subscriber.done()
+        _heed_cancellation()
 
 
 async def _deliver(
@@ -71,8 +72,16 @@ async def _deliver(
         except DeliveryError as error:
             pause = max(wait * random.uniform(0.5, 1.0), error.not_before_s)
             log.warning("%s; tried again in %.1f s", error, pause)
+        _heed_cancellation()
         await sleep(pause)
         wait = min(back_off.longest_s, wait * 2)
+
+
+def _heed_cancellation() -> None:
+    """End if somebody asked for it: a client library may swallow that, by asyncio.wait_for of Python 3.11."""
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
 
 
 def must_be_private(where: str, host: str, encrypted: bool, insecure: bool) -> None:
