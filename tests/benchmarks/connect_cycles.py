@@ -15,7 +15,7 @@ from pathlib import Path
 from actors.config import ServeConfig
 from actors.launch import Deployment
 from bcaf_stream.config import load_config
-from tests.benchmarks.live_calls import actors, resident_mb
+from tests.benchmarks.live_calls import actors, own_mb
 
 RATE = 8000
 SILENCE = bytes(2 * RATE // 10)
@@ -54,7 +54,7 @@ def main() -> None:
                     files = len(list((process / "fd").iterdir()))
                     stats = deployment.stats()["ingest"]
                     told = {name: stats[name] for name in ("calls", "finished", "failed", "refused")}
-                    print(f"{number:6d}  {resident_mb('IngestActor'):7.1f} MB  {files} files  {told}", flush=True)
+                    print(f"{number:6d}  {own_mb('IngestActor'):7.1f} MB  {files} files  {told}", flush=True)
                 call((host, int(port)), number)
 
 

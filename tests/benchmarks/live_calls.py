@@ -97,7 +97,7 @@ def measure(calls: int, text: TextSource, seconds: float, overrides: list[str]) 
             ]
             with EventListener(endpoints.events) as listener:
                 deployment.wait_for_listener(10)
-                before, busy, begun = resident_mb("IngestActor"), cpu_s(), time.monotonic()
+                before, busy, begun = own_mb("IngestActor"), cpu_s(), time.monotonic()
                 for caller in callers:
                     caller.start()
                     time.sleep(1 / calls)
@@ -120,7 +120,7 @@ def listen(listener: EventListener, deployment: Deployment, calls: int, seconds:
     while ended < calls and time.monotonic() < give_up:
         event = listener.receive(1.0)
         if time.monotonic() - looked > 5:
-            looked, peak = time.monotonic(), max(peak, resident_mb("IngestActor"))
+            looked, peak = time.monotonic(), max(peak, own_mb("IngestActor"))
             stats = deployment.stats()
         if event is not None and event.call:
             arrived.append((time.time(), event))
@@ -154,8 +154,10 @@ def actors(name: str) -> list[Path]:
     return found
 
 
-def resident_mb(name: str) -> float:
-    return sum(int((p / "statm").read_text().split()[1]) * 4096 / 2**20 for p in actors(name))
+def own_mb(name: str) -> float:
+    """Resident memory, without what is shared: Ray's object store is a part of every process that looks into it."""
+    pages = [(p / "statm").read_text().split() for p in actors(name)]
+    return sum((int(resident) - int(shared)) * 4096 / 2**20 for _, resident, shared, *_ in pages)
 
 
 def cpu_s() -> dict[str, float]:
