@@ -1,10 +1,16 @@
 """Command lines run in this process: what they print and how they leave."""
 
+import signal
 import sys
 from collections.abc import Callable
 from typing import NamedTuple
 
 import pytest
+
+
+def hears_interrupts() -> None:
+    """For `preexec_fn`: tests that run in the background of a shell would hand down that SIGINT is ignored."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 class Outcome(NamedTuple):

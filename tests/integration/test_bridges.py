@@ -31,6 +31,7 @@ from bcaf_stream.events.journal_file import JournalConfig
 from bcaf_stream.events.messages import Event
 from bcaf_stream.events.replay import ReplayConfig
 from bcaf_stream.events.subscriber import AsyncEventSubscriber
+from tests.commands import hears_interrupts
 from tests.deployed import free_address
 
 WAIT_S = 60.0  # only a failing test waits that long
@@ -201,7 +202,8 @@ def test_the_command_killed_and_started_again_loses_nothing(hub: EventHub, tmp_p
         options = ["--secret-file", secret_file, "--position", tmp_path / "place.json", "--from", "start"]
         where = ["--connect", hub.bus.endpoint, "--replay", hub.replay.endpoint]
         for sign, wanted in ((signal.SIGKILL, COUNT), (signal.SIGINT, COUNT + 10)):
-            with subprocess.Popen([*command, *map(str, options), *where], stderr=subprocess.PIPE) as process:
+            whole = [*command, *map(str, options), *where]
+            with subprocess.Popen(whole, stderr=subprocess.PIPE, preexec_fn=hears_interrupts) as process:
                 deadline = time.monotonic() + WAIT_S
                 while f"a-{wanted - 1}" not in server.acknowledged:
                     assert time.monotonic() < deadline
