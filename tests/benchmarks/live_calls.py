@@ -155,7 +155,7 @@ def actors(name: str) -> list[Path]:
 
 
 def own_mb(name: str) -> float:
-    """Resident memory, without what is shared: Ray's object store is a part of every process that looks into it."""
+    """Resident memory, without what is shared: Ray's object store is in every process that looks into it."""
     pages = [(p / "statm").read_text().split() for p in actors(name)]
     return sum((int(resident) - int(shared)) * 4096 / 2**20 for _, resident, shared, *_ in pages)
 

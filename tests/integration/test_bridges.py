@@ -203,7 +203,8 @@ def test_the_command_killed_and_started_again_loses_nothing(hub: EventHub, tmp_p
         where = ["--connect", hub.bus.endpoint, "--replay", hub.replay.endpoint]
         for sign, wanted in ((signal.SIGKILL, COUNT), (signal.SIGINT, COUNT + 10)):
             whole = [*command, *map(str, options), *where]
-            with subprocess.Popen(whole, stderr=subprocess.PIPE, preexec_fn=hears_interrupts) as process:
+            run = {"stderr": subprocess.PIPE, "preexec_fn": hears_interrupts}
+            with subprocess.Popen(whole, **run) as process:
                 deadline = time.monotonic() + WAIT_S
                 while f"a-{wanted - 1}" not in server.acknowledged:
                     assert time.monotonic() < deadline

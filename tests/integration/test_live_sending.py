@@ -24,6 +24,7 @@ from bcaf_stream.ingest.link import Audio, Close, LinkConfig, LinkServer, Open, 
 from bcaf_stream.ingest.link_protocol import Accepted, Closed, Credit, Refused
 from bcaf_stream.live_sending import live_call, send_live
 from bcaf_stream.types import Words
+from tests.commands import hears_interrupts
 
 RATE = 8000
 WAIT_S = 20.0  # only a failing test waits that long
@@ -193,7 +194,12 @@ def test_a_refused_call():
 async def command(*words: str, **env: str) -> asyncio.subprocess.Process:
     pipe = asyncio.subprocess.PIPE
     return await asyncio.create_subprocess_exec(
-        BIN / "bcaf-stream", *words, stdin=pipe, stdout=pipe, stderr=pipe, env=dict(os.environ) | env
+        *(BIN / "bcaf-stream", *words),
+        stdin=pipe,
+        stdout=pipe,
+        stderr=pipe,
+        preexec_fn=hears_interrupts,
+        env=dict(os.environ) | env,
     )
 
 

@@ -95,7 +95,8 @@ async def opened(capacity: int = 100, host: CollectingHost | None = None, **conf
     finally:
         house.leave()
         await door.close()
-        assert (asyncio.all_tasks(), open_sockets()) == before, "close must leave no task and no socket"
+        assert asyncio.all_tasks() == before[0], "close must leave no task"
+        assert open_sockets() <= before[1], "close must leave no socket"  # one of another test may go meanwhile
 
 
 def open_sockets() -> int:

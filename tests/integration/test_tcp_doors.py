@@ -136,7 +136,8 @@ async def opened(
         house.leave()
         await door.close()
         await asyncio.sleep(0.01)  # the clients' own sockets
-        assert (asyncio.all_tasks(), open_sockets()) == before, "close must leave no task and no socket"
+        assert asyncio.all_tasks() == before[0], "close must leave no task"
+        assert open_sockets() <= before[1], "close must leave no socket"  # one of another test may go meanwhile
 
 
 def open_sockets() -> int:
