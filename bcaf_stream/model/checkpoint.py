@@ -81,7 +81,7 @@ class Manifest(Config):
 class Checkpoint:
     """A loaded model, in evaluation mode, with all that is needed to use it.
 
-    `provisional` says that it was not trained on what it is used for; `hash` is that of config.json.
+    `provisional` says that it is not yet one to rely on; `hash` is that of config.json.
     """
 
     folder: Path
