@@ -55,8 +55,9 @@ async def closing(client: ClientConnection) -> tuple[int, str]:
 
 async def status(door: WebSocketDoor, path: str = "/", headers: dict[str, str] | None = None) -> int:
     """The HTTP status of an attempt to come in."""
+    address = door.endpoint.replace("http", "ws").removesuffix("/") + path
     try:
-        async with connect(door.endpoint + path, additional_headers=headers):
+        async with connect(address, additional_headers=headers):
             return 101
     except InvalidStatus as error:
         return error.response.status_code

@@ -45,6 +45,7 @@ class MicrophoneDoor(CallDoor):
         except OSError:
             raise LinkError(f"{self.name}: {PAGE} is missing from the installed package") from None
         await super().start(host)
+        self.endpoint = self.endpoint.replace("ws", "http", 1) + "/"  # of the page, which knows the rest
 
     def parser(self, request: Request) -> Parser:
         return MicrophoneParser(self.config.text)

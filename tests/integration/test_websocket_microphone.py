@@ -36,7 +36,7 @@ def test_samples_come_as_they_were_sent():
     async def test() -> None:
         host = CollectingHost()
         samples = np.random.default_rng(0).integers(-999, 999, 48000).astype("<i2")
-        async with microphone(host) as door, connect(door.endpoint) as client:
+        async with microphone(host) as door, connect(door.endpoint.replace("http://", "ws://")) as client:
             await client.send(json.dumps(HELLO))
             assert json.loads(await client.recv()) == {"t": "accepted", "call": "m1"}
             for part in np.split(samples, 25):
@@ -57,7 +57,7 @@ def test_the_page_and_who_may_use_it(tmp_path):
 
     async def test() -> None:
         async with microphone(CollectingHost()) as door:
-            site = door.endpoint.replace("ws://", "http://")
+            site = door.endpoint.removesuffix("/")
             code, policy, page = await asyncio.to_thread(fetch, site + "/")
             assert code == 200
             assert "default-src 'none'" in policy
@@ -66,7 +66,7 @@ def test_the_page_and_who_may_use_it(tmp_path):
             assert await status(door, headers={"Origin": site}) == 101
             assert await status(door, headers={"Origin": "https://elsewhere.example"}) == 403
         async with microphone(CollectingHost(), tokens=secrets) as door:
-            site = door.endpoint.replace("ws://", "http://")
+            site = door.endpoint.removesuffix("/")
             assert (await asyncio.to_thread(fetch, site + "/"))[0] == 401
             assert (await asyncio.to_thread(fetch, site + "/?token=one"))[0] == 200
             assert await status(door, "/?token=one", {"Origin": site}) == 101
@@ -85,7 +85,7 @@ def test_a_real_browser_is_heard():
         host = CollectingHost()
         async with microphone(host) as door:
             with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
-                site = door.endpoint.replace("ws://", "http://") + "/"
+                site = door.endpoint
                 browser = await asyncio.create_subprocess_exec(
                     str(BROWSER), *FLAGS, f"--user-data-dir={profile}", site,
                     stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE,
