@@ -115,11 +115,6 @@ class Journal(JournalFile):
         rows = self.query("SELECT seq FROM sqlite_sequence WHERE name = 'events'")
         return int(rows[0][0]) if rows else 0
 
-    def has_ended(self, call: str) -> bool:
-        """Whether this call's end is in the journal."""
-        sql = "SELECT 1 FROM events WHERE call = ? AND type = 'call.end' ORDER BY offset DESC LIMIT 1"
-        return bool(self.query(sql, (call,)))
-
     def calls(self) -> list[tuple[str, int, int, str | None, bool]]:
         """Each call: its numbers of events and of utterances, its most frequent emotion, whether it ended."""
         return [(*row[:4], bool(row[4])) for row in self.query(_CALLS)]

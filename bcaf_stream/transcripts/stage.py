@@ -28,7 +28,7 @@ class TextStage:
         may_hear: Callable[[], bool] = lambda: True,
     ) -> None:
         self.pairing = Pairing(call, config, words)
-        self.asr_failures = self.asr_spared = 0
+        self.asr_failures = 0
         self._may_hear = may_hear
         self._transcriber = transcriber if words is None else None
 
@@ -64,7 +64,7 @@ class TextStage:
         return self.pairing.flush()
 
     def reset(self) -> None:
-        self.asr_failures = self.asr_spared = 0
+        self.asr_failures = 0
         self.pairing.reset()
 
     def close(self) -> None:
@@ -72,7 +72,6 @@ class TextStage:
 
     def _hear(self, transcriber: Transcriber, segment: SpeechSegment) -> str | None:
         if not self._may_hear():
-            self.asr_spared += 1
             return None
         try:
             return transcriber.transcribe(segment.samples)

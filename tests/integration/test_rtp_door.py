@@ -1,12 +1,10 @@
 """The RTP door over real UDP: FFmpeg as the sender, strangers, silence, overload, and several calls in turn."""
 
 import asyncio
-import os
 import shutil
 import socket
-import stat
 import wave
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -23,9 +21,9 @@ from bcaf_stream.ingest.rtp import FormatConfig, RtpConfig
 from bcaf_stream.ingest.rtp_source import Counts
 from bcaf_stream.ingest.udp import DROPPED, RtpDoor, Waiting
 from bcaf_stream.types import AudioChunk
+from tests.leftovers import WAIT_S, assert_nothing_left, held_now, run
 from tests.live_host import Collected, CollectingHost, Line
 
-WAIT_S = 10.0  # only a failing test waits that long
 SIZE = 160
 CODES = np.random.default_rng(0).integers(0, 256, 50 * SIZE, np.uint8).tobytes()
 SAMPLES = decode_ulaw(CODES)
@@ -85,7 +83,7 @@ async def eventually(true: Callable[[], bool]) -> None:
 
 @asynccontextmanager
 async def opened(capacity: int = 100, host: CollectingHost | None = None, **config: Any) -> AsyncIterator[House]:
-    before = asyncio.all_tasks(), open_sockets()
+    before = held_now()
     door = RtpDoor(RtpConfig(**{"port": 0, "name": "line"} | config))
     host = host or CollectingHost(capacity)
     await door.start(host)
@@ -95,24 +93,7 @@ async def opened(capacity: int = 100, host: CollectingHost | None = None, **conf
     finally:
         house.leave()
         await door.close()
-        assert asyncio.all_tasks() == before[0], "close must leave no task"
-        assert open_sockets() <= before[1], "close must leave no socket"  # one of another test may go meanwhile
-
-
-def open_sockets() -> int:
-    count = 0
-    for descriptor in range(1000):
-        with suppress(OSError):
-            count += stat.S_ISSOCK(os.fstat(descriptor).st_mode)
-    return count
-
-
-def run(scene: Callable[[], Awaitable[None]]) -> None:
-    async def in_time() -> None:
-        async with asyncio.timeout(3 * WAIT_S):
-            await scene()
-
-    asyncio.run(in_time())
+        assert_nothing_left(before)
 
 
 def test_a_call_until_nothing_comes_any_more():

@@ -2,15 +2,13 @@
 
 import asyncio
 import json
-import os
 import shutil
 import socket
 import ssl
-import stat
 import struct
 import subprocess
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -27,9 +25,9 @@ from bcaf_stream.ingest.live import Begin, Ended
 from bcaf_stream.ingest.naming import ChannelConfig
 from bcaf_stream.ingest.pcm import PcmFormat
 from bcaf_stream.ingest.tcp_doors import AudioSocketConfig, AudioSocketDoor, PcmConfig, PcmDoor
+from tests.leftovers import WAIT_S, assert_nothing_left, held_now, open_sockets, run
 from tests.live_host import CollectingHost, Line
 
-WAIT_S = 10.0  # only a failing test waits that long
 SAMPLES = np.random.default_rng(0).integers(-32768, 32767, 16_000, np.int16, endpoint=True)
 BYTES = SAMPLES.astype("<i2").tobytes()
 IDS = [str(UUID(int=number)) for number in range(200)]
@@ -128,7 +126,7 @@ async def opened(
         else PcmDoor(PcmConfig(port=0, **config))
     )
     house = House(door, host or CollectingHost(capacity), kind)
-    before = asyncio.all_tasks(), open_sockets()
+    before = held_now()
     await door.start(house.host)
     try:
         yield house
@@ -136,24 +134,7 @@ async def opened(
         house.leave()
         await door.close()
         await asyncio.sleep(0.01)  # the clients' own sockets
-        assert asyncio.all_tasks() == before[0], "close must leave no task"
-        assert open_sockets() <= before[1], "close must leave no socket"  # one of another test may go meanwhile
-
-
-def open_sockets() -> int:
-    count = 0
-    for descriptor in range(1000):
-        with suppress(OSError):
-            count += stat.S_ISSOCK(os.fstat(descriptor).st_mode)
-    return count
-
-
-def run(scene: Callable[[], Awaitable[None]]) -> None:
-    async def in_time() -> None:
-        async with asyncio.timeout(3 * WAIT_S):
-            await scene()
-
-    asyncio.run(in_time())
+        assert_nothing_left(before)
 
 
 both = pytest.mark.parametrize("kind", ["audiosocket", "pcm"])
