@@ -10,7 +10,7 @@ from bcaf_stream.errors import DataError
 from training.loop import Record
 
 FILE_NAME = "epochs.jsonl"
-LOOK_S = 0.5
+LOOK_S = 0.2
 
 
 class EpochLog:

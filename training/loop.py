@@ -73,9 +73,13 @@ class Trainer:
         self.model = model.to(self.device)
         self.config = config
         self._train, self._dev = train, dev
-        self._runner = DistributedDataParallel(self.model) if self.world > 1 else self.model
+        self._runner: BCAF | DistributedDataParallel = self.model
+        if self.world > 1:
+            self._runner = DistributedDataParallel(self.model, gradient_as_bucket_view=True)
         make = torch.optim.Adam if config.optimizer == "adam" else torch.optim.AdamW
-        self._optimizer = make(self.model.parameters(), lr=config.learning_rate, weight_decay=config.l2)
+        self._optimizer = make(
+            self.model.parameters(), lr=config.learning_rate, weight_decay=config.l2, fused=True
+        )
         self._weight_C = class_weights(train, self.model.config.classes, config.class_weights)
         self._bfloat16 = config.precision == "bfloat16" or (
             config.precision == "auto" and self.device.type == "cuda" and torch.cuda.is_bf16_supported()
@@ -173,13 +177,20 @@ class Trainer:
             loss, parts = self.model.loss(output, batch.label_BU, batch.mask_BU, weight_C)
         self._optimizer.zero_grad(set_to_none=True)
         (loss * share).backward()
-        limit = self.config.clip or float("inf")
-        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), limit)
+        norm = self._clipped()
         # After the backward pass, because there the group has shared what one process found.
         if not bool(torch.isfinite(loss.detach()) & torch.isfinite(norm)):
             raise ModelError(_not_finite(epoch, step, parts, self.model.config.connection_form))
         self._optimizer.step()
         return {name: value.double().cpu() * share for name, value in parts.items()}
+
+    def _clipped(self) -> Tensor:
+        """The gradient's norm before it was clipped; without `clip` nothing is written."""
+        parameters = [parameter for parameter in self.model.parameters() if parameter.grad is not None]
+        norm = torch.nn.utils.get_total_norm([one.grad for one in parameters if one.grad is not None])
+        if self.config.clip:
+            torch.nn.utils.clip_grads_with_norm_(parameters, self.config.clip, norm)
+        return norm
 
     def _mass(self, numbers: Sequence[int]) -> float:
         """What the mean over these dialogues is divided by: labelled utterances, or the sum of their weights."""

@@ -37,7 +37,7 @@ from training.state import load_state, save_state, storage
 
 J = TypeVar("J")
 R = TypeVar("R")
-POLL_S = "0.5"  # how often the controller looks at its workers; each report waits for a look
+POLL_S = "0.2"  # how often the controller looks at its workers; each report waits for a look
 
 
 @contextmanager
