@@ -16,6 +16,7 @@ from torch import Tensor
 from bcaf_stream.errors import ModelError
 from bcaf_stream.model.checkpoint import Checkpoint
 from bcaf_stream.model.state import DialogueState
+from bcaf_stream.model.weights import lay_out_for_steps
 from bcaf_stream.types import EmotionPrediction, Features, Modality, VectorD
 
 __all__ = ["DialogueAnalyzer", "DialogueState"]
@@ -35,6 +36,7 @@ class DialogueAnalyzer:
         self.labels = checkpoint.labels
         self.model_id = checkpoint.model_id
         self._model = checkpoint.model.to(self.device).eval()
+        lay_out_for_steps(self._model)
         self._calibration = checkpoint.calibration
         self._initial = self._model.initial_state(1).to("cpu")
 

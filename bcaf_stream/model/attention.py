@@ -41,28 +41,25 @@ def visible_in_step(count_B: Tensor, cached: int) -> Tensor:
 class Cache:
     """Keys and values of the past during one step; the order of `extend` calls defines the columns of a row.
 
-    past_BKW is read, never written.
+    past_BKW is read, never written: the step has one copy of it, with a row for the new utterance behind, which
+    `extend` fills and every block looks into. No gradient goes through it.
     """
 
     def __init__(self, past_BKW: Tensor) -> None:
-        self._past_BKW = past_BKW
-        self._new: list[Tensor] = []
+        self._rows_BTW = F.pad(past_BKW.detach(), (0, 0, 0, 1))
         self._used = 0
 
     def extend(self, new_B1X: Tensor) -> Tensor:
         """The past of these columns with the new utterance behind it: (B, K + 1, X)."""
         start, self._used = self._used, self._used + new_B1X.shape[-1]
-        self._new.append(new_B1X)
-        return torch.cat((self._past_BKW[..., start : self._used], new_B1X), dim=1)
+        columns_BTX = self._rows_BTW[..., start : self._used]
+        columns_BTX[:, -1:] = new_B1X.detach()
+        return columns_BTX
 
     def rolled(self) -> Tensor:
         """The past of the next step: the oldest utterance gone, the new one last; same shape as before."""
-        assert self._used == self._past_BKW.shape[-1], "a step must fill every column of its row"
-        if not self._new:  # a model without any attention remembers nothing
-            return self._past_BKW
-        kept = self._past_BKW.shape[1]
-        new_B1W = torch.cat(self._new, dim=-1)
-        return torch.cat((self._past_BKW[:, 1:], new_B1W[:, :kept]), dim=1)
+        assert self._used == self._rows_BTW.shape[-1], "a step must fill every column of its row"
+        return self._rows_BTW[:, 1:]
 
 
 def split_heads(x_BUD: Tensor, heads: int) -> Tensor:

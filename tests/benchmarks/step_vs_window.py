@@ -21,6 +21,7 @@ from rich.table import Table
 from bcaf_stream.dialogue import DialogueAnalyzer
 from bcaf_stream.model.bcaf import BCAF, BCAFConfig
 from bcaf_stream.model.checkpoint import EncoderSpec, EncoderSpecs, load_checkpoint, save_checkpoint
+from bcaf_stream.model.weights import lay_out_for_steps
 from bcaf_stream.types import Features
 
 LABELS = ("anger", "disgust", "fear", "joy", "neutral", "sadness", "surprise")
@@ -56,6 +57,7 @@ def analyzer_of(model: BCAF, folder: Path) -> DialogueAnalyzer:
 def measure(config: BCAFConfig, repeats: int, folder: Path) -> list[tuple[str, float, float]]:
     torch.manual_seed(0)
     model = BCAF(config).eval()
+    lay_out_for_steps(model)  # as in a live call
     U, exact = config.context, (config.layers + 1) * (config.context - 1) + 1
     audio, text = torch.randn(1, exact, config.audio_width), torch.randn(1, exact, config.text_width)
     mask = torch.ones(1, exact)
