@@ -13,7 +13,7 @@ import msgpack
 
 from bcaf_stream.events.messages import DIGITS, Event, EventType, topic_of
 
-MILLION = 10**DIGITS
+MILLION = float(10**DIGITS)  # a float: whole numbers are divided by it without being converted first
 
 CREATE = """
 CREATE TABLE events (
