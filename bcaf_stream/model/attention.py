@@ -46,7 +46,9 @@ class Cache:
     """
 
     def __init__(self, past_BKW: Tensor) -> None:
-        self._rows_BTW = F.pad(past_BKW.detach(), (0, 0, 0, 1))
+        batch, cached, width = past_BKW.shape
+        self._rows_BTW = past_BKW.new_empty(batch, cached + 1, width)
+        self._rows_BTW[:, :cached] = past_BKW.detach()
         self._used = 0
 
     def extend(self, new_B1X: Tensor) -> Tensor:
