@@ -1,6 +1,6 @@
 """What Ray Train costs and what a second worker gives; run by hand on an idle machine.
 
-    python -m tests.benchmarks.train_overhead [--epochs 4] [--width 256] [--rounds 2] [--batch 256]
+    python -m tests.benchmarks.train_overhead [--epochs 4] [--width 256] [--rounds 2] [--batch 384]
 
 Utterances per second, from the second epoch on, of a corpus as large as MELD (9,600 utterances): of whole epochs,
 dev pass and checkpoint included, and of the optimiser's steps alone. The rounds of the three kinds are interleaved
@@ -68,7 +68,7 @@ def throughput(manifest: Path, out: Path, workers: int, chosen: argparse.Namespa
 
 def main() -> None:
     options = argparse.ArgumentParser()
-    for name, default in (("epochs", 4), ("width", 256), ("rounds", 2), ("dialogues", 1600), ("batch", 256)):
+    for name, default in (("epochs", 4), ("width", 256), ("rounds", 2), ("dialogues", 1600), ("batch", 384)):
         options.add_argument(f"--{name}", type=int, default=default)
     chosen = options.parse_args()
     torch.set_num_threads(1)
