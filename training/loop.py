@@ -186,7 +186,7 @@ class Trainer:
 
     def _clipped(self) -> Tensor:
         """The gradient's norm before it was clipped; without `clip` nothing is written."""
-        parameters = [parameter for parameter in self.model.parameters() if parameter.grad is not None]
+        parameters = list(self.model.parameters())
         norm = torch.nn.utils.get_total_norm([one.grad for one in parameters if one.grad is not None])
         if self.config.clip:
             torch.nn.utils.clip_grads_with_norm_(parameters, self.config.clip, norm)

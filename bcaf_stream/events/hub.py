@@ -156,7 +156,7 @@ class EventHub:
             while count < GROUP_EVENTS:
                 if self._queue.empty():
                     group.append(self._queue.get(timeout=max(0.0, deadline - time.monotonic())))
-                else:  # a third of the time, and this is the only thread that takes
+                else:  # a sixth of the time, and this is the only thread that takes
                     group.append(self._queue.get_nowait())
                 count += len(group[-1].events)
         return group

@@ -42,20 +42,20 @@ class Cache:
     """Keys and values of the past during one step; the order of `extend` calls defines the columns of a row.
 
     past_BKW is read, never written: the step has one copy of it, with a row for the new utterance behind, which
-    `extend` fills and every block looks into. No gradient goes through it.
+    `extend` fills and every block looks into.
     """
 
     def __init__(self, past_BKW: Tensor) -> None:
         batch, cached, width = past_BKW.shape
         self._rows_BTW = past_BKW.new_empty(batch, cached + 1, width)
-        self._rows_BTW[:, :cached] = past_BKW.detach()
+        self._rows_BTW[:, :cached] = past_BKW
         self._used = 0
 
     def extend(self, new_B1X: Tensor) -> Tensor:
         """The past of these columns with the new utterance behind it: (B, K + 1, X)."""
         start, self._used = self._used, self._used + new_B1X.shape[-1]
         columns_BTX = self._rows_BTW[..., start : self._used]
-        columns_BTX[:, -1:] = new_B1X.detach()
+        columns_BTX[:, -1:] = new_B1X
         return columns_BTX
 
     def rolled(self) -> Tensor:

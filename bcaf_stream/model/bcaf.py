@@ -152,6 +152,7 @@ class BCAF(
         seen_B1UU = visible(mask_BU, self.config.context if self.config.mode == "causal" else None)
         return self._run(audio_BUA, text_BUT, audio_present_BU, text_present_BU, seen_B1UU, None)
 
+    @torch.no_grad()
     def step(
         self,
         state: DialogueState,
@@ -161,6 +162,8 @@ class BCAF(
         text_present_B: Tensor | None = None,
     ) -> tuple[BCAFOutput, DialogueState]:
         """The next utterance of each dialogue, in time O(context): an output with U = 1, and a new state.
+
+        Nothing learns from it: neither has a gradient.
 
         Raises:
             ModelError: an offline model, a state of another model or batch, or features of another width.

@@ -25,7 +25,6 @@ import torch
 from tests.unit.training.made import prepared, records, train_config
 from training.fit import fit_here
 from training.loop import Record
-from training.material import load_material
 from training.ray_train import fit_on_ray
 
 KINDS = {"plain loop": 0, "Ray, one worker": 1, "Ray, two workers": 2}
@@ -41,7 +40,7 @@ class Rates(NamedTuple):
         return Rates(*map(max, self, other))
 
 
-def throughput(manifest: Path, out: Path, workers: int, chosen: argparse.Namespace) -> Rates:
+def throughput(manifest: Path, out: Path, workers: int, utterances: int, chosen: argparse.Namespace) -> Rates:
     config = train_config(
         manifest,
         out,
@@ -62,7 +61,6 @@ def throughput(manifest: Path, out: Path, workers: int, chosen: argparse.Namespa
 
     train = fit_on_ray if workers else fit_here
     train(config, on_epoch)
-    utterances = sum(len(dialogue) for dialogue in load_material(config).train)
     return Rates(utterances * (len(at) - 1) / (at[-1] - at[0]), statistics.mean(steps[1:]))
 
 
@@ -75,12 +73,15 @@ def main() -> None:
     ray.init(
         address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR
     )
+    rows = records({"train": chosen.dialogues, "dev": 20, "test": 2})
+    utterances = sum(row["split"] == "train" for row in rows)
     best = dict.fromkeys(KINDS, Rates(0.0, 0.0))
     with tempfile.TemporaryDirectory() as scratch:
-        manifest = prepared(Path(scratch), records({"train": chosen.dialogues, "dev": 20, "test": 2}))
+        manifest = prepared(Path(scratch), rows)
         for turn in range(chosen.rounds):
             for kind, workers in KINDS.items():
-                found = throughput(manifest, Path(scratch) / f"{workers}-{turn}", workers, chosen)
+                out = Path(scratch) / f"{workers}-{turn}"
+                found = throughput(manifest, out, workers, utterances, chosen)
                 best[kind] = best[kind].best(found)
                 load = os.getloadavg()[0]
                 print(f"{kind}: {found.epochs:.0f}, steps alone {found.steps:.0f} (load {load:.1f})", flush=True)
