@@ -118,9 +118,7 @@ def _label(row: Row, index: Mapping[str, int]) -> int:
     if row.label is None:
         return IGNORED_LABEL
     if row.label not in index:
-        raise DataError(
-            f"{row.utterance}: label {row.label!r} is unknown to the model, which has {', '.join(index)}"
-        )
+        raise DataError(f"{row.name}: label {row.label!r} is unknown to the model, which has {', '.join(index)}")
     return index[row.label]
 
 
@@ -135,12 +133,12 @@ def _vector(
         if key is None:
             return None
         if key not in store:
-            raise DataError(f"{row.utterance}: its {modality} has no features yet; run bcaf-train features")
+            raise DataError(f"{row.name}: its {modality} has no features yet; run bcaf-train features")
         found = store[key]
     if found.shape != (width,):
-        raise DataError(f"{row.utterance}: its {modality} vector is {found.size} wide; the model takes {width}")
+        raise DataError(f"{row.name}: its {modality} vector is {found.size} wide; the model takes {width}")
     if not np.isfinite(found).all():
-        raise DataError(f"{row.utterance}: its {modality} vector holds NaN or infinity; compute it again")
+        raise DataError(f"{row.name}: its {modality} vector holds NaN or infinity; compute it again")
     return found
 
 

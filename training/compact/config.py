@@ -13,7 +13,8 @@ __all__ = ["LABELS", "CompactConfig", "FusionTraining", "Shares", "Starts", "Tex
 class Starts(Config):
     """Where the published starting weights lie; both files are checked against their SHA-256 before use.
 
-    `minilm`: the model folder of all-MiniLM-L6-v2; `whisper`: OpenAI's tiny.en.pt.
+    `minilm`: the model folder of all-MiniLM-L6-v2; `whisper`: Whisper base as faster-whisper
+    has it (starts.py says where both are).
     """
 
     minilm: str

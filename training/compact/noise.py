@@ -1,7 +1,7 @@
 """What calls do to sound and recognisers do to words, for training: both random, both from one generator.
 
-Sound: speed, crop, other voices or noise, level, 8 kHz mu-law (half of it through a telephone's band), and
-masked bands and spans of the spectrogram. Words: no punctuation, some words lost.
+Sound: speed, crop, other voices or noise, level, 8 kHz mu-law (half of it through a telephone's band). Words: no
+punctuation, some words lost.
 """
 
 import math
@@ -65,20 +65,6 @@ class SoundSpoiler:
         if chance() < 0.5:
             wave_N = self._telephone(wave_N, band=chance() < 0.5)
         return wave_N.clamp(-1, 1)
-
-    def mask(self, mel_TM: Tensor) -> Tensor:
-        """Hide one band and one span of a spectrogram, half of the time each."""
-        mel_TM = mel_TM.clone()
-        frames, bands = mel_TM.shape
-        if self._random.random() < 0.5:
-            wide = self._random.randint(0, 12)
-            low = self._random.randint(0, bands - wide)
-            mel_TM[:, low : low + wide] = mel_TM.mean()
-        if self._random.random() < 0.5:
-            long = self._random.randint(0, min(25, frames // 5))
-            start = self._random.randint(0, frames - long)
-            mel_TM[start : start + long] = mel_TM.mean()
-        return mel_TM
 
     def _crop(self, wave_N: Tensor) -> Tensor:
         if len(wave_N) <= 2 * SAMPLE_RATE or self._random.random() >= 0.3:

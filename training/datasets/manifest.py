@@ -29,10 +29,10 @@ SPLITS: tuple[Split, ...] = get_args(Split)
 class Row:
     """One utterance of a corpus.
 
-    `call` is unique in the corpus and lies in one split. `order` is the position in its call. `label` None is
-    context: heard by the model, never trained on or scored. `audio` is a path relative to the manifest's root,
-    `cut_ms` the part of that file (None = all of it), `audio_key` the hash of what is heard; all three are None
-    where there is no usable sound. Times are stream time of the call.
+    `call` is unique in the corpus and lies in one split; `utterance` is unique in its call. `order` is the
+    position in its call. `label` None is context: heard by the model, never trained on or scored. `audio` is a
+    path relative to the manifest's root, `cut_ms` the part of that file (None = all of it), `audio_key` the hash
+    of what is heard; all three are None where there is no usable sound. Times are stream time of the call.
     """
 
     split: Split
@@ -50,6 +50,11 @@ class Row:
     audio_key: str | None = None
     audio_vector: VectorD | None = None
     text_vector: VectorD | None = None
+
+    @property
+    def name(self) -> str:
+        """For messages; corpora number their utterances through, or anew in each call."""
+        return self.utterance if self.utterance.startswith(self.call) else f"{self.call}/{self.utterance}"
 
 
 @dataclass(frozen=True, slots=True)

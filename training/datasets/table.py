@@ -3,8 +3,9 @@
     {"split": "train", "call": "c1", "utterance": "c1-0", "channel": "customer", "start_ms": 0, "end_ms": 1800,
      "text": "hello?", "label": "neutral", "audio": "clips/c1-0.wav"}
 
-Required: split, call, utterance, channel, start_ms, end_ms; of text, audio, audio_vector and text_vector at
-least one; `label` may be null (context). `audio` is relative to the table's folder; without `audio_start_ms`
+Required: split, call, utterance, channel (numbers count as names); of text, audio, audio_vector and text_vector
+at least one; `label` may be null (context). The lines of a call stand in its order; `start_ms` and `end_ms` say
+when, where somebody knows. `audio` is relative to the table's folder; without `audio_start_ms`
 and `audio_end_ms` the whole file is the utterance. `speaker` says who speaks, for the leak check. `text_vector`
 and `audio_vector` are features that somebody computed already, of any width.
 """
@@ -12,11 +13,11 @@ and `audio_vector` are features that somebody computed already, of any width.
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import Field, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from bcaf_stream.config import Config
 from bcaf_stream.errors import DataError
@@ -25,15 +26,22 @@ from training.datasets.manifest import SPLITS, Corpus, Manifest, Row, Split, vec
 NAMES = ("manifest.jsonl", "manifest.parquet")
 
 
+def _numbered(value: Any) -> Any:
+    return str(value) if type(value) is int else value
+
+
+Name = Annotated[str, BeforeValidator(_numbered), Field(min_length=1)]
+
+
 class Record(Config):
     """One line of the table."""
 
     split: Split
-    call: str = Field(min_length=1)
-    utterance: str = Field(min_length=1)
-    channel: str = Field(min_length=1)
-    start_ms: int = Field(ge=0)
-    end_ms: int = Field(ge=0)
+    call: Name
+    utterance: Name
+    channel: Name
+    start_ms: int = Field(default=0, ge=0)
+    end_ms: int = Field(default=0, ge=0)
     text: str | None = None
     label: str | None = None
     speaker: str | None = None
@@ -85,11 +93,18 @@ def read_table(
         licence=licence,
         source=path.name,
         root=str(path.resolve().parent),
-        separation="by dialogue; speakers may be shared" if shared_speakers else "by dialogue and by speaker",
+        separation=_separation(rows, shared_speakers),
         speakers_apart=() if shared_speakers else pairs,
         vectors=vectors or {},
     )
     return Manifest(corpus, tuple(rows))
+
+
+def _separation(rows: list[Row], shared_speakers: bool) -> str:
+    if shared_speakers:
+        return "by dialogue; speakers may be shared"
+    known = all(row.speaker is not None for row in rows)
+    return "by dialogue and by speaker" if known else "by dialogue; not every speaker is named"
 
 
 def _find(root: Path) -> Path:
@@ -127,6 +142,9 @@ def _parse(where: str, data: dict[str, Any]) -> Record:
     try:
         return Record.model_validate_json(json.dumps(data))
     except ValidationError as error:
+        missing = [str(one["loc"][0]) for one in error.errors() if one["type"] == "missing"]
+        if missing:
+            raise DataError(f"{where}: without {', '.join(missing)}") from None
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"]))
         raise DataError(f"{where}: {key + ': ' if key else ''}{first['msg']}") from None

@@ -45,6 +45,17 @@ def test_a_wrong_line_is_named(tmp_path, change, message):
     assert message in str(error.value)
 
 
+def test_everything_that_a_line_lacks_is_named_at_once(tmp_path):
+    with pytest.raises(DataError, match=r"manifest.jsonl:1: without split, call, channel$"):
+        read_table(write_jsonl(tmp_path / "manifest.jsonl", [{"utterance": "c-0", "text": "oh"}]))
+
+
+def test_names_may_be_numbers_and_times_unknown(tmp_path):
+    line = {"split": "dev", "call": 7, "utterance": 0, "channel": 1, "audio_vector": [0.5], "label": "joy"}
+    (row,) = read_table(write_jsonl(tmp_path / "manifest.jsonl", [line])).rows
+    assert (row.call, row.utterance, row.channel, row.start_ms, row.end_ms) == ("7", "0", "1", 0, 0)
+
+
 def test_a_line_that_is_no_json_is_named(tmp_path):
     path = tmp_path / "manifest.jsonl"
     path.write_text(json.dumps(LINE) + "\n{oh\n")
