@@ -1,7 +1,7 @@
 """The compact audio encoder: the convolutions and first blocks of a Whisper encoder.
 
-Whisper's first layers hear how something is said, its last ones know what was said: three blocks of tiny.en
-(6 M parameters) beat the whole encoder. Unlike Whisper's own code it runs at the utterance's own length;
+Whisper's first layers hear how something is said, its last ones know what was said: three blocks of base
+(10 M parameters) beat the whole encoder. Unlike Whisper's own code it runs at the utterance's own length;
 utterances over LONGEST are cut into equal parts whose frames are pooled together, so that memory is bounded.
 The vector is, for each pooled block, the mean and the standard deviation over time of its output (no final
 LayerNorm).
@@ -37,8 +37,8 @@ class CompactAudioConfig(Config):
     """
 
     name: str = "whisper-trunk"
-    width: int = Field(default=384, ge=2)
-    heads: int = Field(default=6, ge=1)
+    width: int = Field(default=512, ge=2)
+    heads: int = Field(default=8, ge=1)
     blocks: int = Field(default=3, ge=1)
     pooled: tuple[int, ...] = Field(default=(1, 2, 3), min_length=1)
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from tokenizers import Tokenizer
 from torch import Tensor
-from transformers import BertConfig, BertModel
+from transformers import BertConfig, BertModel, PreTrainedModel
 
 from bcaf_stream.encoders.base import TextEncoderConfig, VectorsBD
 from bcaf_stream.encoders.pooling import length_groups, masked_mean, pad_rows
@@ -80,7 +80,7 @@ def spoken(text: str) -> str:
     return text.replace("\u2019", "'").replace("\u2018", "'").replace("\x92", "'")
 
 
-def pooled_text(model: BertModel, ids_BT: Tensor, mask_BT: Tensor) -> Tensor:
+def pooled_text(model: PreTrainedModel, ids_BT: Tensor, mask_BT: Tensor) -> Tensor:
     """Mean of the last MEAN_OF_LAYERS layers, then over the valid tokens: (B, W), float32."""
     hidden = model(input_ids=ids_BT, attention_mask=mask_BT.long(), output_hidden_states=True).hidden_states
     return masked_mean(torch.stack(hidden[-MEAN_OF_LAYERS:]).float().mean(0), mask_BT)

@@ -1,4 +1,4 @@
-"""`python -m training.compact text | words | sound | fuse | report`: the compact checkpoint, from its data.
+"""`python -m training.compact teach | text | words | sound | fuse | report`: the compact checkpoint, from data.
 
 Each stage leaves its result in the folder `work`, so that any of them can be run again alone.
 """
@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 from bcaf_stream.config import load_config
 from bcaf_stream.encoders.base import AudioEncoderConfig, TextEncoderConfig
 from bcaf_stream.encoders.load import load_audio_encoder, load_text_encoder
+from bcaf_stream.errors import DataError
 from bcaf_stream.model.bcaf import BCAF
 from bcaf_stream.model.checkpoint import EncoderSpec, EncoderSpecs, load_checkpoint, save_checkpoint
 from bcaf_stream.model.decision import Calibration
@@ -27,8 +28,8 @@ from training.compact.dialogues import meld_texts
 from training.compact.fusion import Fusion
 from training.compact.lines import PLAIN
 from training.compact.report import measure, merit
-from training.compact.starts import minilm, whisper_trunk
-from training.compact.text import TextTuner
+from training.compact.starts import minilm, mpnet, whisper_trunk
+from training.compact.text import TextTuner, load_tokenizer
 from training.compact.vectors import (
     encode_sound,
     encode_text,
@@ -45,6 +46,7 @@ app = typer.Typer(add_completion=False, no_args_is_help=True, help=__doc__)
 ConfigFile = Annotated[Path, typer.Option("--config", help="the recipe")]
 Overrides = Annotated[list[str] | None, typer.Option("--set", help="dotted.key=value, repeatable")]
 RECIPE = Path("configs/train/compact.yaml")
+ADVICE = "advice.safetensors"
 
 
 def _start(config: Path, overrides: list[str] | None) -> tuple[CompactConfig, Path]:
@@ -57,11 +59,29 @@ def _start(config: Path, overrides: list[str] | None) -> tuple[CompactConfig, Pa
 
 
 @app.command()
-def text(config: ConfigFile = RECIPE, overrides: Overrides = None) -> None:
-    """Fine-tune the text encoder."""
+def teach(config: ConfigFile = RECIPE, overrides: Overrides = None) -> None:
+    """Fine-tune the teacher of the text encoder, and store its advice."""
     recipe, work = _start(config, overrides)
     dialogues = meld_texts(Path(recipe.meld))
-    model = TextTuner(recipe.text, Path(recipe.starts.minilm)).run(dialogues["train"], dialogues["dev"])
+    torch.manual_seed(recipe.teacher.seed)
+    start = Path(recipe.starts.mpnet)
+    tuner = TextTuner(recipe.teacher, mpnet(start), load_tokenizer(start))
+    tuner.run(dialogues["train"], dialogues["dev"])
+    save_file({"advice": torch.cat(tuner.advice(dialogues["train"]), dim=1)}, work / ADVICE)
+
+
+@app.command()
+def text(config: ConfigFile = RECIPE, overrides: Overrides = None) -> None:
+    """Fine-tune the text encoder, with the teacher's advice."""
+    recipe, work = _start(config, overrides)
+    if not (work / ADVICE).is_file():
+        raise DataError(f"{work}: no {ADVICE}; run `python -m training.compact teach` first")
+    dialogues = meld_texts(Path(recipe.meld))
+    advice = load_file(work / ADVICE)["advice"].split([len(one) for one in dialogues["train"]], dim=1)
+    torch.manual_seed(recipe.text.seed)
+    start = Path(recipe.starts.minilm)
+    tuner = TextTuner(recipe.text, minilm(start), load_tokenizer(start))
+    model = tuner.run(dialogues["train"], dialogues["dev"], advice)
     save_file(model.state_dict(), work / "text.safetensors")
 
 

@@ -11,29 +11,33 @@ __all__ = ["LABELS", "CompactConfig", "FusionTraining", "Shares", "Starts", "Tex
 
 
 class Starts(Config):
-    """Where the published starting weights lie; both files are checked against their SHA-256 before use.
+    """Where the published starting weights lie (see starts.py); each is checked against its SHA-256 before use.
 
-    `minilm`: the model folder of all-MiniLM-L6-v2; `whisper`: Whisper base as faster-whisper
-    has it (starts.py says where both are).
+    `minilm`, `mpnet`: the model folders of all-MiniLM-L6-v2 and all-mpnet-base-v2; `whisper`: Whisper base as
+    faster-whisper has it.
     """
 
     minilm: str
+    mpnet: str
     whisper: str
 
 
 class TextTuning(Config):
-    """Fine-tuning of the text encoder on MELD, utterance head and dialogue head at once.
+    """Fine-tuning of a text encoder on MELD, utterance head and dialogue head at once.
 
     `dialogues` make one batch. `noise` is the share of utterances that lose punctuation and words, as a
-    recogniser would have it.
+    recogniser would have it. `taught` is the share of the teacher's advice in the loss, and `softness` the
+    temperature of both sides in it; the teacher itself has no teacher.
     """
 
     seed: int = Field(default=0, ge=0)
     learning_rate: float = Field(default=8e-5, gt=0)
-    epochs: int = Field(default=4, ge=1)
+    epochs: int = Field(default=5, ge=1)
     dialogues: int = Field(default=4, ge=1)
     noise: float = Field(default=0.3, ge=0, le=1)
     utterance_weight: float = Field(default=0.5, ge=0)
+    taught: float = Field(default=0.7, ge=0, le=1)
+    softness: float = Field(default=2.0, gt=0)
 
 
 class Shares(Config):
@@ -81,7 +85,7 @@ class FusionTraining(Config):
     matched: float = Field(default=0.4, ge=0, le=1)
     half: float = Field(default=0.1, ge=0, le=1)
     clips: float = Field(default=2.0, ge=0)
-    worded: float = Field(default=1.5, ge=0)
+    worded: float = Field(default=2.5, ge=0)
 
 
 class CompactConfig(Config):
@@ -93,5 +97,6 @@ class CompactConfig(Config):
     work: str
     out: str
     starts: Starts
+    teacher: TextTuning = TextTuning(learning_rate=3e-5, epochs=3)
     text: TextTuning = TextTuning()
     fusion: FusionTraining = FusionTraining()

