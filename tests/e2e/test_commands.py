@@ -6,8 +6,9 @@ import socket
 import subprocess
 import sys
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -91,7 +92,7 @@ def test_a_deployment_from_up_to_down(marked: dict[str, str], tmp_path: Path):
         again = run(marked, tmp_path, "bcaf-serve", "up")
         assert (again.returncode, again.stderr.count("\n")) == (1, 1)
         assert "is running: bcaf-serve down" in again.stderr
-        wait_for_listener(marked, tmp_path)
+        status_when(marked, tmp_path, lambda actors: actors["hub"]["subscribers"] == 1)
         sent = run(
             *(marked, tmp_path, "bcaf-stream", "send", CALL, "--to", f"tcp://127.0.0.1:{audio}"),
             *("--speed", "0", "--call", "e2e", "--text", "none"),
@@ -100,9 +101,8 @@ def test_a_deployment_from_up_to_down(marked: dict[str, str], tmp_path: Path):
         assert sent.stdout.startswith("call e2e: ")
         heard, _ = listening.communicate(timeout=60)
         assert [from_json(line).seq for line in heard.splitlines()] == list(range(len(heard.splitlines())))
-        report = json.loads(run(marked, tmp_path, "bcaf-serve", "status", "--json").stdout)
+        report = status_when(marked, tmp_path, lambda actors: actors["ingest"]["finished"] == 1)
         assert report["state"] == "up"
-        assert report["actors"]["ingest"]["finished"] == 1
         assert "emotion-0" in run(marked, tmp_path, "bcaf-serve", "status").stdout
     finally:
         down = run(marked, tmp_path, "bcaf-serve", "down")
@@ -110,12 +110,13 @@ def test_a_deployment_from_up_to_down(marked: dict[str, str], tmp_path: Path):
     assert run(marked, tmp_path, "bcaf-serve", "status").returncode == 1
 
 
-def wait_for_listener(env: dict[str, str], folder: Path) -> None:
+def status_when(env: dict[str, str], folder: Path, true: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+    """The first report of which it is true; the supervisor writes one a second."""
     for _ in range(100):
-        report = json.loads(run(env, folder, "bcaf-serve", "status", "--json").stdout)
-        if report["actors"]["hub"]["subscribers"]:
-            return
-    raise AssertionError("the listener never subscribed")
+        report: dict[str, Any] = json.loads(run(env, folder, "bcaf-serve", "status", "--json").stdout)
+        if true(report["actors"]):
+            return report
+    raise AssertionError(f"never came true: {report}")
 
 
 @pytest.mark.parametrize(
