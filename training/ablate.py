@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from bcaf_stream.errors import ConfigError, DataError, ModelError
 from bcaf_stream.model.checkpoint import load_checkpoint
@@ -53,6 +54,7 @@ PAPER: dict[str, dict[str, float]] = {  # weighted F1: Table II, and Figure 6 by
         "jan": 71.35, "self": 72.16, "cross": 73.01,
     },
 }  # fmt: skip
+OURS, PAPERS = "#0072B2", "#D55E00"  # told apart by those who do not see red and green
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +129,7 @@ def summarise(runs: list[Run], config: TrainConfig) -> dict[str, dict[str, Any]]
             "sd": float(np.std(values, ddof=1)) if len(values) > 1 else None,
             "against_full": _against(pairs) if pairs and variant != "full" else None,
             "paper": paper.get(variant),
-            "diverged": [run.why for run in members if run.score is None],
+            "diverged": {run.seed: run.why for run in members if run.score is None},
         }
     return found
 
@@ -158,7 +160,9 @@ def table(found: Mapping[str, Mapping[str, Any]], title: str) -> str:
             "" if v["paper"] is None or variant == "full" else f"{v['paper'] - full_in_paper:+.2f}",
         ]
         lines.append(f"| {' | '.join(cells)} |")
-    diverged = [f"- {variant}: {why}" for variant, v in found.items() for why in v["diverged"]]
+    diverged = [
+        f"- {variant}, seed {seed}: {why}" for variant, v in found.items() for seed, why in v["diverged"].items()
+    ]
     return "\n".join([*lines, *(["", "Broke off:", *diverged] if diverged else [])]) + "\n"
 
 
@@ -174,20 +178,30 @@ def _write(folder: Path, found: Mapping[str, Mapping[str, Any]], config: TrainCo
 
 
 def picture(found: Mapping[str, Mapping[str, Any]], title: str) -> Figure:
-    """Bars with standard deviations, and the paper's number as a mark where it has one."""
+    """Above, every seed and the mean; below, the difference to the full model with its 95 % interval.
+
+    The paper's number is a mark where it has one. Points, not bars: the axes do not begin at zero.
+    """
     shown = {variant: v for variant, v in found.items() if v["mean"] is not None}
-    figure = Figure(figsize=(1.5 + 0.9 * len(shown), 4), layout="constrained")
-    axes = figure.add_subplot()
-    at = np.arange(len(shown))
-    means = [v["mean"] for v in shown.values()]
-    axes.bar(at, means, yerr=[v["sd"] or 0.0 for v in shown.values()], color="#0072B2", capsize=3, label="here")
-    marks = [(x, v["paper"]) for x, v in zip(at, shown.values(), strict=True) if v["paper"] is not None]
-    if marks:
-        axes.scatter(*zip(*marks, strict=True), color="#D55E00", marker="D", zorder=3, label="paper")
-    values = means + [value for _, value in marks]
-    if values:
-        axes.set_ylim(max(0.0, min(values) - 5), min(100.0, max(values) + 3))
-    axes.set(title=title, ylabel="weighted F1 (%)")
-    axes.set_xticks(at, list(shown), rotation=30, ha="right")
-    axes.legend()
+    figure = Figure(figsize=(2.5 + 0.8 * len(shown), 6), layout="constrained")
+    scores, drops = figure.subplots(2, 1, sharex=True)
+    for x, (variant, v) in enumerate(shown.items()):
+        seeds, against = v["weighted_f1"], v["against_full"]
+        scores.plot([x] * len(seeds), seeds, "o", color=OURS, alpha=0.4, markersize=5)
+        scores.plot(x, v["mean"], "_", color=OURS, markersize=18, markeredgewidth=2)
+        if against is not None:
+            drops.plot([x, x], [against["low"], against["high"]], color=OURS)
+            drops.plot(x, against["difference"], "o", color=OURS)
+        if v["paper"] is not None:
+            scores.plot(x, v["paper"], "D", color=PAPERS)
+            if variant != "full":
+                drops.plot(x, v["paper"] - found["full"]["paper"], "D", color=PAPERS)
+    drops.axhline(0, color="grey", linewidth=0.8)
+    scores.set(title=title, ylabel="weighted F1 (%)")
+    drops.set(ylabel="difference to full (points)")
+    drops.set_xticks(range(len(shown)), list(shown), rotation=30, ha="right")
+    marks = [Line2D([], [], color=OURS, marker="o", linestyle="", label="here")]
+    if any(v["paper"] is not None for v in shown.values()):
+        marks.append(Line2D([], [], color=PAPERS, marker="D", linestyle="", label="paper"))
+    figure.legend(handles=marks, loc="outside right upper")
     return figure

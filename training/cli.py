@@ -37,6 +37,9 @@ def prepare(
     out: Annotated[Path, typer.Option(help="folder for manifest.parquet")],
     classes: Annotated[int, typer.Option(help="IEMOCAP: 6 or 4")] = 6,
     keep_unlabelled: Annotated[bool, typer.Option(help="IEMOCAP: other labels stay as context")] = False,
+    dev_share: Annotated[
+        float, typer.Option(help="manifest: this share of the train dialogues becomes dev", min=0, max=0.5)
+    ] = 0.0,
     name: Annotated[str | None, typer.Option(help="manifest: what to call the corpus")] = None,
     licence: Annotated[str, typer.Option(help="manifest: goes into the model card")] = "not stated",
     shared_speakers: Annotated[bool, typer.Option(help="manifest: speakers may stand in several splits")] = False,
@@ -48,8 +51,10 @@ def prepare(
     from training.datasets.audit import audit
     from training.datasets.manifest import write_manifest
     from training.datasets.sound import listen
+    from training.datasets.table import with_dev
 
     manifest = _read(corpus, root, classes, keep_unlabelled, name, licence, shared_speakers, vectors or [])
+    manifest = with_dev(manifest, dev_share) if dev_share else manifest
     heard = listen(manifest, progress=lambda rows: _progress(rows, "listening", len(manifest.rows)))
     found = audit(heard)
     path = write_manifest(heard.manifest, out)
@@ -86,13 +91,16 @@ def features(config: ConfigFile, set_: Overrides = None) -> None:
 def fit(config: ConfigFile, set_: Overrides = None) -> None:
     """Train; a run that was cut short goes on where it stopped."""
     from training.config import TrainConfig  # torch and Ray load in seconds: not for --help
-    from training.log import shown
+    from training.log import read_epochs, shown
 
     settings = load_config(TrainConfig, config, set_ or ())
     if settings.ray.num_workers == 0:
         from training.fit import fit_here as train
     else:
         from training.ray_train import fit_on_ray as train
+    before = len(read_epochs(settings.folder))
+    if before:
+        stderr_note(f"{settings.folder}: {before} epochs are trained already; it goes on from there")
     folder = train(settings, lambda record: print(shown(record), flush=True))
     print(f"checkpoint: {folder}")
 

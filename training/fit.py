@@ -32,14 +32,14 @@ def fit_here(config: TrainConfig, on_epoch: OnEpoch = lambda record: None) -> Pa
     """
     material = load_material(config)
     trainer = build_trainer(config, material, device_for(config.ray.use_gpu))
-    state = load_state(config.folder, config.identity())
+    state = load_state(config.folder, material.identity)
     if state is not None:
         trainer.load_state_dict(state)
     log = EpochLog(config.folder, kept=trainer.history)
     try:
         while not trainer.done:
             record = trainer.run_epoch()
-            save_state(trainer, config.identity(), config.folder)
+            save_state(trainer, material.identity, config.folder)
             log.add(record)
             on_epoch(record)
     finally:

@@ -1,5 +1,6 @@
 """What a run trains on: the dialogues of the manifest as tensors, and which encoders made their vectors."""
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,12 +22,16 @@ MODALITIES: tuple[Modality, ...] = get_args(Modality)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Material:
-    """`encoders_folder`: the checkpoint folder whose encoders belong into the new checkpoint; None = none."""
+    """`encoders_folder`: the checkpoint folder whose encoders belong into the new checkpoint; None = none.
+
+    `identity` is what must be the same when a run is resumed: the configuration's and the content of the data.
+    """
 
     manifest: Manifest
     dialogues: Mapping[Split, list[Dialogue]]
     specs: EncoderSpecs
     encoders_folder: Path | None
+    identity: str
 
     @property
     def train(self) -> list[Dialogue]:
@@ -61,6 +66,7 @@ def load_material(config: TrainConfig, splits: Sequence[Split] = ("train", "dev"
         dialogues=loaded,
         specs=EncoderSpecs(audio=specs["audio"], text=specs["text"]),
         encoders_folder=source.folder if source else None,
+        identity=_identity(config, loaded),
     )
 
 
@@ -89,6 +95,16 @@ def spec_of(maker: Maker) -> EncoderSpec:
         sha256=maker.weights_hash,
         options=dict(maker.options),
     )
+
+
+def _identity(config: TrainConfig, dialogues: Mapping[Split, Sequence[Dialogue]]) -> str:
+    digest = hashlib.sha256(config.identity().encode())
+    for split in sorted(dialogues):
+        for one in dialogues[split]:
+            digest.update(f"{split} {one.rows[0].call} {len(one)}\0".encode())
+            for tensor in (one.audio_UA, one.text_UT, one.audio_present_U, one.text_present_U, one.label_U):
+                digest.update(tensor.numpy().data)
+    return digest.hexdigest()[:16]
 
 
 def _features(

@@ -27,7 +27,7 @@ from ray.train.v2.api.exceptions import TrainingFailedError, WorkerGroupError
 from ray.train.v2.torch.torch_trainer import TorchTrainer
 
 from bcaf_stream import errors
-from bcaf_stream.errors import BcafError, DeploymentError, ModelError
+from bcaf_stream.errors import BcafError, DataError, DeploymentError, ModelError
 from training.config import Range, RayConfig, TrainConfig
 from training.fit import OnEpoch, build_trainer, finish
 from training.log import EpochLog, following, read_epochs
@@ -103,22 +103,26 @@ def train_worker(parameters: dict[str, str]) -> dict[str, str] | None:
     """What each worker runs; returns the error that ends the run, if there is one."""
     config = TrainConfig.model_validate_json(parameters["config"])
     torch.set_num_threads(max(1, int(config.ray.cpus_per_worker)))
-    trainer = build_trainer(config, load_material(config), ray.train.torch.get_device())
-    _restore(trainer, config, ray.train.get_checkpoint())
+    material = load_material(config)
+    trainer = build_trainer(config, material, ray.train.torch.get_device())
+    try:
+        _restore(trainer, material, ray.train.get_checkpoint())
+    except DataError as error:
+        return _named(error)
     while not trainer.done:
         try:
             record = trainer.run_epoch()
         except ModelError as error:  # every worker meets it in the same step
-            return {"kind": type(error).__name__, "message": str(error)}
-        _report(record, lambda folder: save_state(trainer, config.identity(), folder))
+            return _named(error)
+        _report(record, lambda folder: save_state(trainer, material.identity, folder))
     ray.train.get_all_reported_checkpoints()
     return None
 
 
-def _restore(trainer: Trainer, config: TrainConfig, checkpoint: Checkpoint | None) -> None:
+def _restore(trainer: Trainer, material: Material, checkpoint: Checkpoint | None) -> None:
     if checkpoint is not None:
         with checkpoint.as_directory() as folder:
-            state = load_state(Path(folder), config.identity())
+            state = load_state(Path(folder), material.identity)
         if state is not None:
             trainer.load_state_dict(state)
 
@@ -134,7 +138,7 @@ def _report(record: Record, write: Callable[[Path], object]) -> None:
 
 def _finish(config: TrainConfig, material: Material, checkpoint: Checkpoint) -> Path:
     trainer = build_trainer(config, material, torch.device("cpu"))
-    _restore(trainer, config, checkpoint)
+    _restore(trainer, material, checkpoint)
     return finish(config, material, trainer)
 
 
@@ -291,6 +295,10 @@ def _plain(error: TrainingFailedError, config: TrainConfig) -> BcafError:
     lines = [line.strip() for line in str(failures[0] if failures else error).splitlines() if line.strip()]
     again = f"{config.name}: given up after {config.ray.max_failures} restarts (ray.max_failures)"
     return DeploymentError(f"{again}: {lines[-1] if lines else type(error).__name__}; run it again to resume")
+
+
+def _named(error: BcafError) -> dict[str, str]:
+    return {"kind": type(error).__name__, "message": str(error)}
 
 
 def _rebuilt(kind: str, message: str) -> BcafError:

@@ -44,7 +44,7 @@ def load_state(folder: Path, identity: str) -> dict[str, Any] | None:
     """Read the state, None where there is none.
 
     Raises:
-        DataError: it is broken, or of a run with another configuration.
+        DataError: it is broken, or of a run with another configuration or other data.
     """
     path = folder / FILE_NAME
     if not path.is_file():
@@ -58,7 +58,8 @@ def load_state(folder: Path, identity: str) -> dict[str, Any] | None:
         ) from None
     if found != identity:
         raise DataError(
-            f"{path}: this run was started with another configuration; choose another name and out, or delete it"
+            f"{path}: this run was started with another configuration or other data;"
+            " choose another name and out, or delete it"
         )
     return state
 

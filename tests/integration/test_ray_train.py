@@ -17,6 +17,7 @@ from training.datasets.manifest import read_manifest
 from training.encode import encode_shard, maker_of, missing
 from training.fit import fit_here
 from training.log import read_epochs
+from training.material import load_material
 from training.state import load_state, storage
 from training.store import FeatureStore
 
@@ -90,10 +91,11 @@ def test_two_workers_train_as_one_does_even_when_one_is_killed(manifest, tmp_pat
     for key in ("train_total", "train_fused", "dev_weighted_f1"):
         np.testing.assert_allclose([r[key] for r in mine], [r[key] for r in theirs], rtol=5e-4)
     torch.testing.assert_close(weights(many), weights(alone), rtol=1e-2, atol=5e-3)
+    identity = load_material(config).identity
     committed = Result.from_path(str(tmp_path / "elsewhere" / "many")).best_checkpoints
     assert [metrics["epoch"] for _, metrics in committed] == [1, 2, 3, 4, 5]  # none of them was done again
     for checkpoint, metrics in committed:
-        assert len(load_state(Path(checkpoint.path), config.identity())["history"]) == metrics["epoch"]
+        assert len(load_state(Path(checkpoint.path), identity)["history"]) == metrics["epoch"]
 
 
 def test_more_than_ray_has_is_refused_and_not_waited_for(manifest, tmp_path):
@@ -112,7 +114,6 @@ def test_a_protocol_that_nobody_knows_is_named():
 
 def test_features_are_computed_once_and_go_on_where_they_stopped(tiny, tmp_path):
     from training.features import compute_features
-    from training.material import load_material
 
     rows = []
     for i, row in enumerate(records({"train": 8, "dev": 2, "test": 2})):

@@ -8,7 +8,10 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from bcaf_stream.errors import DataError
+from bcaf_stream.types import VectorD
 from training.datasets.manifest import SPLITS, Manifest, Row, calls_of
 from training.datasets.sound import Heard
 
@@ -32,7 +35,7 @@ def audit(heard: Heard) -> Audit:
 
     Raises:
         DataError: an empty or unlabelled split, an unknown label, an utterance with neither sound nor text,
-            or a leak between the splits.
+            a vector that is not finite or of another width, or a leak between the splits.
     """
     manifest = heard.manifest
     _refuse_doubles(manifest)
@@ -88,9 +91,26 @@ def _refuse_unusable(manifest: Manifest) -> None:
             raise DataError(f"{row.name}: unknown label {row.label!r}; known: {', '.join(manifest.corpus.labels)}")
         if row.audio_key is None and row.text is None and row.audio_vector is None and row.text_vector is None:
             raise DataError(f"{row.name}: has neither usable sound nor text; take it out of the corpus")
+    for modality in ("audio", "text"):
+        _refuse_vectors(modality, [(row.name, getattr(row, f"{modality}_vector")) for row in manifest.rows])
     for split in SPLITS:
         if not any(row.label for row in manifest.split(split)):
-            raise DataError(f"the {split} split has no labelled utterance; all of {', '.join(SPLITS)} are needed")
+            way = "; --dev-share 0.1 takes it from train" if split == "dev" else ""
+            raise DataError(
+                f"the {split} split has no labelled utterance; all of {', '.join(SPLITS)} are needed{way}"
+            )
+
+
+def _refuse_vectors(modality: str, named: Sequence[tuple[str, VectorD | None]]) -> None:
+    width: int | None = None
+    for name, vector in named:
+        if vector is None:
+            continue
+        width = vector.size if width is None else width
+        if vector.size != width:
+            raise DataError(f"{name}: its {modality} vector is {vector.size} wide; the first is {width}")
+        if not np.isfinite(vector).all():
+            raise DataError(f"{name}: its {modality} vector holds NaN or infinity; compute it again")
 
 
 def _in_two_splits(keyed: Iterable[tuple[str | None, Row]]) -> tuple[str, ...]:

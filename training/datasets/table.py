@@ -3,15 +3,17 @@
     {"split": "train", "call": "c1", "utterance": "c1-0", "channel": "customer", "start_ms": 0, "end_ms": 1800,
      "text": "hello?", "label": "neutral", "audio": "clips/c1-0.wav"}
 
-Required: split, call, utterance, channel (numbers count as names); of text, audio, audio_vector and text_vector
-at least one; `label` may be null (context). The lines of a call stand in its order; `start_ms` and `end_ms` say
-when, where somebody knows. `audio` is relative to the table's folder; without `audio_start_ms`
-and `audio_end_ms` the whole file is the utterance. `speaker` says who speaks, for the leak check. `text_vector`
+Required: split, call, utterance, channel; of text, audio, audio_vector and text_vector at least one. Numbers
+count as names and labels; `label` may be null (context). The lines of a call stand in its order; `start_ms` and
+`end_ms` say when, where somebody knows. `audio` is relative to the table's folder; without `audio_start_ms` and
+`audio_end_ms` the whole file is the utterance. `speaker` says who speaks, for the leak check. `text_vector`
 and `audio_vector` are features that somebody computed already, of any width.
 """
 
 import json
+import math
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,7 +23,7 @@ from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from bcaf_stream.config import Config
 from bcaf_stream.errors import DataError
-from training.datasets.manifest import SPLITS, Corpus, Manifest, Row, Split, vector
+from training.datasets.manifest import SPLITS, Corpus, Manifest, Row, Split, content_key, vector
 
 NAMES = ("manifest.jsonl", "manifest.parquet")
 
@@ -43,8 +45,8 @@ class Record(Config):
     start_ms: int = Field(default=0, ge=0)
     end_ms: int = Field(default=0, ge=0)
     text: str | None = None
-    label: str | None = None
-    speaker: str | None = None
+    label: Name | None = None
+    speaker: Name | None = None
     audio: str | None = None
     audio_start_ms: int | None = Field(default=None, ge=0)
     audio_end_ms: int | None = None
@@ -100,6 +102,21 @@ def read_table(
     return Manifest(corpus, tuple(rows))
 
 
+def with_dev(manifest: Manifest, share: float) -> Manifest:
+    """The manifest with a dev split: `share` of the train dialogues, in the order of a hash of their names.
+
+    Raises:
+        DataError: it has one already.
+    """
+    if manifest.split("dev"):
+        raise DataError("there is a dev split already; leave --dev-share out")
+    calls = sorted({row.call for row in manifest.split("train")}, key=lambda call: content_key(call.encode()))
+    taken = set(calls[: math.ceil(share * len(calls))])
+    rows = tuple(replace(row, split="dev") if row.call in taken else row for row in manifest.rows)
+    note = f"dev: {len(taken)} of the {len(calls)} train dialogues, drawn by a hash of their names"
+    return Manifest(replace(manifest.corpus, notes=(*manifest.corpus.notes, note)), rows)
+
+
 def _separation(rows: list[Row], shared_speakers: bool) -> str:
     if shared_speakers:
         return "by dialogue; speakers may be shared"
@@ -147,6 +164,10 @@ def _parse(where: str, data: dict[str, Any]) -> Record:
             raise DataError(f"{where}: without {', '.join(missing)}") from None
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"]))
+        if first["type"] == "extra_forbidden":
+            raise DataError(
+                f"{where}: {key} is no column of a manifest; known: {', '.join(Record.model_fields)}"
+            ) from None
         raise DataError(f"{where}: {key + ': ' if key else ''}{first['msg']}") from None
 
 

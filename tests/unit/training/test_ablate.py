@@ -50,7 +50,7 @@ def test_variants_stand_beside_the_paper(manifest, tmp_path):
     found = json.loads((folder / "results.json").read_text())
     assert len(found["full"]["weighted_f1"]) == 2
     assert found["printed"]["weighted_f1"] == []
-    assert "unbounded below" in found["printed"]["diverged"][0]
+    assert "unbounded below" in found["printed"]["diverged"]["0"]
     against = found["no_context"]["against_full"]
     assert against["low"] <= against["difference"] <= against["high"]
     table = (folder / "table.md").read_text()

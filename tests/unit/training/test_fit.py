@@ -1,4 +1,5 @@
 import resource
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -6,7 +7,9 @@ import torch
 
 from bcaf_stream.errors import CheckpointError, ConfigError, DataError
 from bcaf_stream.model.checkpoint import load_checkpoint
-from tests.unit.training.made import dialogues, prepared, records, train_config
+from tests.unit.training.made import dialogues, prepared, records, train_config, write_jsonl
+from training.datasets.manifest import Manifest, read_manifest, write_manifest
+from training.datasets.table import read_table
 from training.evaluate import evaluate, evaluate_streaming, open_subject
 from training.fit import build_trainer, fit_here
 from training.log import read_epochs
@@ -88,6 +91,9 @@ def test_the_same_name_goes_on_and_another_configuration_does_not(manifest, tmp_
     assert [record["epoch"] for record in read_epochs(config.folder)] == [1, 2]
     with pytest.raises(DataError, match="started with another configuration"):
         fit_here(config.changed({"loop.learning_rate": 0.1}))
+    other = prepared(tmp_path, records({"train": 4, "dev": 2, "test": 2}, seed=1))
+    with pytest.raises(DataError, match="or other data"):
+        fit_here(config.changed({"data.manifest": str(other)}))
 
 
 def test_training_may_start_from_a_checkpoint_with_the_same_labels(run, manifest, tmp_path):
@@ -124,11 +130,6 @@ BAD = {
         {"model__audio_width": 7},
         r"train-0-0: its audio vector is 6 wide; the model takes 7",
     ),
-    "not a number": (
-        lambda r: spoiled(r, "text_vector", [float("nan")] * 6),
-        {},
-        r"train-0-3: its text vector holds NaN or infinity",
-    ),
     "half of the vectors": (
         lambda r: spoiled([{**row, "text": "oh"} for row in r], "text_vector", None),
         {},
@@ -144,6 +145,13 @@ def test_bad_input_is_named(tmp_path, what):
     with pytest.raises(DataError, match=message) as error:
         fit_here(train_config(manifest, tmp_path / "run", **changes))
     assert "\n" not in str(error.value)
+
+
+def test_a_vector_that_is_not_finite_is_named_even_in_a_manifest_that_nobody_audited(tmp_path):
+    rows = spoiled(records(SMALL), "text_vector", [float("nan")] * 6)
+    write_manifest(read_table(write_jsonl(tmp_path / "manifest.jsonl", rows)), tmp_path / "made")
+    with pytest.raises(DataError, match=r"train-0-3: its text vector holds NaN or infinity"):
+        fit_here(train_config(tmp_path / "made", tmp_path / "run"))
 
 
 def test_text_alone_trains_where_somebody_says_so(tmp_path):
@@ -162,10 +170,6 @@ def test_a_corpus_with_other_labels_cannot_be_scored(run, tmp_path):
 
 
 def test_vectors_that_name_another_encoder_are_refused(tmp_path):
-    from dataclasses import replace
-
-    from training.datasets.manifest import Manifest, read_manifest, write_manifest
-
     folder = prepared(tmp_path, records(SMALL))
     whole = read_manifest(folder)
     for name in ("mine", "theirs"):

@@ -8,11 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bcaf_stream.errors import DataError
-from tests.unit.training.made import records, tone, write_jsonl, write_wav
+from tests.unit.training.made import WIDTH, records, tone, write_jsonl, write_wav
 from training.datasets.audit import audit
 from training.datasets.manifest import Corpus, Manifest, Row, read_manifest, write_manifest
 from training.datasets.sound import decode, listen
-from training.datasets.table import read_table
+from training.datasets.table import read_table, with_dev
 
 LINE = {
     "split": "train",
@@ -29,7 +29,7 @@ LINE = {
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"emotion": "joy"}, "emotion: Extra inputs"),
+        ({"emotion": "joy"}, "emotion is no column of a manifest; known: split, call, "),
         ({"split": "validation"}, "split: Input should be 'train', 'dev' or 'test'"),
         ({"end_ms": -1}, "end_ms: "),
         ({"start_ms": 10}, "end_ms lies before start_ms"),
@@ -51,9 +51,12 @@ def test_everything_that_a_line_lacks_is_named_at_once(tmp_path):
 
 
 def test_names_may_be_numbers_and_times_unknown(tmp_path):
-    line = {"split": "dev", "call": 7, "utterance": 0, "channel": 1, "audio_vector": [0.5], "label": "joy"}
-    (row,) = read_table(write_jsonl(tmp_path / "manifest.jsonl", [line])).rows
+    line = {"split": "dev", "call": 7, "utterance": 0, "channel": 1, "audio_vector": [0.5], "label": 3}
+    manifest = read_table(write_jsonl(tmp_path / "manifest.jsonl", [line]))
+    (row,) = manifest.rows
     assert (row.call, row.utterance, row.channel, row.start_ms, row.end_ms) == ("7", "0", "1", 0, 0)
+    assert row.label == "3"
+    assert manifest.corpus.labels == ("3",)
 
 
 def test_a_line_that_is_no_json_is_named(tmp_path):
@@ -154,7 +157,15 @@ LEAKS = {
         lambda rows: change(rows, lambda r: r["call"] in ("train-0", "test-0"), speaker="Ann"),
         r"speaker Ann is in train and in test",
     ),
-    "no dev split": (lambda rows: [r for r in rows if r["split"] != "dev"], r"the dev split has no labelled"),
+    "no dev split": (lambda rows: [r for r in rows if r["split"] != "dev"], r"the dev split .* --dev-share 0.1"),
+    "a vector that is not finite": (
+        lambda rows: change(rows, lambda r: r["utterance"] == "dev-0-1", audio_vector=[float("nan")] * WIDTH),
+        r"dev-0-1: its audio vector holds NaN",
+    ),
+    "a vector of another width": (
+        lambda rows: change(rows, lambda r: r["utterance"] == "dev-0-1", text_vector=[0.0] * 2),
+        rf"dev-0-1: its text vector is 2 wide; the first is {WIDTH}",
+    ),
 }
 
 
@@ -164,6 +175,21 @@ def test_leaks_are_refused(tmp_path, leak):
     rows = spoil(records({"train": 2, "dev": 1, "test": 1}))
     with pytest.raises(DataError, match=message):
         audit(listen(read_table(write_jsonl(tmp_path / "manifest.jsonl", rows))))
+
+
+def test_a_dev_split_is_taken_from_train_where_somebody_says_so(tmp_path):
+    """By whole dialogues, and the same ones every time; what there is already is not touched."""
+    rows = records({"train": 20, "test": 2})
+    table = read_table(write_jsonl(tmp_path / "manifest.jsonl", rows))
+    manifest = with_dev(table, 0.15)
+    calls = {split: {row.call for row in manifest.split(split)} for split in ("train", "dev", "test")}
+    assert {split: len(names) for split, names in calls.items()} == {"train": 17, "dev": 3, "test": 2}
+    assert calls["train"] | calls["dev"] == {row.call for row in table.split("train")}
+    assert calls["dev"] == {row.call for row in with_dev(table, 0.15).split("dev")}
+    assert "3 of the 20 train dialogues" in manifest.corpus.notes[0]
+    audit(listen(manifest))
+    with pytest.raises(DataError, match="a dev split already"):
+        with_dev(manifest, 0.1)
 
 
 def test_speakers_may_be_shared_where_somebody_says_so(tmp_path):
