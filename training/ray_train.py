@@ -20,7 +20,7 @@ import torch
 from ray.exceptions import RayError, RayTaskError
 
 # `ray.train` picks between two APIs when it runs; from here the type checker sees the one that runs.
-from ray.train import Checkpoint
+from ray.train import Checkpoint, CheckpointUploadMode
 from ray.train.v2.api.callback import UserCallback
 from ray.train.v2.api.config import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 from ray.train.v2.api.exceptions import TrainingFailedError, WorkerGroupError
@@ -128,12 +128,17 @@ def _restore(trainer: Trainer, material: Material, checkpoint: Checkpoint | None
 
 
 def _report(record: Record, write: Callable[[Path], object]) -> None:
-    if ray.train.get_context().get_world_rank() != 0:
-        ray.train.report(record)
-        return
-    with tempfile.TemporaryDirectory() as folder:
+    """Hand an epoch over; it is moved and committed while the next one is trained.
+
+    One at a time: where the storage is slower than an epoch, training waits for it, and no states pile up.
+    """
+    ray.train.get_all_reported_checkpoints()
+    checkpoint = None
+    if ray.train.get_context().get_world_rank() == 0:
+        folder = tempfile.mkdtemp()  # Ray deletes it when it has been moved
         write(Path(folder))
-        ray.train.report(record, checkpoint=Checkpoint.from_directory(folder))
+        checkpoint = Checkpoint.from_directory(folder)
+    ray.train.report(record, checkpoint=checkpoint, checkpoint_upload_mode=CheckpointUploadMode.ASYNC)
 
 
 def _finish(config: TrainConfig, material: Material, checkpoint: Checkpoint) -> Path:
