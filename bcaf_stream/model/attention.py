@@ -3,17 +3,19 @@
 The sequence axis is the dialogue. The paper gives one vector per utterance and modality, and attention over
 a single key is the constant 1, so its queries and keys would never learn. There are no positional
 encodings in the paper and none here; the cache stays in time order all the same. Heads have no output
-projection, so that one head is the paper to the letter: the feed-forward layer mixes them. Projections of
-the same input are one matrix (rows in the order of its name), because a live step is bound by memory and by
-the number of calls.
+projection, so that one head is the paper to the letter: the feed-forward layer mixes them. Blocks that do not
+wait for each other stand side by side (parallel.py), and projections of the same input are one matrix, in the
+order of its name.
 
-Legend: B dialogues, U utterances that ask, T utterances that may be seen (U in a batch, `context` in a
-step), K = context - 1 cached utterances, D width, H heads, F = D / H, W width of one cached row.
+Legend: P blocks side by side, B dialogues, U utterances that ask, T utterances that may be seen (U in a batch,
+`context` in a step), K = context - 1 cached utterances, D width, H heads, F = D / H, W width of one cached row.
 """
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from bcaf_stream.model.parallel import ParallelLinear, ParallelNorm
 
 
 def visible(mask_BU: Tensor, context: int | None) -> Tensor:
@@ -64,85 +66,93 @@ class Cache:
         return self._rows_BTW[:, 1:]
 
 
-def split_heads(x_BUD: Tensor, heads: int) -> Tensor:
-    return x_BUD.unflatten(-1, (heads, -1)).transpose(1, 2)
+def heads_of(x_PBUD: Tensor, heads: int) -> Tensor:
+    """(B, P H, U, F): the heads of all blocks, for one call of attention."""
+    return x_PBUD.unflatten(-1, (heads, -1)).permute(1, 0, 3, 2, 4).flatten(1, 2)
 
 
-def join_heads(x_BHUF: Tensor) -> Tensor:
-    return x_BHUF.transpose(1, 2).flatten(2)
+def blocks_of(x_BHUF: Tensor, count: int) -> Tensor:
+    """The way back: (P, B, U, D)."""
+    return x_BHUF.unflatten(1, (count, -1)).permute(1, 0, 3, 2, 4).flatten(-2)
 
 
-def _projection(width: int, count: int = 1) -> nn.Linear:
-    return nn.Linear(width, count * width, bias=False)
+def row_of(parts_PBUX: Tensor, parts: int) -> Tensor:
+    """What is kept of each utterance, (B, U, P X): the first part of all blocks, then the next."""
+    return parts_PBUX.unflatten(-1, (parts, -1)).permute(1, 2, 3, 0, 4).flatten(2)
+
+
+def parts_of(row_BTW: Tensor, parts: int, heads: int) -> tuple[Tensor, ...]:
+    """The parts of such rows, each as `heads_of` has them; views, because a step would copy its whole past."""
+    return tuple(part.unflatten(-1, (heads, -1)).transpose(1, 2) for part in row_BTW.chunk(parts, dim=-1))
 
 
 class AddNorm(nn.Module):
-    """Residual, LayerNorm, feed-forward, residual, LayerNorm (eq. 5-6, 8-9, 11-12).
+    """Residual, LayerNorm, feed-forward, residual, LayerNorm (eq. 5-6, 8-9, 11-12) of P blocks.
 
     Dropout acts on what each residual adds and inside the feed-forward layer.
     """
 
-    def __init__(self, width: int, feed_forward: int, dropout: float) -> None:
+    def __init__(self, count: int, width: int, feed_forward: int, dropout: float) -> None:
         super().__init__()
-        self.attention_norm = nn.LayerNorm(width)
-        self.rise = nn.Linear(width, feed_forward)
-        self.fall = nn.Linear(feed_forward, width)
-        self.output_norm = nn.LayerNorm(width)
+        self.attention_norm = ParallelNorm(count, width)
+        self.rise = ParallelLinear(count, width, feed_forward)
+        self.fall = ParallelLinear(count, feed_forward, width)
+        self.output_norm = ParallelNorm(count, width)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, own_BUD: Tensor, found_BUD: Tensor) -> Tensor:
-        hidden_BUD = self.attention_norm(own_BUD + self.dropout(found_BUD))
-        change_BUD = self.fall(self.dropout(F.relu(self.rise(hidden_BUD))))
-        return self.output_norm(hidden_BUD + self.dropout(change_BUD))
+    def forward(self, own_PBUD: Tensor, found_PBUD: Tensor) -> Tensor:
+        hidden_PBUD = self.attention_norm(own_PBUD + self.dropout(found_PBUD))
+        change_PBUD = self.fall(self.dropout(F.relu(self.rise(hidden_PBUD))))
+        return self.output_norm(hidden_PBUD + self.dropout(change_PBUD))
 
 
-class AttentionBlock(nn.Module):
-    """One self-attention block (eq. 4-6), or one cross-attention block (eq. 7-9, 10-12) with another asker.
+class AttentionBlocks(nn.Module):
+    """P attention blocks: self-attention (eq. 4-6) where a block asks itself, else cross-attention (eq. 7-12).
 
-    Keys, values and the residual belong to `own_BUD`; the queries come from `asking_BUD`, which is the same
-    tensor for self-attention and the other modality for cross-attention.
+    Keys, values and the residual of a block belong to its own input; its queries come from the input of the
+    block that `askers` names for it: (0, 1) are two that ask themselves, (1, 0) two that ask each other.
     """
 
-    def __init__(self, width: int, heads: int, feed_forward: int, dropout: float) -> None:
+    def __init__(self, askers: tuple[int, ...], width: int, heads: int, feed_forward: int, dropout: float) -> None:
         super().__init__()
-        self.heads = heads
-        self.cache_width = 2 * width
-        self.query, self.key_value = _projection(width), _projection(width, 2)
-        self.add_norm = AddNorm(width, feed_forward, dropout)
+        count = len(askers)
+        self.askers, self.heads = askers, heads
+        self.cache_width = 2 * count * width
+        self.query = ParallelLinear(count, width, width, bias=False)
+        self.key_value = ParallelLinear(count, width, 2 * width, bias=False)
+        self.add_norm = AddNorm(count, width, feed_forward, dropout)
 
-    def forward(
-        self, asking_BUD: Tensor, own_BUD: Tensor, visible_B1UT: Tensor, cache: Cache | None = None
-    ) -> Tensor:
-        kept = self.key_value(own_BUD)
+    def forward(self, own_PBUD: Tensor, visible_B1UT: Tensor, cache: Cache | None = None) -> Tensor:
+        asking_PBUD = torch.stack([own_PBUD[asker] for asker in self.askers])
+        kept = row_of(self.key_value(own_PBUD), 2)
         kept = cache.extend(kept) if cache is not None else kept
-        query, key, value = (split_heads(x, self.heads) for x in (self.query(asking_BUD), *kept.chunk(2, dim=-1)))
+        key, value = parts_of(kept, 2, len(self.askers) * self.heads)
+        query = heads_of(self.query(asking_PBUD), self.heads)
         found_BHUF = F.scaled_dot_product_attention(query, key, value, attn_mask=visible_B1UT)
-        return self.add_norm(own_BUD, join_heads(found_BHUF))
+        return self.add_norm(own_PBUD, blocks_of(found_BHUF, len(self.askers)))
 
 
 class JointAttention(nn.Module):
     """Eq. 13-14: (softmax((Qa Ka' + Ql Kl') / sqrt(dk)) - lambda softmax(Qa Kl' / sqrt(dk))) V, V = (Va + Vl) / 2.
 
     Both softmaxes see the same utterances; lambda is one learnable scalar. The first score is a plain dot
-    product of the concatenated queries and keys, scaled by the width of one of them. Returns (B, U, D).
+    product of the concatenated queries and keys, scaled by the width of one of them. The two inputs are audio and
+    text, (2, B, U, D); returns (B, U, D).
     """
 
     def __init__(self, width: int, heads: int, lambda_init: float) -> None:
         super().__init__()
         self.heads = heads
         self.cache_width = 3 * width
-        self.audio_query_key_value, self.text_query_key_value = _projection(width, 3), _projection(width, 3)
+        self.query_key_value = ParallelLinear(2, width, 3 * width, bias=False)
         self.lambda_ = nn.Parameter(torch.tensor(float(lambda_init)))
 
-    def forward(
-        self, audio_BUD: Tensor, text_BUD: Tensor, visible_B1UT: Tensor, cache: Cache | None = None
-    ) -> Tensor:
-        audio_query, audio_key, audio_value = self.audio_query_key_value(audio_BUD).chunk(3, dim=-1)
-        text_query, text_key, text_value = self.text_query_key_value(text_BUD).chunk(3, dim=-1)
-        kept = torch.cat((audio_key, text_key, (audio_value + text_value) / 2), dim=-1)
+    def forward(self, pair_2BUD: Tensor, visible_B1UT: Tensor, cache: Cache | None = None) -> Tensor:
+        query, key, value = self.query_key_value(pair_2BUD).chunk(3, dim=-1)
+        kept = torch.cat((*key, value.mean(0)), dim=-1)
         kept = cache.extend(kept) if cache is not None else kept
-        audio_key, text_key, value = (split_heads(x, self.heads) for x in kept.chunk(3, dim=-1))
-        audio_query, text_query = split_heads(audio_query, self.heads), split_heads(text_query, self.heads)
+        audio_key, text_key, value = parts_of(kept, 3, self.heads)
+        audio_query, text_query = heads_of(query, self.heads).chunk(2, dim=1)
         within_BHUF = F.scaled_dot_product_attention(
             torch.cat((audio_query, text_query), dim=-1),
             torch.cat((audio_key, text_key), dim=-1),
@@ -151,4 +161,4 @@ class JointAttention(nn.Module):
             scale=audio_query.shape[-1] ** -0.5,
         )
         across_BHUF = F.scaled_dot_product_attention(audio_query, text_key, value, attn_mask=visible_B1UT)
-        return join_heads(within_BHUF - self.lambda_ * across_BHUF)
+        return blocks_of(within_BHUF - self.lambda_ * across_BHUF, 1)[0]

@@ -9,7 +9,7 @@ A missing modality is a learned "absent" vector in the place of H_m, and the pre
 the losses and to the decision. Features of an absent modality and of padding are never read.
 
 Legend: B dialogues, U utterances, A / T widths of the audio and text encoders, D width, E latent width,
-C classes, K = context - 1 cached utterances, W width of one cached row.
+C classes, K = context - 1 cached utterances, W width of one cached row; 2 is audio, text.
 """
 
 import hashlib
@@ -32,6 +32,7 @@ from bcaf_stream.model.correlative import CorrelativeAttention, PlainProjection
 from bcaf_stream.model.decision import Decision
 from bcaf_stream.model.heads import IGNORED_LABEL, BCAFOutput, classifier, cross_entropy
 from bcaf_stream.model.inputs import ModalityInput
+from bcaf_stream.model.parallel import ParallelLinear
 from bcaf_stream.model.state import DialogueState
 
 Count = Annotated[int, Field(ge=1)]
@@ -129,7 +130,7 @@ class BCAF(
             if config.correlative
             else PlainProjection(D, E)
         )
-        self.audio_head, self.text_head = nn.Linear(D, C), nn.Linear(D, C)
+        self.unimodal_heads = ParallelLinear(2, D, C)
         self.fused_head = classifier((2 * D + 2 * E, D, E, max(E // 2, C), C), config.dropout)
         self.cache_width = self.bimodal.cache_width + self.correlative.cache_width
 
@@ -222,23 +223,23 @@ class BCAF(
         seen_B1UT: Tensor,
         cache: Cache | None,
     ) -> BCAFOutput:
-        audio_BUD = self.audio_input(audio_BUA, audio_present_BU)
-        text_BUD = self.text_input(text_BUT, text_present_BU)
-        streams = self.bimodal(audio_BUD, text_BUD, seen_B1UT, cache)
+        H_2BUD = torch.stack(
+            (self.audio_input(audio_BUA, audio_present_BU), self.text_input(text_BUT, text_present_BU))
+        )
+        streams = self.bimodal(H_2BUD, seen_B1UT, cache)
         connection = None
         if self.latents is not None:
-            e_audio, e_text, connection = self.latents(audio_BUD, text_BUD, decode=cache is None)
+            e_2BUE, connection = self.latents(H_2BUD, decode=cache is None)
         if isinstance(self.correlative, CorrelativeAttention):
-            star_BUE = self.correlative(
-                streams.audio_self_BUD, streams.text_self_BUD, e_audio, e_text, seen_B1UT, cache
-            )
+            star_2BUE = self.correlative(streams.self_2BUD, e_2BUE, seen_B1UT, cache)
         else:
-            star_BUE = self.correlative.project(streams.audio_self_BUD, streams.text_self_BUD)
-        joined = torch.cat((streams.audio_cross_BUD, streams.text_cross_BUD, *star_BUE), dim=-1)  # eq. 17
+            star_2BUE = self.correlative.project(streams.self_2BUD)
+        joined = torch.cat((*streams.cross_2BUD, *star_2BUE), dim=-1)  # eq. 17
+        audio_BUC, text_BUC = self.unimodal_heads(streams.self_2BUD)
         return BCAFOutput(
             self.fused_head(joined),
-            self.audio_head(streams.audio_self_BUD),
-            self.text_head(streams.text_self_BUD),
+            audio_BUC,
+            text_BUC,
             audio_present_BU,
             text_present_BU,
             connection,

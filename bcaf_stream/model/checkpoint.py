@@ -27,7 +27,7 @@ from bcaf_stream.model import weights
 from bcaf_stream.model.bcaf import BCAF, BCAFConfig
 from bcaf_stream.model.decision import Calibration
 
-SCHEMA = 1  # of Manifest; another number is refused
+SCHEMA = 2  # of Manifest and of the weights' names; another number is refused
 CONFIG_NAME = "config.json"
 ENCODERS_NAME = "encoders"
 DTYPES = {"float32": torch.float32, "float16": torch.float16}
@@ -54,7 +54,7 @@ class EncoderSpecs(Config):
 class Manifest(Config):
     """The content of config.json."""
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[2] = 2
     name: str
     labels: tuple[str, ...]
     config: BCAFConfig
@@ -173,7 +173,7 @@ def load_checkpoint(folder: Path | str, device: torch.device | str = "cpu") -> C
         found = data.get("schema_version", "none")
         raise CheckpointError(
             f"{folder}: {CONFIG_NAME} has schema_version {found}, this version reads {SCHEMA};"
-            " save it with save_checkpoint of this version"
+            " train it again, or use the version that wrote it"
         )
     manifest = _manifest(folder, **data)
     model, sha256 = BCAF.from_folder(folder, manifest.config)

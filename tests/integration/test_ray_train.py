@@ -24,7 +24,7 @@ from training.store import FeatureStore
 SIZES = {"train": 24, "dev": 6, "test": 3}
 pytestmark = [
     pytest.mark.usefixtures("ray_session"),
-    pytest.mark.timeout(180),
+    pytest.mark.timeout(300),
     pytest.mark.filterwarnings("ignore::DeprecationWarning:ray.*"),  # Ray warns of its own settings
 ]
 

@@ -1,6 +1,7 @@
 """The paper's equations in float64, one utterance and one pair at a time: slow, obvious, and free of torch.
 
-It shares no code with the package; `p` maps a weight's name to its array, as in a state_dict.
+It shares no code with the package; `p` maps a weight's name to its array, as in a state_dict. Layers that the
+package has side by side are told apart by `of`: theirs is the first axis, and their matrices lie the other way.
 """
 
 import math
@@ -17,6 +18,14 @@ def below(p: Params, prefix: str) -> dict[str, Array]:
     return {name[len(prefix) :]: value for name, value in p.items() if name.startswith(prefix)}
 
 
+def of(p: Params, number: int) -> dict[str, Array]:
+    """The weights of one of the layers side by side, as those of a layer of its own."""
+    return {
+        name: value[number].T if name.endswith("weight") and value.ndim == 3 else value[number].ravel()
+        for name, value in p.items()
+    }
+
+
 def softmax(scores: list[float]) -> list[float]:
     top = max(scores)
     raised = [math.exp(score - top) for score in scores]
@@ -26,6 +35,12 @@ def softmax(scores: list[float]) -> list[float]:
 def linear(x: Array, p: Params, name: str) -> Array:
     y = p[f"{name}.weight"] @ x
     return y + p[f"{name}.bias"] if f"{name}.bias" in p else y
+
+
+def project(x: Array, p: Params, number: int) -> Array:
+    """One of the linear layers side by side."""
+    mine = of(p, number)
+    return mine["weight"] @ x + mine["bias"]
 
 
 def relu(x: Array) -> Array:
@@ -82,8 +97,9 @@ def block(asking: list[Array], own: list[Array], p: Params, context: int | None,
 
 def joint(audio: list[Array], text: list[Array], p: Params, context: int | None, heads: int) -> list[Array]:
     """Eq. 13-14."""
-    Qa, Ka, Va = np.split(np.array([linear(x, p, "audio_query_key_value") for x in audio]), 3, axis=1)
-    Ql, Kl, Vl = np.split(np.array([linear(x, p, "text_query_key_value") for x in text]), 3, axis=1)
+    projections = below(p, "query_key_value.")
+    Qa, Ka, Va = np.split(np.array([of(projections, 0)["weight"] @ x for x in audio]), 3, axis=1)
+    Ql, Kl, Vl = np.split(np.array([of(projections, 1)["weight"] @ x for x in text]), 3, axis=1)
     values = [(a + b) / 2 for a, b in zip(Va, Vl, strict=True)]
     d_k = len(values[0]) // heads
     lambda_ = float(p["lambda_"])
@@ -125,22 +141,22 @@ def bcaf(
     """Eq. 1-2, 4-17, 19, 21, 23 of one dialogue: logits, and everything eq. 3 needs."""
     self_a, self_l, cross_a, cross_l = H_a, H_l, H_a, H_l
     for n in range(layers):
-        at = below(p, f"bimodal.tracks.self.{n}.")
-        self_a = block(self_a, self_a, below(at, "audio."), context, heads)
-        self_l = block(self_l, self_l, below(at, "text."), context, heads)
-        at = below(p, f"bimodal.tracks.cross.{n}.")
+        blocks = [of(below(p, f"bimodal.layers.{n}."), number) for number in range(4)]
+        self_a = block(self_a, self_a, blocks[0], context, heads)
+        self_l = block(self_l, self_l, blocks[1], context, heads)
         cross_a, cross_l = (
-            block(cross_l, cross_a, below(at, "audio."), context, heads),
-            block(cross_a, cross_l, below(at, "text."), context, heads),
+            block(cross_l, cross_a, blocks[2], context, heads),
+            block(cross_a, cross_l, blocks[3], context, heads),
         )
-    e_a, d_a = zip(*(autoencode(H, below(p, "latents.audio.")) for H in H_a), strict=True)
-    e_l, d_l = zip(*(autoencode(H, below(p, "latents.text.")) for H in H_l), strict=True)
+    e_a, d_a = zip(*(autoencode(H, of(below(p, "latents."), 0)) for H in H_a), strict=True)
+    e_l, d_l = zip(*(autoencode(H, of(below(p, "latents."), 1)) for H in H_l), strict=True)
+    projections, unimodal = below(p, "correlative.projection."), below(p, "unimodal_heads.")
     star = joint(self_a, self_l, below(p, "correlative.joint."), context, heads)
     fused, joined_widths = [], set()
     for u in range(len(H_a)):
         h_b = linear(star[u], p, "correlative.fusion")
-        star_a = linear(self_a[u], p, "correlative.audio_projection") * cosine(e_a[u], h_b)
-        star_l = linear(self_l[u], p, "correlative.text_projection") * cosine(e_l[u], h_b)
+        star_a = project(self_a[u], projections, 0) * cosine(e_a[u], h_b)
+        star_l = project(self_l[u], projections, 1) * cosine(e_l[u], h_b)
         x = np.concatenate([cross_a[u], cross_l[u], star_a, star_l])
         joined_widths.add(len(x))
         for layer in (0, 3, 6):
@@ -148,8 +164,8 @@ def bcaf(
         fused.append(linear(x, p, "fused_head.9"))
     return {
         "fused": np.array(fused),
-        "audio": np.array([linear(x, p, "audio_head") for x in self_a]),
-        "text": np.array([linear(x, p, "text_head") for x in self_l]),
+        "audio": np.array([project(x, unimodal, 0) for x in self_a]),
+        "text": np.array([project(x, unimodal, 1) for x in self_l]),
         "e_a": np.array(e_a),
         "d_a": np.array(d_a),
         "e_l": np.array(e_l),

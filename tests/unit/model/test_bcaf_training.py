@@ -82,7 +82,9 @@ def test_loss_is_eq_18(weights: list[float] | None):
     expected_text = reference_cross_entropy(rows(output.text_BUC), label, text, weights)
     both = np.array(audio) & np.array(text)
     assert 2 <= both.sum() < sum(mask)
-    expected_connection = paper.stable_connection_loss(*(rows(x)[both] for x in output.connection), mu=0.2)
+    (H_a, H_l), (d_a, d_l), (e_a, e_l) = output.connection
+    compared = (rows(x)[both] for x in (H_a, d_a, H_l, d_l, e_a, e_l))
+    expected_connection = paper.stable_connection_loss(*compared, mu=0.2)
     assert parts["fused"].item() == pytest.approx(expected_fused, rel=1e-9)
     assert parts["audio"].item() == pytest.approx(expected_audio, rel=1e-9)
     assert parts["text"].item() == pytest.approx(expected_text, rel=1e-9)
@@ -98,9 +100,9 @@ def test_one_pair_has_no_correlation(form: str):
     given = batch(model, [1], dtype=torch.float64)
     output = model(*given)
     _, parts = model.loss(output, torch.tensor([[1]]), given.mask_BU)
-    H_a, d_a, H_l, d_l, *_ = (x.detach() for x in output.connection)
     reduction = "mean" if form == "stable" else "sum"
-    expected = F.mse_loss(d_a, H_a, reduction=reduction) + F.mse_loss(d_l, H_l, reduction=reduction)
+    H_2BUD, d_2BUD, _ = (x.detach() for x in output.connection)
+    expected = sum(F.mse_loss(d, H, reduction=reduction) for d, H in zip(d_2BUD, H_2BUD, strict=True))
     assert parts["connection"].item() == pytest.approx(expected.item())
 
 
@@ -139,9 +141,9 @@ def test_reconstruction_does_not_pull_the_target():
     output = model(*given)
     loss = model.loss(output, torch.full((1, 5), -100), given.mask_BU)[0]
     connection = output.connection
-    grad = torch.autograd.grad(loss, connection.H_audio_BUD, retain_graph=True)[0]
+    grad = torch.autograd.grad(loss, connection.H_2BUD, retain_graph=True)[0]
     through_d = torch.autograd.grad(
-        connection.d_audio_BUD, connection.H_audio_BUD, 2 * (connection.d_audio_BUD - connection.H_audio_BUD) / 40
+        connection.d_2BUD, connection.H_2BUD, 2 * (connection.d_2BUD - connection.H_2BUD) / 40
     )[0]
     assert_close(grad, through_d)
 

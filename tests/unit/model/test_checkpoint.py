@@ -90,10 +90,10 @@ def test_half_precision_on_disk_is_full_precision_in_memory(tmp_path: Path):
     model = small_model()
     half = save_checkpoint(tmp_path / "half", model, encoders=small_specs(), weights_dtype="float16")
     full = save_checkpoint(tmp_path / "full", model, encoders=small_specs())
-    assert load_file(half / "model.safetensors")["audio_head.weight"].dtype == torch.float16
+    assert load_file(half / "model.safetensors")["unimodal_heads.weight"].dtype == torch.float16
     loaded = load_checkpoint(half).model
     assert all(value.dtype == torch.float32 for value in loaded.state_dict().values())
-    assert_close(loaded.audio_head.weight, model.audio_head.weight, atol=1e-3)
+    assert_close(loaded.unimodal_heads.weight, model.unimodal_heads.weight, atol=1e-3)
     sizes = [(folder / "model.safetensors").stat().st_size for folder in (half, full)]
     assert sizes[0] < 0.75 * sizes[1]
 
@@ -117,8 +117,8 @@ def test_the_hugging_face_way_reads_the_same_folder(folder: Path, tmp_path: Path
 
 
 def test_the_hugging_face_way_is_as_strict(folder: Path):
-    reweigh(folder, lambda tensors: tensors.pop("audio_head.bias"))
-    with pytest.raises(CheckpointError, match=r"audio_head\.bias missing"):
+    reweigh(folder, lambda tensors: tensors.pop("unimodal_heads.bias"))
+    with pytest.raises(CheckpointError, match=r"unimodal_heads\.bias missing"):
         BCAF.from_pretrained(folder)
     rewrite(folder, lambda config: config["config"].update(heads=3))
     with pytest.raises(CheckpointError, match="multiple of heads"):
@@ -126,7 +126,7 @@ def test_the_hugging_face_way_is_as_strict(folder: Path):
 
 
 WRONG_CONFIGS: dict[str, tuple[Callable[[dict[str, Any]], None], str]] = {
-    "another schema": (lambda c: c.update(schema_version=2), "schema_version 2, this version reads 1"),
+    "another schema": (lambda c: c.update(schema_version=1), "schema_version 1, this version reads 2"),
     "no schema": (lambda c: c.pop("schema_version"), "schema_version none"),
     "unknown key": (lambda c: c.update(surprise=1), "surprise"),
     "missing key": (lambda c: c.pop("calibration"), "calibration: Field required"),
@@ -151,11 +151,14 @@ def test_a_wrong_config_is_refused(folder: Path, case: str):
 
 
 WRONG_WEIGHTS: dict[str, tuple[Callable[[dict[str, torch.Tensor]], Any], str]] = {
-    "missing": (lambda t: t.pop("audio_head.weight"), r"audio_head\.weight missing"),
+    "missing": (lambda t: t.pop("unimodal_heads.weight"), r"unimodal_heads\.weight missing"),
     "left over": (lambda t: t.update(extra=torch.zeros(1)), "extra left over"),
-    "other shape": (lambda t: t.update({"text_head.bias": torch.zeros(5)}), r"text_head\.bias of another shape"),
-    "not finite": (lambda t: t["text_head.bias"].fill_(float("nan")), "not made of finite floats"),
-    "integers": (lambda t: t.update({"text_head.bias": torch.zeros(4, dtype=torch.int64)}), "finite floats"),
+    "other shape": (
+        lambda t: t.update({"unimodal_heads.bias": torch.zeros(5)}),
+        r"unimodal_heads\.bias of another shape",
+    ),
+    "not finite": (lambda t: t["unimodal_heads.bias"].fill_(float("nan")), "not made of finite floats"),
+    "integers": (lambda t: t.update({"unimodal_heads.bias": torch.zeros(4, dtype=torch.int64)}), "finite floats"),
 }
 
 
@@ -255,11 +258,11 @@ def test_what_does_not_fit_is_not_saved(tmp_path: Path):
     with pytest.raises(CheckpointError, match="text encoder is 11 wide, but the model takes 10"):
         save_checkpoint(tmp_path / "a", small_model(), encoders=wrong)
     sick = small_model()
-    sick.audio_head.bias.data[0] = float("inf")
-    with pytest.raises(CheckpointError, match=r"audio_head\.bias holds numbers that are not finite"):
+    sick.unimodal_heads.bias.data[0] = float("inf")
+    with pytest.raises(CheckpointError, match=r"unimodal_heads\.bias holds numbers that are not finite"):
         save_checkpoint(tmp_path / "b", sick, encoders=small_specs())
     large = small_model()
-    large.audio_head.bias.data[0] = 1e6
+    large.unimodal_heads.bias.data[0] = 1e6
     with pytest.raises(CheckpointError, match=r"not finite in torch\.float16"):
         save_checkpoint(tmp_path / "c", large, encoders=small_specs(), weights_dtype="float16")
     assert list(tmp_path.iterdir()) == []
