@@ -105,10 +105,8 @@ def demo(
 
 def _announce(name: str, endpoints: dict[str, Any]) -> None:
     print(f"{name} is up: model {endpoints['model']}")
-    if endpoints["provisional"]:
-        print(
-            f"bcaf-serve: the weights of {endpoints['model']} are provisional: a first training", file=sys.stderr
-        )
+    for caveat in endpoints["caveats"]:
+        print(f"bcaf-serve: {caveat}", file=sys.stderr)
     print(f"  bcaf-stream listen --connect {endpoints['events']}")
     print(f"  bcaf-stream send CALL.wav --to {endpoints['audio']}")
     for protocol, address in endpoints["doors"].items():

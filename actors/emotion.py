@@ -31,7 +31,7 @@ class EmotionActor:
         self._batcher: MicroBatcher[Request, Answer] = MicroBatcher(self._run, _audio_seconds, batch)
 
     async def describe(self) -> dict[str, Any]:
-        return {"model": self._engine.model_id, "provisional": self._engine.provisional}
+        return {"model": self._engine.model_id, "caveats": self._engine.caveats}
 
     async def predict(self, state: DialogueState | None, utterance: Utterance, urgent: bool = True) -> Answer:
         """The emotion of the next utterance of a dialogue; `state` None begins one. What is urgent goes first.

@@ -31,7 +31,7 @@ class Endpoints:
     events: str
     replay: str
     model: str
-    provisional: bool
+    caveats: tuple[str, ...]
 
 
 class Deployment:

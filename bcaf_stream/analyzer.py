@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from bcaf_stream.audio.turns import AudioConfig, CallCutter
 from bcaf_stream.config import Config
 from bcaf_stream.engine import EmotionEngine, ModelConfig
+from bcaf_stream.errors import ModelError
 from bcaf_stream.events.messages import Event
 from bcaf_stream.events.writer import EventWriter
 from bcaf_stream.transcripts.asr import Transcriber
@@ -104,6 +105,12 @@ class ConversationAnalyzer:
         events = []
         # Encoders gain from a batch; the dialogue itself is one step after the other.
         for utterance, features in zip(utterances, self._engine.encode(utterances), strict=True):
-            (prediction,), (self._state,) = self._engine.step([self._state], [features])
+            try:
+                (prediction,), (self._state,) = self._engine.step([self._state], [features])
+            except ModelError as error:
+                if features.audio is not None or features.text is not None:
+                    raise
+                events.append(self._writer.degraded(str(error), utterance))
+                continue
             events.append(self._writer.final(utterance, prediction))
         return events

@@ -69,8 +69,8 @@ def analyze(
     recording = Recording.open(source, _pairs(channel, "--channel"), _pairs(role, "--role"), call)
     words = recording.transcript(transcript) if transcript else None
     analysis = Analysis(recording, settings, _text_mode(text, transcript), words)
-    if analysis.engine.provisional:
-        stderr_note(f"bcaf-stream: the weights of {analysis.engine.model_id} are provisional: a first training")
+    for caveat in analysis.engine.caveats:
+        stderr_note(f"bcaf-stream: {caveat}")
     events = []
     with _writing_to(output) as out, EventView(format, out, title=recording.call.id) as view:
         for event in analysis:

@@ -35,6 +35,7 @@ class DialogueAnalyzer:
         self.device = torch.device(device)
         self.labels = checkpoint.labels
         self.model_id = checkpoint.model_id
+        self.modalities = checkpoint.encoders.modalities
         self._model = checkpoint.model.to(self.device).eval()
         lay_out_for_steps(self._model)
         self._calibration = checkpoint.calibration
@@ -55,6 +56,8 @@ class DialogueAnalyzer:
     ) -> tuple[list[EmotionPrediction], list[DialogueState]]:
         """The next utterance of each dialogue, wherever each stands.
 
+        Features of a modality that the model was not trained on are not looked at.
+
         Raises:
             ModelError: states and features differ in number, a state of another model, features of a wrong
                 width or not finite or of no modality at all, or an output that is not finite.
@@ -63,10 +66,13 @@ class DialogueAnalyzer:
             raise ModelError(f"{len(states)} dialogue states but {len(features)} utterances; give one for one")
         if not states:
             return [], []
+        features = [self._known(one) for one in features]
         audio_BA, audio_present_B = self._column("audio", [one.audio for one in features])
         text_BT, text_present_B = self._column("text", [one.text for one in features])
         if not (audio_present_B | text_present_B).all():
-            raise ModelError("an utterance has neither audio nor text features; leave it out of the dialogue")
+            raise ModelError(
+                f"{self.model_id} judges {' and '.join(self.modalities)}; an utterance has none of it"
+            )
         state = DialogueState.stack(states).to(self.device)
         output, state = self._model.step(state, audio_BA, text_BT, audio_present_B, text_present_B)
         probs_BC = self._calibration.decide(output)[:, 0]
@@ -89,6 +95,10 @@ class DialogueAnalyzer:
             text_probs=None if features.text is None else tuple(text),
             modalities=tuple(name for name, vector in present if vector is not None),
         )
+
+    def _known(self, features: Features) -> Features:
+        audio = features.audio if "audio" in self.modalities else None
+        return Features(audio, features.text if "text" in self.modalities else None)
 
     def _column(self, modality: Modality, vectors: list[VectorD | None]) -> tuple[Tensor, Tensor]:
         """One modality of the batch and where it is present; the rows of absent ones are never read."""

@@ -107,8 +107,10 @@ def _asr() -> Finding:
 
 def _compact() -> Finding:
     checkpoint = load_checkpoint(find_checkpoint("compact"))
-    audio, text = load_encoders(checkpoint, ModelConfig(), "cpu")
-    found = f"{checkpoint.model_id}; {audio.name} ({audio.width}-d), {text.name} ({text.width}-d)"
+    encoders = load_encoders(checkpoint, ModelConfig(), "cpu")
+    found = "; ".join(
+        (checkpoint.model_id, *(f"{one.name} ({one.width}-d)" for one in encoders if one is not None))
+    )
     if checkpoint.provisional:
         return Finding("compact checkpoint", "note", found, "provisional weights: do not rely on them yet")
     return Finding("compact checkpoint", "ok", found)

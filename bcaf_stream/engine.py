@@ -4,7 +4,7 @@ It holds weights and nothing else. A dialogue's state is a value that its caller
 machine can take the next utterance of any call: that is what makes an EmotionActor replaceable.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar, get_args
 
@@ -20,15 +20,17 @@ from bcaf_stream.encoders.base import (
     Kind,
     TextEncoder,
     TextEncoderConfig,
+    VectorsBD,
 )
 from bcaf_stream.encoders.load import load_audio_encoder, load_text_encoder
 from bcaf_stream.errors import CheckpointError, EncoderError
 from bcaf_stream.model.checkpoint import Checkpoint, EncoderSpec, load_checkpoint
-from bcaf_stream.types import EmotionPrediction, Features, Utterance
+from bcaf_stream.types import EmotionPrediction, Features, Modality, Utterance, VectorD
 
 COMPACT = Path(__file__).parent / "checkpoints" / "compact"
 
 E = TypeVar("E", bound=EncoderConfig)
+T = TypeVar("T")
 
 
 class ModelConfig(Config):
@@ -64,20 +66,26 @@ def find_checkpoint(name: str) -> Path:
         raise CheckpointError(f"{message}; copy the checkpoint into a folder and give that") from None
 
 
-def load_encoders(checkpoint: Checkpoint, config: ModelConfig, device: str) -> tuple[AudioEncoder, TextEncoder]:
-    """The encoders that `checkpoint` was trained with.
+def load_encoders(
+    checkpoint: Checkpoint, config: ModelConfig, device: str
+) -> tuple[AudioEncoder | None, TextEncoder | None]:
+    """The encoders that `checkpoint` was trained with; None for a modality that it was not trained on.
 
     Raises:
         EncoderError: they cannot be loaded.
         CheckpointError: they are not the same ones: another width or other weights.
     """
     specs = checkpoint.encoders
-    audio_config = config.audio_encoder or _from_spec(specs.audio, AudioEncoderConfig, device)
-    text_config = config.text_encoder or _from_spec(specs.text, TextEncoderConfig, device)
-    audio = load_audio_encoder(audio_config, checkpoint.folder)
-    text = load_text_encoder(text_config, checkpoint.folder)
-    _check_same(checkpoint, "audio", specs.audio, audio)
-    _check_same(checkpoint, "text", specs.text, text)
+    audio: AudioEncoder | None = None
+    text: TextEncoder | None = None
+    if specs.audio is not None:
+        audio_config = config.audio_encoder or _from_spec(specs.audio, AudioEncoderConfig, device)
+        audio = load_audio_encoder(audio_config, checkpoint.folder)
+        _check_same(checkpoint, "audio", specs.audio, audio)
+    if specs.text is not None:
+        text_config = config.text_encoder or _from_spec(specs.text, TextEncoderConfig, device)
+        text = load_text_encoder(text_config, checkpoint.folder)
+        _check_same(checkpoint, "text", specs.text, text)
     return audio, text
 
 
@@ -104,23 +112,33 @@ class EmotionEngine:
         return self._checkpoint.model_id
 
     @property
-    def provisional(self) -> bool:
-        """Whether the weights are a first training, not yet one to rely on."""
-        return self._checkpoint.provisional
+    def caveats(self) -> tuple[str, ...]:
+        """What somebody who relies on these weights must know, a line each."""
+        found = []
+        if self._checkpoint.provisional:
+            found.append(f"the weights of {self.model_id} are provisional: a first training")
+        if len(self.modalities) == 1:
+            found.append(f"{self.model_id} was trained on {self.modalities[0]} alone and judges nothing else")
+        return tuple(found)
 
     @property
     def labels(self) -> tuple[str, ...]:
         return self._checkpoint.labels
 
+    @property
+    def modalities(self) -> tuple[Modality, ...]:
+        """What the model was trained on; it does not look at anything else."""
+        return self._checkpoint.encoders.modalities
+
     def initial_state(self) -> DialogueState:
         return self._dialogue.initial()
 
     def encode(self, utterances: Sequence[Utterance]) -> list[Features]:
-        """One vector per utterance and present modality; each encoder sees one batch."""
+        """One vector per utterance and present modality that the model knows; each encoder sees one batch."""
         waves = {i: u.samples for i, u in enumerate(utterances) if u.samples is not None}
         texts = {i: u.text for i, u in enumerate(utterances) if u.text is not None}
-        audio = dict(zip(waves, self._audio.encode(list(waves.values())), strict=True)) if waves else {}
-        text = dict(zip(texts, self._text.encode(list(texts.values())), strict=True)) if texts else {}
+        audio = _numbered(self._audio.encode, waves) if self._audio else {}
+        text = _numbered(self._text.encode, texts) if self._text else {}
         return [Features(audio.get(i), text.get(i)) for i in range(len(utterances))]
 
     def step(
@@ -128,6 +146,10 @@ class EmotionEngine:
     ) -> tuple[list[EmotionPrediction], list[DialogueState]]:
         """The next utterance of several dialogues, each with its own state. Raises ModelError."""
         return self._dialogue.step_batch(states, features)
+
+
+def _numbered(encode: Callable[[Sequence[T]], VectorsBD], given: dict[int, T]) -> dict[int, VectorD]:
+    return dict(zip(given, encode(list(given.values())), strict=True)) if given else {}
 
 
 def _from_spec(spec: EncoderSpec, config: type[E], device: str) -> E:

@@ -14,11 +14,14 @@ from bcaf_stream.encoders.load import load_audio_encoder, load_text_encoder
 from bcaf_stream.encoders.storage import save_weights
 from bcaf_stream.model.bcaf import BCAF, BCAFConfig
 from bcaf_stream.model.checkpoint import EncoderSpec, EncoderSpecs, save_checkpoint
+from bcaf_stream.types import Modality
 
 LABELS = ("anger", "disgust", "fear", "joy", "neutral", "sadness", "surprise")
 
 
-def tiny_checkpoint(folder: Path, seed: int = 0, **changes: Any) -> Path:
+def tiny_checkpoint(
+    folder: Path, seed: int = 0, modalities: tuple[Modality, ...] = ("audio", "text"), **changes: Any
+) -> Path:
     """Write a checkpoint with compact encoders 2 x 8 and 16 wide; `changes` go to BCAFConfig."""
     torch.manual_seed(seed)
     scratch = folder.with_name(f"{folder.name}-encoders")
@@ -36,12 +39,13 @@ def tiny_checkpoint(folder: Path, seed: int = 0, **changes: Any) -> Path:
         "feed_forward": 32,
         "context": 4,
     }
-    specs = EncoderSpecs(
-        audio=EncoderSpec(kind="compact", name=audio.name, width=audio.width, sha256=audio.weights_hash),
-        text=EncoderSpec(kind="compact", name=text.name, width=text.width, sha256=text.weights_hash),
-    )
+    specs = {
+        name: EncoderSpec(kind="compact", name=one.name, width=one.width, sha256=one.weights_hash)
+        for name, one in (("audio", audio), ("text", text))
+    }
+    known = EncoderSpecs(**{name: specs[name] if name in modalities else None for name in specs})
     model = BCAF(BCAFConfig(**(shape | changes)))
-    return save_checkpoint(folder, model, encoders=specs, write_encoders=_write_same(scratch / "encoders"))
+    return save_checkpoint(folder, model, encoders=known, write_encoders=_write_same(scratch / "encoders"))
 
 
 def _write_same(source: Path) -> Any:

@@ -97,6 +97,9 @@ def _splits(material: Material) -> str:
 def _encoders(material: Material) -> str:
     lines = []
     for modality, spec in (("audio", material.specs.audio), ("text", material.specs.text)):
+        if spec is None:
+            lines.append(f"- {modality}: none; the model was not trained on it and does not look at it")
+            continue
         weights = f"weights {spec.sha256[:16]}" if spec.sha256 else "weights not verified"
         lines.append(f"- {modality}: {spec.kind} `{spec.name}`, {spec.width}-d, {weights}")
     return "\n".join(lines)

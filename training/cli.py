@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from training.datasets.manifest import Manifest
+    from training.loop import Record
 
 app = typer.Typer(
     no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None, add_completion=False
@@ -98,10 +99,18 @@ def fit(config: ConfigFile, set_: Overrides = None) -> None:
         from training.fit import fit_here as train
     else:
         from training.ray_train import fit_on_ray as train
-    before = len(read_epochs(settings.folder))
-    if before:
-        stderr_note(f"{settings.folder}: {before} epochs are trained already; it goes on from there")
-    folder = train(settings, lambda record: print(shown(record), flush=True))
+    done = len(read_epochs(settings.folder))
+
+    def show(record: "Record") -> None:
+        nonlocal done
+        if done and record["epoch"] > 1:
+            stderr_note(f"{settings.folder}: goes on after epoch {record['epoch'] - 1}")
+        done = 0
+        print(shown(record), flush=True)
+
+    folder = train(settings, show)
+    if done:
+        stderr_note(f"{settings.folder}: all {done} epochs were trained already")
     print(f"checkpoint: {folder}")
 
 
@@ -117,14 +126,19 @@ def evaluate(
     out: Annotated[Path, typer.Option(help="folder for the pictures")] = Path("evaluation"),
     json_: Annotated[Path | None, typer.Option("--json", help="write every number there")] = None,
     card: Annotated[bool, typer.Option(help="write the results into the checkpoint's model card")] = False,
-    device: Annotated[str, typer.Option(help="cpu or cuda")] = "cpu",
+    device: Annotated[Literal["cpu", "cuda"], typer.Option(help="where it runs")] = "cpu",
 ) -> None:
     """Score a checkpoint: causal and offline context, both modalities and each alone."""
+    for option, path in (("--out", out.absolute()), ("--json", json_ and json_.absolute())):
+        if path and not path.parent.is_dir():
+            raise UsageError(f"{option} {path}: no such folder as {path.parent}")
     from training.evaluate import evaluate as score
     from training.evaluate import evaluate_streaming, open_subject
     from training.metrics import summary
 
     subject = open_subject(checkpoint, manifest, split, features, device, lambda x: _progress(x, "encoding"))
+    for note in subject.notes:
+        stderr_note(note)
     results = evaluate_streaming(subject, device) if through == "analyzer" else score(subject)
     numbers = {mode: {view: summary(s) for view, s in views.items()} for mode, views in results.items()}
     if json_ is not None:

@@ -5,7 +5,7 @@ utterance), and must decide the same. Modes: a checkpoint is trained for one of 
 because published numbers are `offline` and a live call is `causal`, never one in the place of the other.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -37,11 +37,12 @@ Progress = Callable[[Iterable[int]], Iterable[int]]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Subject:
-    """A checkpoint and the dialogues that it is tried on."""
+    """A checkpoint and the dialogues that it is tried on; `notes` say what of them cannot be taken for granted."""
 
     checkpoint: Checkpoint
     manifest: Manifest
     dialogues: list[Dialogue]
+    notes: tuple[str, ...] = ()
 
     @property
     def views(self) -> tuple[View, ...]:
@@ -62,9 +63,11 @@ def open_subject(
 
     Raises:
         CheckpointError: the checkpoint cannot be loaded, or has other labels than the corpus.
-        DataError: the manifest or the features cannot be used.
+        DataError: the manifest or the features cannot be used, or there is no GPU though one is asked for.
         EncoderError: features must be computed, and the encoders cannot be loaded.
     """
+    if device == "cuda" and not torch.cuda.is_available():
+        raise DataError("there is no GPU here; leave --device out, or say cpu")
     loaded = load_checkpoint(find_checkpoint(checkpoint))
     whole = read_manifest(manifest)
     corpus = Manifest(whole.corpus, tuple(whole.split(split)))  # the other splits need no features
@@ -78,9 +81,13 @@ def open_subject(
     vectors = _vectors(loaded, corpus, features or folder / "features", device, progress)
     config = loaded.model.config
     widths: dict[Modality, int] = {"audio": config.audio_width, "text": config.text_width}
-    dialogues = load_dialogues(corpus, split, loaded.labels, widths, vectors)
+    modalities = loaded.encoders.modalities
+    dialogues = load_dialogues(corpus, split, loaded.labels, widths, vectors, modalities)
     loaded.model.to(device)
-    return Subject(loaded, corpus, dialogues)
+    subject = Subject(loaded, corpus, dialogues, tuple(_notes(loaded, corpus)))
+    if not subject.views:
+        raise DataError(f"{corpus.corpus.name}: {split} has no {' or '.join(modalities)} for {loaded.model_id}")
+    return subject
 
 
 def evaluate(subject: Subject, modes: Sequence[Mode] = MODES) -> Results:
@@ -101,7 +108,8 @@ def evaluate_streaming(subject: Subject, device: str = "cpu") -> Results:
     Raises:
         ModelError: the checkpoint's model is an offline one.
     """
-    if any(items(subject.manifest, modality) for modality in MODALITIES):
+    modalities = subject.checkpoint.encoders.modalities
+    if any(items(subject.manifest, modality) for modality in modalities):
         engine = EmotionEngine(ModelConfig(checkpoint=str(subject.checkpoint.folder), device=device))
         step, initial = engine.step, engine.initial_state
 
@@ -182,6 +190,8 @@ def _vectors(
     encoders = None
     for index, modality in enumerate(MODALITIES):
         spec = spec_in(checkpoint, modality)
+        if spec is None:
+            continue
         _check_precomputed(checkpoint, manifest, modality, spec)
         if not items(manifest, modality):
             continue
@@ -190,9 +200,23 @@ def _vectors(
             found[modality] = read_vectors(manifest, find_store(root, modality, config, spec.name, spec.sha256))
         except DataError:
             encoders = encoders or load_encoders(checkpoint, ModelConfig(), device)
-            store = encode_missing(manifest, root, modality, config, encoders[index], progress=progress)
+            encoder = encoders[index]
+            assert encoder is not None, "a modality with a spec has an encoder"
+            store = encode_missing(manifest, root, modality, config, encoder, progress=progress)
             found[modality] = read_vectors(manifest, store)
     return found
+
+
+def _notes(checkpoint: Checkpoint, manifest: Manifest) -> Iterator[str]:
+    for modality in MODALITIES:
+        spec, named = spec_in(checkpoint, modality), manifest.corpus.vectors.get(modality)
+        if modality not in manifest.modalities:
+            continue
+        if spec is None:
+            yield f"{checkpoint.model_id} was not trained on {modality}: what the corpus has of it is left out"
+        elif (named is None) != (spec.name == "unknown") and not items(manifest, modality):
+            known, whose = (named, checkpoint.model_id) if named else (spec.name, manifest.corpus.name)
+            yield f"nobody says that the {modality} vectors of {whose} are of {known}, as the others are"
 
 
 def _check_precomputed(checkpoint: Checkpoint, manifest: Manifest, modality: Modality, spec: EncoderSpec) -> None:

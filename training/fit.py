@@ -80,9 +80,10 @@ def finish(config: TrainConfig, material: Material, trainer: Trainer) -> Path:
     model = trainer.best_model()
     calibration = calibrate_on(model, material.dev)
     numbers: dict[str, Any] = {}
-    for view in VIEW_OF.values():
+    views = VIEW_OF.values() if len(config.data.modalities) > 1 else config.data.modalities
+    for view in views:
         found = predict(model, material.dev, view)
-        if len(found.label_N) and (view == "both" or view in config.data.modalities):
+        if len(found.label_N):
             numbers[view] = summary(scored(model, found, calibration))
     source = material.encoders_folder
     trained_on = " and ".join(config.data.modalities)

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from bcaf_stream.errors import DataError
+from training.board import Board
 from training.loop import Record
 
 FILE_NAME = "epochs.jsonl"
@@ -14,35 +15,55 @@ LOOK_S = 0.2
 
 
 class EpochLog:
-    """Writes `epochs.jsonl` and `tensorboard/` in a folder. A resumed run drops the lines it will write again."""
+    """Writes `epochs.jsonl` and `tensorboard/` in a folder. A resumed run drops the lines it will write again.
+
+    Raises:
+        DataError: they cannot be written (at creation, and from every method).
+    """
 
     def __init__(self, folder: Path, kept: Sequence[Record] = ()) -> None:
-        from torch.utils.tensorboard import SummaryWriter  # a second to import, and most workers write no log
-
+        make_folder(folder)
         self._path = folder / FILE_NAME
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
+        with writing(folder):
             self._path.write_text("".join(json.dumps(record) + "\n" for record in kept), encoding="utf-8")
-            # Steps from the purged one on are hidden by TensorBoard: they belong to epochs that never committed.
-            self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=len(kept) + 1)
-        except OSError as error:
-            raise DataError(f"{folder}: cannot be written: {error.strerror or error}") from None
+            # Later steps that older files have belong to epochs that never committed.
+            self._board = Board(folder / "tensorboard", first_step=len(kept) + 1)
 
     def add(self, record: Record) -> None:
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(record) + "\n")
-        for name, value in record.items():
-            if name != "epoch":
-                self._board.add_scalar(name.replace("_", "/", 1), value, record["epoch"])
-        self._board.flush()
+        scalars = {name.replace("_", "/", 1): value for name, value in record.items() if name != "epoch"}
+        with writing(self._path.parent):
+            with self._path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(record) + "\n")
+            self._board.add(record["epoch"], scalars)
 
     def close(self) -> None:
         self._board.close()
 
 
 def read_epochs(folder: Path) -> list[Record]:
+    """The lines of the log; one that was cut short, and what follows it, will be written again."""
     path = folder / FILE_NAME
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.is_file() else []
+    records: list[Record] = []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
+        try:
+            records.append(json.loads(line))
+        except ValueError:
+            break
+    return records
+
+
+def make_folder(folder: Path) -> None:
+    """Asked for before anything takes long. Raises DataError."""
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+
+
+@contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be written: {error.strerror or error}") from None
 
 
 def shown(record: Record) -> str:

@@ -2,7 +2,8 @@
 
 What is unusual: nothing random depends on what ran before. Order, dropout and modality dropout of an epoch
 follow from (seed, epoch), so a resumed run computes what an uninterrupted one would have. `batch` counts the
-dialogues of one optimiser step over all workers, so the number of workers changes the speed and not the run.
+dialogues of one optimiser step over all workers, so their number changes the speed and not what is learned: only
+dropout is drawn by each, and the connection loss taken over each one's part.
 
 Legend: B dialogues, U utterances, C classes.
 """

@@ -53,9 +53,8 @@ def load_material(config: TrainConfig, splits: Sequence[Split] = ("train", "dev"
     source = compact_source(config)
     vectors: dict[Modality, Vectors] = {}
     specs: dict[Modality, EncoderSpec] = {}
-    for modality in MODALITIES:
-        wanted = modality in config.data.modalities
-        specs[modality], vectors[modality] = _features(config, manifest, modality, source, wanted)
+    for modality in config.data.modalities:
+        specs[modality], vectors[modality] = _features(config, manifest, modality, source)
     widths: dict[Modality, int] = {"audio": config.model.audio_width, "text": config.model.text_width}
     loaded = {
         split: load_dialogues(manifest, split, config.model.labels, widths, vectors, config.data.modalities)
@@ -64,7 +63,7 @@ def load_material(config: TrainConfig, splits: Sequence[Split] = ("train", "dev"
     return Material(
         manifest=manifest,
         dialogues=loaded,
-        specs=EncoderSpecs(audio=specs["audio"], text=specs["text"]),
+        specs=EncoderSpecs(audio=specs.get("audio"), text=specs.get("text")),
         encoders_folder=source.folder if source else None,
         identity=_identity(config, loaded),
     )
@@ -83,7 +82,7 @@ def encoder_config(config: TrainConfig, modality: Modality) -> EncoderConfig | N
     return config.encoders.audio if modality == "audio" else config.encoders.text
 
 
-def spec_in(checkpoint: Checkpoint, modality: Modality) -> EncoderSpec:
+def spec_in(checkpoint: Checkpoint, modality: Modality) -> EncoderSpec | None:
     return checkpoint.encoders.audio if modality == "audio" else checkpoint.encoders.text
 
 
@@ -108,13 +107,15 @@ def _identity(config: TrainConfig, dialogues: Mapping[Split, Sequence[Dialogue]]
 
 
 def _features(
-    config: TrainConfig, manifest: Manifest, modality: Modality, source: Checkpoint | None, wanted: bool
+    config: TrainConfig, manifest: Manifest, modality: Modality, source: Checkpoint | None
 ) -> tuple[EncoderSpec, Vectors]:
     asked = encoder_config(config, modality)
     width = config.model.audio_width if modality == "audio" else config.model.text_width
     known = spec_in(source, modality) if source and asked and asked.kind == "compact" else None
-    if not wanted or not items(manifest, modality):
-        return known or _claimed(asked, manifest, modality, width), {}
+    if not items(manifest, modality):
+        return _claimed(asked, known, manifest, modality, width), {}
+    if source is not None and known is None and asked is not None and asked.kind == "compact":
+        raise DataError(f"{source.folder}: has no {modality} encoder; set encoders_from to a checkpoint with one")
     if asked is None:
         raise DataError(
             f"{config.data.manifest}: holds utterances without {modality} vectors; "
@@ -135,11 +136,20 @@ def _features(
     return spec_of(store.maker), read_vectors(manifest, store)
 
 
-def _claimed(asked: EncoderConfig | None, manifest: Manifest, modality: Modality, width: int) -> EncoderSpec:
+def _claimed(
+    asked: EncoderConfig | None, known: EncoderSpec | None, manifest: Manifest, modality: Modality, width: int
+) -> EncoderSpec:
     """What the configuration or the manifest says of vectors that were not made here: unverified."""
-    if asked is not None and asked.model is not None:
-        return EncoderSpec(kind=asked.kind, name=asked.model, width=width, options=options_of(asked))
-    return EncoderSpec(kind="precomputed", name=manifest.corpus.vectors.get(modality, "unknown"), width=width)
+    named = manifest.corpus.vectors.get(modality)
+    claimed = known.name if known else asked.model if asked else None
+    if asked is None or claimed is None:
+        return EncoderSpec(kind="precomputed", name=named or "unknown", width=width)
+    if named is not None and named != claimed:
+        raise DataError(
+            f"{manifest.corpus.name}: its {modality} vectors are of {named}, and encoders.{modality} is {claimed};"
+            " name the encoder that made them, or none"
+        )
+    return known or EncoderSpec(kind=asked.kind, name=claimed, width=width, options=options_of(asked))
 
 
 def _check(manifest: Manifest, config: TrainConfig) -> None:

@@ -61,6 +61,7 @@ def summary(scored: Scored, draws: int = DRAWS, seed: int = 0) -> dict[str, Any]
         "macro_f1": float(f1[there].mean()),
         "unweighted_recall": float(recall[there].mean()),
         "ece": expected_calibration_error(scored),
+        "ece_bins": BINS,
         "ci95": {"weighted_f1": list(interval(bootstrap(scored, weighted_f1_of_counts, draws, seed)))},
         "per_class": {
             label: {"precision": float(p), "recall": float(r), "f1": float(f), "n": int(n)}

@@ -10,7 +10,7 @@ import logging
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -30,7 +30,7 @@ from bcaf_stream import errors
 from bcaf_stream.errors import BcafError, DataError, DeploymentError, ModelError
 from training.config import Range, RayConfig, TrainConfig
 from training.fit import OnEpoch, build_trainer, finish
-from training.log import EpochLog, following, read_epochs
+from training.log import EpochLog, following, make_folder, read_epochs
 from training.loop import Record, Trainer
 from training.material import Material, load_material
 from training.state import load_state, save_state, storage
@@ -77,12 +77,13 @@ def fit_on_ray(config: TrainConfig, on_epoch: OnEpoch = lambda record: None) -> 
         DeploymentError: Ray lacks the resources, or workers were lost more often than ray.max_failures allows.
     """
     material = load_material(config)  # what is wrong with the data is found before anything is started
+    make_folder(config.folder)
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", POLL_S)
     with ray_session(config.ray):
         _check_resources(config.ray)
         trainer = TorchTrainer(
             train_worker,
-            train_loop_config={"config": config.model_dump_json()},
+            train_loop_config={"config": config.model_dump_json(), "cwd": os.getcwd()},
             scaling_config=_scaling(config.ray),
             run_config=_run_config(config),
         )
@@ -102,6 +103,7 @@ def fit_on_ray(config: TrainConfig, on_epoch: OnEpoch = lambda record: None) -> 
 def train_worker(parameters: dict[str, str]) -> dict[str, str] | None:
     """What each worker runs; returns the error that ends the run, if there is one."""
     config = TrainConfig.model_validate_json(parameters["config"])
+    _return_to(parameters["cwd"])
     torch.set_num_threads(max(1, int(config.ray.cpus_per_worker)))
     material = load_material(config)
     trainer = build_trainer(config, material, ray.train.torch.get_device())
@@ -117,6 +119,15 @@ def train_worker(parameters: dict[str, str]) -> dict[str, str] | None:
         _report(record, lambda folder: save_state(trainer, material.identity, folder))
     ray.train.get_all_reported_checkpoints()
     return None
+
+
+def _return_to(cwd: str) -> None:
+    """Ray gives its workers a folder of their own; relative paths of the configuration belong to the user's.
+
+    A machine of a cluster may not have that one: there, whatever is relative is missed by name.
+    """
+    with suppress(OSError):
+        os.chdir(cwd)
 
 
 def _restore(trainer: Trainer, material: Material, checkpoint: Checkpoint | None) -> None:
@@ -159,6 +170,8 @@ class EpochCallback(UserCallback):
         record = metrics[0]
         if self._log is None or record["epoch"] != self._last + 1:
             kept = [old for old in read_epochs(self._folder) if old["epoch"] < record["epoch"]]
+            if self._log is not None:
+                self._log.close()
             self._log = EpochLog(self._folder, kept)
         self._log.add(record)
         self._last = record["epoch"]
@@ -245,12 +258,17 @@ def search(
     """
     from ray import tune
 
-    metric, mode = "dev_weighted_f1", "max"
+    metric, mode, cwd = "dev_weighted_f1", "max", os.getcwd()
+
+    def run(values: dict[str, Any]) -> None:
+        _return_to(cwd)
+        trial(values, tune.report)
+
     filesystem, path = storage(config.ray.storage_path or str(config.folder / "ray"))
     with ray_session(config.ray):
         tuner = tune.Tuner(
             tune.with_resources(
-                lambda values: trial(values, tune.report),
+                run,
                 {"cpu": config.ray.cpus_per_worker, "gpu": float(config.ray.use_gpu)},
             ),
             param_space={key: _domain(choice) for key, choice in space.items()},
@@ -299,7 +317,9 @@ def _plain(error: TrainingFailedError, config: TrainConfig) -> BcafError:
             return cause
     lines = [line.strip() for line in str(failures[0] if failures else error).splitlines() if line.strip()]
     again = f"{config.name}: given up after {config.ray.max_failures} restarts (ray.max_failures)"
-    return DeploymentError(f"{again}: {lines[-1] if lines else type(error).__name__}; run it again to resume")
+    reason = lines[-1] if lines else type(error).__name__
+    place = config.ray.storage_path or config.folder / "ray"
+    return DeploymentError(f"{again}: {reason}; its epochs are kept in {place}: run it again to resume")
 
 
 def _named(error: BcafError) -> dict[str, str]:

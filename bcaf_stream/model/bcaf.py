@@ -19,7 +19,7 @@ from typing import Annotated, Any, Literal, Self
 
 import torch
 from huggingface_hub import PyTorchModelHubMixin, snapshot_download
-from pydantic import Field, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
 from torch import Tensor, nn
 
 from bcaf_stream.config import Config
@@ -37,6 +37,7 @@ from bcaf_stream.model.state import DialogueState
 
 Count = Annotated[int, Field(ge=1)]
 Weight = Annotated[float, Field(ge=0)]
+Name = Annotated[str, BeforeValidator(lambda name: str(name) if type(name) is int else name)]  # 3 is a name too
 
 
 class BCAFConfig(Config):
@@ -48,7 +49,7 @@ class BCAFConfig(Config):
     means nothing when `mode` is offline.
     """
 
-    labels: tuple[str, ...]
+    labels: tuple[Name, ...]
     audio_width: Count = 1024
     text_width: Count = 1024
     width: Count = 1024

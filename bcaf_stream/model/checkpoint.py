@@ -16,7 +16,7 @@ import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 
 import torch
 from pydantic import Field, ValidationError, model_validator
@@ -26,6 +26,7 @@ from bcaf_stream.errors import CheckpointError
 from bcaf_stream.model import weights
 from bcaf_stream.model.bcaf import BCAF, BCAFConfig
 from bcaf_stream.model.decision import Calibration
+from bcaf_stream.types import Modality
 
 SCHEMA = 2  # of Manifest and of the weights' names; another number is refused
 CONFIG_NAME = "config.json"
@@ -47,8 +48,14 @@ class EncoderSpec(Config):
 
 
 class EncoderSpecs(Config):
-    audio: EncoderSpec
-    text: EncoderSpec
+    """None is a modality that the model was not trained on: nothing it would say of it means anything."""
+
+    audio: EncoderSpec | None
+    text: EncoderSpec | None
+
+    @property
+    def modalities(self) -> tuple[Modality, ...]:
+        return tuple(one for one in get_args(Modality) if getattr(self, one) is not None)
 
 
 class Manifest(Config):
@@ -72,8 +79,10 @@ class Manifest(Config):
             ("audio", self.encoders.audio, self.config.audio_width),
             ("text", self.encoders.text, self.config.text_width),
         ):
-            if spec.width != width:
+            if spec is not None and spec.width != width:
                 raise ValueError(f"the {modality} encoder is {spec.width} wide, but the model takes {width}")
+        if not self.encoders.modalities:
+            raise ValueError("the model was trained on neither audio nor text")
         return self
 
 

@@ -1,5 +1,6 @@
 """Training and features on a real Ray: workers in processes of their own, killed where the test says so."""
 
+import json
 import os
 import signal
 from pathlib import Path
@@ -8,11 +9,13 @@ import numpy as np
 import pytest
 import torch
 
+from bcaf_stream.config import load_config
 from bcaf_stream.encoders.base import AudioEncoderConfig
 from bcaf_stream.encoders.load import load_audio_encoder
 from bcaf_stream.errors import DataError, DeploymentError, ModelError
 from bcaf_stream.model.checkpoint import load_checkpoint
 from tests.unit.training.made import prepared, records, tone, train_config, write_wav
+from training.config import TrainConfig
 from training.datasets.manifest import read_manifest
 from training.encode import encode_shard, maker_of, missing
 from training.fit import fit_here
@@ -59,16 +62,18 @@ def descendants(title: str) -> list[int]:
     return found
 
 
-def test_two_workers_train_as_one_does_even_when_one_is_killed(manifest, tmp_path):
+def test_two_workers_train_as_one_does_even_when_one_is_killed(manifest, tmp_path, monkeypatch):
     """`batch` counts the dialogues of all workers, and an epoch depends on nothing but its number.
 
-    Only the connection loss is taken per worker, so it is left out here.
+    Only the connection loss is taken per worker, so it is left out here. The manifest's path is a relative one.
     """
     from ray.train import Result
 
     from training.ray_train import fit_on_ray
 
     torch.set_num_threads(1)
+    monkeypatch.chdir(manifest.parent)
+    manifest = Path(manifest.name)
     changes = {"model__alpha": 0.0, "loop__epochs": 5, "loop__class_weights": "balanced"}
     alone = fit_here(train_config(manifest, tmp_path / "alone", **changes))
     place = f"local://{tmp_path}/elsewhere"  # a protocol that fsspec knows and pyarrow does not
@@ -96,6 +101,24 @@ def test_two_workers_train_as_one_does_even_when_one_is_killed(manifest, tmp_pat
     assert [metrics["epoch"] for _, metrics in committed] == [1, 2, 3, 4, 5]  # none of them was done again
     for checkpoint, metrics in committed:
         assert len(load_state(Path(checkpoint.path), identity)["history"]) == metrics["epoch"]
+
+
+def test_a_search_tries_what_it_was_told_and_keeps_the_best(manifest, tmp_path, monkeypatch):
+    from training.tune import tune
+
+    monkeypatch.chdir(manifest.parent)
+    space = {"loop.learning_rate": {"choices": [1e-6, 5e-3]}, "model.dropout": {"low": 0.0, "high": 0.2}}
+    config = train_config(
+        Path(manifest.name), tmp_path / "run", tune__space=space, tune__samples=3, loop__epochs=2
+    )
+    folder = tune(config)
+    trials = json.loads((folder / "trials.json").read_text())
+    assert len(trials) == 3
+    scores = [trial["dev_weighted_f1"] for trial in trials]
+    assert scores == sorted(scores, reverse=True)
+    best = load_config(TrainConfig, folder / "best.yaml")
+    assert best.loop.learning_rate == trials[0]["values"]["loop.learning_rate"]
+    assert best.data.manifest == manifest.name
 
 
 def test_more_than_ray_has_is_refused_and_not_waited_for(manifest, tmp_path):

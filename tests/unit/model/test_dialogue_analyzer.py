@@ -121,7 +121,7 @@ def test_nothing_in_nothing_out(analyzer: DialogueAnalyzer):
         (Features(np.zeros((1, 12), np.float32), None), "audio features are .* wide"),
         (Features(np.full(12, np.nan, np.float32), None), "audio features are not finite"),
         (Features(None, np.full(10, np.inf, np.float32)), "text features are not finite"),
-        (Features(None, None), "neither audio nor text"),
+        (Features(None, None), "judges audio and text; an utterance has none of it"),
     ],
 )
 def test_features_that_cannot_be_used_are_an_error(analyzer: DialogueAnalyzer, wrong: Features, words: str):

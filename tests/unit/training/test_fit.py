@@ -1,9 +1,12 @@
+import re
 import resource
+from contextlib import closing
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from bcaf_stream.errors import CheckpointError, ConfigError, DataError
 from bcaf_stream.model.checkpoint import load_checkpoint
@@ -12,7 +15,7 @@ from training.datasets.manifest import Manifest, read_manifest, write_manifest
 from training.datasets.table import read_table
 from training.evaluate import evaluate, evaluate_streaming, open_subject
 from training.fit import build_trainer, fit_here
-from training.log import read_epochs
+from training.log import EpochLog, read_epochs
 from training.loop import LoopConfig, Trainer
 from training.material import load_material
 from training.metrics import summary, weighted_f1
@@ -154,13 +157,27 @@ def test_a_vector_that_is_not_finite_is_named_even_in_a_manifest_that_nobody_aud
         fit_here(train_config(tmp_path / "made", tmp_path / "run"))
 
 
-def test_text_alone_trains_where_somebody_says_so(tmp_path):
-    rows = [{k: v for k, v in row.items() if k != "audio_vector"} for row in records(SMALL)]
-    manifest = prepared(tmp_path / "corpus", rows)
-    folder = fit_here(train_config(manifest, tmp_path / "run", data__modalities=["text"], loop__epochs=1))
-    subject = open_subject(str(folder), manifest, "test")
-    assert subject.views == ("text",)
-    assert "Trained on text." in (folder / "README.md").read_text()
+def test_what_was_trained_on_text_alone_looks_at_nothing_else(tmp_path):
+    rows = records(SMALL)
+    mute = [{k: v for k, v in row.items() if k != "audio_vector"} for row in rows]
+    silent = prepared(tmp_path / "silent", mute)
+    folder = fit_here(train_config(silent, tmp_path / "run", data__modalities=["text"], loop__epochs=1))
+    card = (folder / "README.md").read_text()
+    assert "Trained on text." in card
+    assert "- audio: none; the model was not trained on it" in card
+    expected = open_subject(str(folder), silent, "test")
+    heard = open_subject(str(folder), prepared(tmp_path / "both", rows), "test")
+    assert expected.notes == ()
+    assert "was not trained on audio" in heard.notes[0]
+    for subject in (expected, heard):
+        assert subject.views == ("text",)
+        for found in (evaluate(subject), evaluate_streaming(subject)):
+            np.testing.assert_allclose(
+                found["causal"]["text"].probs_NC, evaluate(expected)["causal"]["text"].probs_NC, atol=1e-5
+            )
+    sound = prepared(tmp_path / "sound", [{k: v for k, v in row.items() if k != "text_vector"} for row in rows])
+    with pytest.raises(DataError, match="test has no text for run-"):
+        open_subject(str(folder), sound, "test")
 
 
 def test_a_corpus_with_other_labels_cannot_be_scored(run, tmp_path):
@@ -179,6 +196,17 @@ def test_vectors_that_name_another_encoder_are_refused(tmp_path):
     open_subject(str(checkpoint), tmp_path / "mine", "dev")
     with pytest.raises(DataError, match=r"text vectors are of theirs, and .* was trained on those of mine"):
         open_subject(str(checkpoint), tmp_path / "theirs", "dev")
+    (note,) = open_subject(str(checkpoint), folder, "dev").notes
+    assert re.fullmatch(r"nobody says that the text vectors of \w+ are of mine, as the others are", note)
+    encoders = {"text": {"kind": "pretrained", "model": "roberta-large"}}
+    with pytest.raises(DataError, match=r"vectors are of mine, and encoders.text is roberta-large"):
+        fit_here(train_config(tmp_path / "mine", tmp_path / "other", encoders=encoders))
+
+
+def test_a_gpu_that_is_not_there_is_said(run, manifest, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(DataError, match="there is no GPU here"):
+        open_subject(str(run[1]), manifest, "test", device="cuda")
 
 
 def test_keys_that_do_not_exist_are_named(manifest, tmp_path):
@@ -215,6 +243,40 @@ def test_a_full_disk_leaves_the_last_state_loadable(small_trainer, tmp_path):
     assert "\n" not in str(e.value)
     assert len(load_state(tmp_path, "same")["history"]) == 1
     assert [path.name for path in tmp_path.iterdir()] == ["state.pt"]
+
+
+def test_a_log_that_cannot_be_written_is_one_line(tmp_path, monkeypatch, capfd):
+    log = EpochLog(tmp_path / "run")
+    log.add({"epoch": 1, "train_total": 0.5})
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1, hard))
+    try:
+        with pytest.raises(DataError, match=r"run: cannot be written"):
+            log.add({"epoch": 2, "train_total": 0.4})
+        with pytest.raises(DataError, match=r"run: cannot be written"):
+            EpochLog(tmp_path / "run", [{"epoch": 1}])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        log.close()
+    assert capfd.readouterr().err == ""  # no other thread had something to say of it
+
+
+def test_a_log_that_was_cut_short_does_not_stand_in_the_way(manifest, tmp_path):
+    config = train_config(manifest, tmp_path / "run", loop__epochs=2)
+    fit_here(config)
+    path = config.folder / "epochs.jsonl"
+    path.write_bytes(path.read_bytes()[:-20])
+    assert [record["epoch"] for record in read_epochs(config.folder)] == [1]
+    fit_here(config.changed({"loop.epochs": 3}))
+    assert [record["epoch"] for record in read_epochs(config.folder)] == [1, 2, 3]
+
+
+def test_tensorboard_reads_the_curves_of_a_resumed_run(tmp_path):
+    for epoch, loss in ((1, 0.5), (2, 0.125), (2, 0.25)):  # the second one never committed
+        with closing(EpochLog(tmp_path, [{"epoch": 1}][: epoch - 1])) as log:
+            log.add({"epoch": epoch, "train_total": loss})
+    events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    assert [(e.step, e.value) for e in events.Scalars("train/total")] == [(1, 0.5), (2, 0.25)]
 
 
 def test_a_broken_state_is_named(small_trainer, tmp_path):

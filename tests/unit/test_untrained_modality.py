@@ -1,0 +1,53 @@
+"""A model that was trained on one modality says nothing of the other, and says that it does not."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from bcaf_stream.analyzer import AnalyzerConfig
+from bcaf_stream.demo import CALL, SCRIPT
+from bcaf_stream.engine import EmotionEngine, ModelConfig
+from bcaf_stream.errors import CheckpointError
+from bcaf_stream.model.checkpoint import EncoderSpecs, load_checkpoint, save_checkpoint
+from bcaf_stream.recording import Analysis, Recording
+from tests.tiny import tiny_checkpoint
+
+RECORDING = Recording.open(str(CALL), {}, {}, "one")
+
+
+@pytest.fixture(scope="module")
+def words_alone(tmp_path_factory: pytest.TempPathFactory) -> AnalyzerConfig:
+    torch.set_num_threads(1)
+    folder = tiny_checkpoint(tmp_path_factory.mktemp("checkpoints") / "words", modalities=("text",))
+    return AnalyzerConfig(model=ModelConfig(checkpoint=str(folder)))
+
+
+def test_words_are_judged_and_the_sound_is_not(words_alone: AnalyzerConfig):
+    analysis = Analysis(RECORDING, words_alone, "given", RECORDING.transcript(SCRIPT))
+    (caveat,) = analysis.engine.caveats
+    assert caveat.endswith("was trained on text alone and judges nothing else")
+    finals = [event for event in analysis if event.type == "emotion.final"]
+    assert len(finals) >= 15
+    assert {event.modalities for event in finals} == {("text",)}
+    assert all(event.audio_probs is None for event in finals)
+
+
+def test_an_utterance_without_words_gets_no_emotion_but_the_reason(words_alone: AnalyzerConfig):
+    found = list(Analysis(RECORDING, words_alone, "none"))
+    assert not any(event.emotion for event in found)
+    reasons = {event.reason for event in found if event.type == "degraded"}
+    assert len(reasons) == 1
+    assert "judges text; an utterance has none of it" in reasons.pop()
+
+
+def test_the_encoder_of_the_other_one_is_not_even_loaded(words_alone: AnalyzerConfig):
+    folder = Path(words_alone.model.checkpoint)
+    (folder / "encoders" / "audio" / "weights.safetensors").write_bytes(b"broken")
+    assert EmotionEngine(words_alone.model).modalities == ("text",)
+
+
+def test_a_model_of_nothing_is_refused(tiny: Path, tmp_path: Path):
+    model = load_checkpoint(tiny).model
+    with pytest.raises(CheckpointError, match="trained on neither audio nor text"):
+        save_checkpoint(tmp_path / "none", model, encoders=EncoderSpecs(audio=None, text=None))
