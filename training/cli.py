@@ -175,12 +175,18 @@ def tune(config: ConfigFile, set_: Overrides = None) -> None:
     from training.config import TrainConfig
     from training.tune import tune as search
 
-    folder = search(load_config(TrainConfig, config, set_ or ()))
-    for trial in json.loads((folder / "trials.json").read_text(encoding="utf-8"))[:10]:
-        values = ", ".join(f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}"
-                           for key, value in trial["values"].items())  # fmt: skip
-        print(f"dev weighted F1 {100 * trial['dev_weighted_f1']:.2f}  {values}")
-    print(f"the best as a configuration: {folder}/best.yaml")
+    def show(trial: dict[str, Any]) -> None:
+        values = ", ".join(
+            f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}"
+            for key, value in trial["values"].items()
+        )
+        print(f"dev weighted F1 {100 * trial['dev_weighted_f1']:.2f}  {values}", flush=True)
+
+    folder = search(load_config(TrainConfig, config, set_ or ()), show)
+    best, *_ = json.loads((folder / "trials.json").read_text(encoding="utf-8"))
+    print("the best of all:")
+    show(best)
+    print(f"{folder}/best.yaml, trials.json")
 
 
 def _read(

@@ -35,6 +35,7 @@ from training.loop import Record, Trainer
 from training.material import Material, load_material
 from training.state import load_state, save_state, storage
 
+Trial = tuple[dict[str, Any], Record]  # the values by dotted key, and the last record
 J = TypeVar("J")
 R = TypeVar("R")
 POLL_S = "0.2"  # how often the controller looks at its workers; each report waits for a look
@@ -248,16 +249,23 @@ def search(
     trial: Callable[[dict[str, Any], Callable[[Record], None]], None],
     space: Mapping[str, Range],
     config: TrainConfig,
-) -> list[tuple[dict[str, Any], Record]]:
+    on_trial: Callable[[Trial], None],
+) -> list[Trial]:
     """Ray Tune: what was tried with its last record, the best on dev first. ASHA stops weak trials early.
 
-    `trial` gets the chosen values by dotted key, and a function that takes each epoch's record.
+    `trial` gets the chosen values by dotted key, and a function that takes each epoch's record; `on_trial` gets
+    each trial that has come to its end.
 
     Raises:
         DeploymentError: Ray cannot be started, or no trial came to an end.
     """
     from ray import tune
 
+    class OnTrial(tune.Callback):
+        def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+            on_trial((dict(trial.config), dict(trial.last_result)))
+
+    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # the new one prints boxes even where it is told to be silent
     metric, mode, cwd = "dev_weighted_f1", "max", os.getcwd()
 
     def run(values: dict[str, Any]) -> None:
@@ -285,7 +293,11 @@ def search(
                 ),
             ),
             run_config=tune.RunConfig(
-                name=f"{config.name}-tune", storage_path=path, storage_filesystem=filesystem, verbose=0
+                name=f"{config.name}-tune",
+                storage_path=path,
+                storage_filesystem=filesystem,
+                callbacks=[OnTrial()],
+                verbose=0,
             ),
         )
         grid = tuner.fit()

@@ -9,15 +9,18 @@ from typing import Any
 import torch
 import yaml
 
-from bcaf_stream.errors import ConfigError, DataError, ModelError
+from bcaf_stream.errors import ConfigError, ModelError
 from training.config import TrainConfig
 from training.fit import build_trainer, device_for
+from training.log import make_folder, writing
 from training.loop import Record
 from training.material import load_material
 
 
-def tune(config: TrainConfig) -> Path:
+def tune(config: TrainConfig, on_trial: Callable[[dict[str, Any]], None] = lambda trial: None) -> Path:
     """Search `config.tune.space`; writes trials.json and best.yaml. Returns their folder.
+
+    `on_trial` gets each trial when it ends, as it will stand in trials.json.
 
     Raises:
         ConfigError: the space is empty, or names keys or values that the configuration does not have.
@@ -35,19 +38,19 @@ def tune(config: TrainConfig) -> Path:
     load_material(config)  # what is wrong with the data is found before anything is started
     from training.ray_train import search
 
-    found = search(partial(run_trial, config), config.tune.space, config)
+    make_folder(config.folder / "tune")
+    found = search(partial(run_trial, config), config.tune.space, config, lambda trial: on_trial(_plain(*trial)))
     folder = config.folder / "tune"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        trials = [
-            {"values": values, "dev_weighted_f1": r["dev_weighted_f1"], "epoch": r["epoch"]} for values, r in found
-        ]
+    best = config.changed(found[0][0]).model_dump(mode="json", exclude_defaults=True)
+    with writing(folder):
+        trials = [_plain(*trial) for trial in found]
         (folder / "trials.json").write_text(json.dumps(trials, indent=2) + "\n", encoding="utf-8")
-        best = config.changed(found[0][0]).model_dump(mode="json", exclude_defaults=True)
         (folder / "best.yaml").write_text(yaml.safe_dump(best, sort_keys=False), encoding="utf-8")
-    except OSError as error:
-        raise DataError(f"{folder}: the results cannot be written: {error.strerror or error}") from None
     return folder
+
+
+def _plain(values: dict[str, Any], record: Record) -> dict[str, Any]:
+    return {"values": values, "dev_weighted_f1": record["dev_weighted_f1"], "epoch": record["epoch"]}
 
 
 def run_trial(config: TrainConfig, values: dict[str, Any], report: Callable[[Record], None]) -> None:
