@@ -74,8 +74,12 @@ def load_dialogues(
     """The calls of a split; vectors in the manifest itself come before those of the store.
 
     Raises:
-        DataError: an unknown label, a vector that is missing, not finite or of another width.
+        DataError: a split without labels, an unknown label, a vector that is missing, not finite or of another
+            width.
     """
+    if not any(row.label for row in manifest.split(split)):
+        way = "; bcaf-train prepare --dev-share 0.1 draws it from train" if split == "dev" else ""
+        raise DataError(f"{manifest.corpus.name}: its {split} split has no labelled utterance{way}")
     index = {label: number for number, label in enumerate(labels)}
     dialogues = []
     for _, rows in calls_of(manifest.split(split)):
@@ -136,7 +140,10 @@ def _vector(
             raise DataError(f"{row.name}: its {modality} has no features yet; run bcaf-train features")
         found = store[key]
     if found.shape != (width,):
-        raise DataError(f"{row.name}: its {modality} vector is {found.size} wide; the model takes {width}")
+        raise DataError(
+            f"{row.name}: its {modality} vector is {found.size} wide; the model takes {width}; "
+            f"to train one for it, set model.{modality}_width: {found.size}"
+        )
     if not np.isfinite(found).all():
         raise DataError(f"{row.name}: its {modality} vector holds NaN or infinity; compute it again")
     return found

@@ -1,11 +1,12 @@
 """Whether a corpus can be trained on: its labels counted, its damage listed, its leaks refused.
 
 A dialogue in two splits, an utterance twice, or a speaker in splits that must not share one is an error.
-Equal sound in two splits, or dialogues with the same words, are listed: published corpora have some.
+Equal sound in two splits, dialogues with the same words, and speakers in splits that may share them are listed:
+published corpora have some. So are splits without labels: a corpus to be scored needs no train split.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -16,6 +17,7 @@ from training.datasets.manifest import SPLITS, Manifest, Row, calls_of
 from training.datasets.sound import Heard
 
 SAME_WORDS_FROM = 3  # utterances; shorter dialogues ("Hey!", "Hey!") are the same by chance
+NEEDED = "fit needs train and dev, evaluate the one that it scores; --dev-share 0.1 draws dev from train"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,23 +36,27 @@ def audit(heard: Heard) -> Audit:
     """Count, list and refuse.
 
     Raises:
-        DataError: an empty or unlabelled split, an unknown label, an utterance with neither sound nor text,
-            a vector that is not finite or of another width, or a leak between the splits.
+        DataError: no label at all, an unknown label, an utterance with neither sound nor text, a vector that is
+            empty, not finite or of another width, or a leak between the splits.
     """
     manifest = heard.manifest
     _refuse_doubles(manifest)
     _refuse_leaks(manifest)
     _refuse_unusable(manifest)
+    labels = {label: _count(r for r in manifest.rows if r.label == label) for label in manifest.corpus.labels}
     findings = [
+        (f"splits without a labelled utterance ({NEEDED})", _unlabelled(labels)),
+        ("labels that no train utterance has, so they cannot be learned", _untrained(labels)),
         ("clips missing: those utterances have text alone", heard.missing),
         ("clips that hold no usable sound: those utterances have text alone", heard.broken),
         ("clips that are damaged; what can be decoded of them is used", heard.damaged),
         ("clips over a minute long, which the corpus does not mean", heard.overlong),
         ("sounds that stand in two splits", _in_two_splits((row.audio_key, row) for row in manifest.rows)),
         ("dialogues whose words stand in another split too", _same_words(manifest)),
+        ("speakers in more than one split", _shared_speakers(manifest)),
     ]
     return Audit(
-        labels={label: _count(r for r in manifest.rows if r.label == label) for label in manifest.corpus.labels},
+        labels=labels,
         utterances=_count(manifest.rows),
         calls=_count(rows[0] for _, rows in calls_of(manifest.rows)),
         without_sound=_count(r for r in manifest.rows if r.audio_key is None and r.audio_vector is None),
@@ -72,16 +78,14 @@ def _refuse_leaks(manifest: Manifest) -> None:
     torn = [call for call, rows in calls_of(manifest.rows) if len({row.split for row in rows}) > 1]
     if torn:
         raise DataError(f"dialogue {torn[0]} lies in more than one split{_more(torn)}; a dialogue must lie in one")
-    speakers: dict[str, set[str]] = defaultdict(set)
-    for row in manifest.rows:
-        if row.speaker is not None:
-            speakers[row.split].add(row.speaker)
+    splits = _splits_of_speakers(manifest)
     for first, second in manifest.corpus.speakers_apart:
-        shared = sorted(speakers[first] & speakers[second])
+        shared = [speaker for speaker in splits if {first, second} <= splits[speaker]]
         if shared:
             raise DataError(
-                f"speaker {shared[0]} is in {first} and in {second}{_more(shared)}; "
-                "split by speaker, or say --shared-speakers if the dialogue is meant to separate the splits"
+                f"speaker {shared[0]} is in {first} and in {second}{_more(shared)}; split by speaker, "
+                "or say --shared-speakers if the dialogue is meant to separate the splits; "
+                "a speaker who is not known is null"
             )
 
 
@@ -93,12 +97,8 @@ def _refuse_unusable(manifest: Manifest) -> None:
             raise DataError(f"{row.name}: has neither usable sound nor text; take it out of the corpus")
     for modality in ("audio", "text"):
         _refuse_vectors(modality, [(row.name, getattr(row, f"{modality}_vector")) for row in manifest.rows])
-    for split in SPLITS:
-        if not any(row.label for row in manifest.split(split)):
-            way = "; --dev-share 0.1 takes it from train" if split == "dev" else ""
-            raise DataError(
-                f"the {split} split has no labelled utterance; all of {', '.join(SPLITS)} are needed{way}"
-            )
+    if not any(row.label for row in manifest.rows):
+        raise DataError(f"{manifest.corpus.name}: no utterance has a label; give the column label")
 
 
 def _refuse_vectors(modality: str, named: Sequence[tuple[str, VectorD | None]]) -> None:
@@ -106,11 +106,36 @@ def _refuse_vectors(modality: str, named: Sequence[tuple[str, VectorD | None]]) 
     for name, vector in named:
         if vector is None:
             continue
+        if not vector.size:
+            raise DataError(f"{name}: its {modality} vector is empty; null is an utterance without one")
         width = vector.size if width is None else width
         if vector.size != width:
             raise DataError(f"{name}: its {modality} vector is {vector.size} wide; the first is {width}")
         if not np.isfinite(vector).all():
-            raise DataError(f"{name}: its {modality} vector holds NaN or infinity; compute it again")
+            raise DataError(f"{name}: its {modality} vector holds NaN or infinity as float32; compute it again")
+
+
+def _unlabelled(labels: Mapping[str, Mapping[str, int]]) -> tuple[str, ...]:
+    return tuple(split for split in SPLITS if not any(counts[split] for counts in labels.values()))
+
+
+def _untrained(labels: Mapping[str, Mapping[str, int]]) -> tuple[str, ...]:
+    """None where nothing at all is there to train on."""
+    untrained = tuple(label for label, counts in labels.items() if not counts["train"])
+    return untrained if len(untrained) < len(labels) else ()
+
+
+def _splits_of_speakers(manifest: Manifest) -> dict[str, set[str]]:
+    splits: dict[str, set[str]] = defaultdict(set)
+    for row in manifest.rows:
+        if row.speaker is not None:
+            splits[row.speaker].add(row.split)
+    return dict(sorted(splits.items()))
+
+
+def _shared_speakers(manifest: Manifest) -> tuple[str, ...]:
+    shared = {speaker: splits for speaker, splits in _splits_of_speakers(manifest).items() if len(splits) > 1}
+    return tuple(f"{name} ({', '.join(s for s in SPLITS if s in splits)})" for name, splits in shared.items())
 
 
 def _in_two_splits(keyed: Iterable[tuple[str | None, Row]]) -> tuple[str, ...]:

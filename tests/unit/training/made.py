@@ -2,11 +2,14 @@
 
 import json
 import wave
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import av
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import torch
 
 from training.config import TrainConfig
@@ -74,6 +77,20 @@ def write_jsonl(path: Path, rows: list[dict[str, Any]]) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return path
+
+
+def write_table(path: Path, rows: list[dict[str, Any]]) -> Path:
+    """JSON lines or Parquet, as the name says."""
+    if path.suffix == ".jsonl":
+        return write_jsonl(path, rows)
+    pq.write_table(pa.Table.from_pylist(rows), path)
+    return path
+
+
+def changed(
+    rows: list[dict[str, Any]], wanted: Callable[[dict[str, Any]], bool], **values: Any
+) -> list[dict[str, Any]]:
+    return [{**row, **values} if wanted(row) else row for row in rows]
 
 
 def prepared(folder: Path, rows: list[dict[str, Any]]) -> Path:

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bcaf_stream.errors import DataError
-from tests.unit.training.made import WIDTH, records, tone, write_jsonl, write_wav
+from tests.unit.training.made import records, tone, write_jsonl, write_wav
 from training.datasets.audit import audit
 from training.datasets.manifest import Corpus, Manifest, Row, read_manifest, write_manifest
 from training.datasets.sound import decode, listen
@@ -143,40 +143,6 @@ def test_any_words_come_back_from_the_manifest(tmp_path_factory, turns):
     ]
 
 
-def change(rows, wanted, **values):
-    return [{**row, **values} if wanted(row) else row for row in rows]
-
-
-LEAKS = {
-    "a dialogue in two splits": (
-        lambda rows: change(rows, lambda r: r["utterance"] == "dev-0-1", split="test"),
-        r"dialogue dev-0 lies in more than one split",
-    ),
-    "an utterance twice": (lambda rows: [*rows, rows[0]], r"utterance train-0-0 stands in the corpus twice"),
-    "a speaker in two splits": (
-        lambda rows: change(rows, lambda r: r["call"] in ("train-0", "test-0"), speaker="Ann"),
-        r"speaker Ann is in train and in test",
-    ),
-    "no dev split": (lambda rows: [r for r in rows if r["split"] != "dev"], r"the dev split .* --dev-share 0.1"),
-    "a vector that is not finite": (
-        lambda rows: change(rows, lambda r: r["utterance"] == "dev-0-1", audio_vector=[float("nan")] * WIDTH),
-        r"dev-0-1: its audio vector holds NaN",
-    ),
-    "a vector of another width": (
-        lambda rows: change(rows, lambda r: r["utterance"] == "dev-0-1", text_vector=[0.0] * 2),
-        rf"dev-0-1: its text vector is 2 wide; the first is {WIDTH}",
-    ),
-}
-
-
-@pytest.mark.parametrize("leak", LEAKS)
-def test_leaks_are_refused(tmp_path, leak):
-    spoil, message = LEAKS[leak]
-    rows = spoil(records({"train": 2, "dev": 1, "test": 1}))
-    with pytest.raises(DataError, match=message):
-        audit(listen(read_table(write_jsonl(tmp_path / "manifest.jsonl", rows))))
-
-
 def test_a_dev_split_is_taken_from_train_where_somebody_says_so(tmp_path):
     """By whole dialogues, and the same ones every time; what there is already is not touched."""
     rows = records({"train": 20, "test": 2})
@@ -190,20 +156,3 @@ def test_a_dev_split_is_taken_from_train_where_somebody_says_so(tmp_path):
     audit(listen(manifest))
     with pytest.raises(DataError, match="a dev split already"):
         with_dev(manifest, 0.1)
-
-
-def test_speakers_may_be_shared_where_somebody_says_so(tmp_path):
-    rows = change(records({"train": 2, "dev": 1, "test": 1}), lambda r: True, speaker="Ann")
-    manifest = read_table(write_jsonl(tmp_path / "manifest.jsonl", rows), shared_speakers=True)
-    audit(listen(manifest))
-    assert "speakers may be shared" in manifest.corpus.separation
-
-
-def test_a_dialogue_whose_words_stand_in_another_split_is_listed(tmp_path):
-    rows = [
-        {**LINE, "split": split, "call": split, "utterance": f"{split}-{i}", "text": word}
-        for split in ("train", "dev", "test")
-        for i, word in enumerate(["oh", "my", "god" if split != "dev" else "dear"])
-    ]
-    found = audit(listen(read_table(write_jsonl(tmp_path / "manifest.jsonl", rows))))
-    assert [names for what, names in found.findings if "words" in what] == [("train-0 = test-0",)]
