@@ -14,6 +14,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from bcaf_stream.errors import DataError
@@ -23,6 +24,9 @@ SCHEMA = 1
 FILE_NAME = "manifest.parquet"
 Split = Literal["train", "dev", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
+VECTORS = ("audio_vector", "text_vector")
+ROWS_AT_ONCE = 1024  # read or written: so many are in memory twice, not the whole table
+READ_BYTES = 2**20
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -137,14 +141,15 @@ def write_manifest(manifest: Manifest, folder: Path) -> Path:
     Raises:
         DataError: the folder cannot be written.
     """
-    columns = {f.name: [getattr(row, f.name) for row in manifest.rows] for f in fields(Row)}
-    table = pa.table(columns, schema=SCHEMA_OF_ROWS)
     about = {"schema": SCHEMA, **asdict(manifest.corpus)}
-    table = table.replace_schema_metadata({"bcaf": json.dumps(about)})
+    schema = SCHEMA_OF_ROWS.with_metadata({"bcaf": json.dumps(about)})
+    words = [name for name in schema.names if name not in VECTORS]  # no two numbers of a vector are the same
     path, draft = folder / FILE_NAME, folder / f".{FILE_NAME}.part"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        pq.write_table(table, draft, compression="zstd")
+        with pq.ParquetWriter(draft, schema, compression="zstd", use_dictionary=words) as file:
+            for start in range(0, len(manifest.rows), ROWS_AT_ONCE):
+                file.write_table(_table(manifest.rows[start : start + ROWS_AT_ONCE], schema))
         draft.replace(path)
     except OSError as error:
         raise DataError(f"{folder}: the manifest cannot be written: {error.strerror or error}") from None
@@ -160,20 +165,49 @@ def read_manifest(path: Path) -> Manifest:
     path = path / FILE_NAME if path.is_dir() else path
     if not path.is_file():
         raise DataError(f"{path}: no manifest here; make one with bcaf-train prepare")
-    try:
-        table = pq.read_table(path)
-    except (OSError, pa.ArrowException) as error:
-        raise DataError(f"{path}: no Parquet table: {str(error).splitlines()[0]}") from None
+    table = read_parquet(path)
     about = json.loads((table.schema.metadata or {}).get(b"bcaf", b"{}"))
     if about.pop("schema", None) != SCHEMA:
         raise DataError(
             f"{path}: a Parquet table, but no manifest of this version; run bcaf-train prepare manifest on it"
         )
-    return Manifest(_corpus(about), tuple(_row(record) for record in table.to_pylist()))
+    vectors = [vectors_in(table[name]) for name in VECTORS]
+    records = table.drop_columns(list(VECTORS)).to_pylist()
+    rows = (_row(record, audio, text) for record, audio, text in zip(records, *vectors, strict=True))
+    return Manifest(_corpus(about), tuple(rows))
 
 
-def vector(values: Sequence[float] | None) -> VectorD | None:
-    return None if values is None else np.asarray(values, dtype=np.float32)
+def read_parquet(path: Path) -> pa.Table:
+    """The table of one file.
+
+    Raises:
+        DataError: it is none.
+    """
+    try:
+        with pq.ParquetFile(path, buffer_size=READ_BYTES, pre_buffer=False) as file:
+            return pa.Table.from_batches(file.iter_batches(ROWS_AT_ONCE), schema=file.schema_arrow)
+    except (OSError, pa.ArrowException) as error:
+        raise DataError(f"{path}: no Parquet table: {str(error).splitlines()[0]}") from None
+
+
+def vectors_in(column: pa.ChunkedArray) -> list[VectorD | None]:
+    """The vectors of a column whose cells are lists of numbers: views of its own memory where that is float32."""
+    found: list[VectorD | None] = []
+    for chunk in column.chunks:
+        values = chunk.flatten().to_numpy(zero_copy_only=False)  # without the lists that are null
+        with np.errstate(over="ignore"):  # becomes infinite, and that is refused by name
+            values = values.astype(np.float32, copy=False)
+        widths = pc.fill_null(pc.list_value_length(chunk), 0).to_numpy(zero_copy_only=False).astype(np.int64)
+        ends = np.cumsum(widths)
+        found += [
+            values[end - width : end] if there else None
+            for there, end, width in zip(chunk.is_valid().to_pylist(), ends, widths, strict=True)
+        ]
+    return found
+
+
+def _table(rows: Sequence[Row], schema: pa.Schema) -> pa.Table:
+    return pa.table({f.name: [getattr(row, f.name) for row in rows] for f in fields(Row)}, schema=schema)
 
 
 def _corpus(about: dict[str, Any]) -> Corpus:
@@ -183,7 +217,7 @@ def _corpus(about: dict[str, Any]) -> Corpus:
     return Corpus(**about)
 
 
-def _row(record: dict[str, Any]) -> Row:
+def _row(record: dict[str, Any], audio: VectorD | None, text: VectorD | None) -> Row:
     cut = record.pop("cut_ms")
-    vectors: dict[str, Any] = {name: vector(record.pop(name)) for name in ("audio_vector", "text_vector")}
-    return Row(**record, cut_ms=None if cut is None else (cut[0], cut[1]), **vectors)
+    cut_ms = None if cut is None else (cut[0], cut[1])
+    return Row(**record, cut_ms=cut_ms, audio_vector=audio, text_vector=text)
