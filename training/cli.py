@@ -47,6 +47,13 @@ def prepare(
     vectors: Annotated[
         list[str] | None, typer.Option(help="manifest: audio=NAME, text=NAME: their encoders")
     ] = None,
+    label: Annotated[
+        list[str] | None, typer.Option(metavar="OLD=NEW", help="manifest: rename a label; OLD= takes it away")
+    ] = None,
+    split: Annotated[
+        list[str] | None, typer.Option(metavar="OLD=NEW", help="manifest: rename a split, as Development=dev")
+    ] = None,
+    ignore: Annotated[list[str] | None, typer.Option(metavar="COLUMN", help="manifest: leave it out")] = None,
 ) -> None:
     """Read a corpus, listen to every clip, audit it, and write one manifest."""
     from training.datasets.audit import audit
@@ -54,7 +61,18 @@ def prepare(
     from training.datasets.sound import listen
     from training.datasets.table import with_dev
 
-    manifest = _read(corpus, root, classes, keep_unlabelled, name, licence, shared_speakers, vectors or [])
+    own = {
+        "name": name,
+        "licence": licence,
+        "shared_speakers": shared_speakers,
+        "vectors": _encoders(vectors or []),
+        "labels": _renames("--label", label or []),
+        "splits": _splits(split or []),
+        "ignored": ignore or [],
+    }
+    if corpus != "manifest" and (label or split or ignore):
+        raise UsageError(f"--label, --split and --ignore are for a manifest; {corpus} is read as published")
+    manifest = _read(corpus, root, classes, keep_unlabelled, own)
     manifest = with_dev(manifest, dev_share) if dev_share else manifest
     heard = listen(manifest, progress=lambda rows: _progress(rows, "listening", len(manifest.rows)))
     found = audit(heard)
@@ -189,16 +207,7 @@ def tune(config: ConfigFile, set_: Overrides = None) -> None:
     print(f"{folder}/best.yaml, trials.json")
 
 
-def _read(
-    corpus: str,
-    root: Path,
-    classes: int,
-    keep_unlabelled: bool,
-    name: str | None,
-    licence: str,
-    shared_speakers: bool,
-    vectors: list[str],
-) -> "Manifest":
+def _read(corpus: str, root: Path, classes: int, keep_unlabelled: bool, own: dict[str, Any]) -> "Manifest":
     from training.datasets.iemocap import read_iemocap
     from training.datasets.meld import read_meld
     from training.datasets.table import read_table
@@ -209,25 +218,52 @@ def _read(
         if classes not in (4, 6):
             raise UsageError(f"--classes {classes}: IEMOCAP is read with 4 or 6")
         return read_iemocap(root, classes, keep_unlabelled)
-    named = dict(pair.partition("=")[::2] for pair in vectors)
+    return read_table(root, **own)
+
+
+def _encoders(pairs: list[str]) -> dict[str, str]:
+    named = dict(pair.partition("=")[::2] for pair in pairs)
     if not set(named) <= {"audio", "text"} or not all(named.values()):
         raise UsageError("--vectors must be audio=NAME or text=NAME")
-    return read_table(root, name=name, licence=licence, shared_speakers=shared_speakers, vectors=named)
+    return named
+
+
+def _renames(option: str, pairs: list[str]) -> dict[str, str]:
+    names: dict[str, str] = {}
+    for pair in pairs:
+        old, sign, new = pair.partition("=")
+        if not sign or old in names:
+            raise UsageError(f"{option} {pair}: must be OLD=NEW, and each OLD once")
+        names[old] = new
+    return names
+
+
+def _splits(pairs: list[str]) -> dict[str, str]:
+    from training.datasets.manifest import SPLITS
+
+    names = _renames("--split", pairs)
+    for old, new in names.items():
+        if new not in SPLITS:
+            raise UsageError(f"--split {old}={new}: a split is {', '.join(SPLITS)}")
+    return names
 
 
 def _show_audit(manifest: "Manifest", found: Any) -> None:
     from rich.table import Table
+    from rich.text import Text
 
     from training.datasets.manifest import SPLITS
 
     console = _console()
-    table = Table(title=f"{manifest.corpus.name}: utterances by label and split", title_justify="left")
+    # Not the table's own title: that is broken where it is wider than the table.
+    console.print(f"{manifest.corpus.name}: utterances by label and split", markup=False, soft_wrap=True)
+    table = Table()
     for column in ("label", *SPLITS):
         table.add_column(column, justify="left" if column == "label" else "right")
     rows = {**found.labels, "all": found.utterances, "dialogues": found.calls}
     rows |= {"without sound": found.without_sound, "without text": found.without_text}
     for label, counts in rows.items():
-        table.add_row(label, *(str(counts[split]) for split in SPLITS))
+        table.add_row(Text(label), *(str(counts[split]) for split in SPLITS))
     console.print(table)
     for note in (f"splits: {manifest.corpus.separation}", *manifest.corpus.notes):
         console.print(note, markup=False)

@@ -12,6 +12,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast, RobertaConfig, RobertaModel, Wav2Vec2Config, Wav2Vec2Model
 
 from bcaf_stream.engine import EmotionEngine, ModelConfig
+from bcaf_stream.errors import DataError
 from bcaf_stream.model.checkpoint import load_checkpoint
 from tests.unit.training.made import iemocap_folder, meld_folder, records, write_jsonl
 from training.cli import app
@@ -139,6 +140,22 @@ def test_a_checkpoint_that_brings_its_encoders_needs_no_features_beforehand(tiny
     train("evaluate", tiny, "--manifest", "made", "--json", "scores.json")
     assert set(json.loads((tmp_path / "scores.json").read_text())["causal"]) == {"text"}
     assert list((tmp_path / "made" / "features").glob("text-*/part-*.parquet"))
+
+
+def test_a_finished_checkpoint_is_scored_on_a_test_set_with_other_names(tiny, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    lines = [
+        {"split": "Test1", "call": call, "utterance": "0", "text": "oh", "label": label}
+        for call, label in enumerate(("H", "H", "X", "S"))
+    ]
+    write_jsonl(tmp_path / "mine.jsonl", lines)
+    names = ("--label", "H=joy", "--label", "S=sadness", "--label", "X=", "--split", "Test1=test")
+    train("prepare", "manifest", "--root", "mine.jsonl", "--out", "made", *names)
+    assert "2 splits without a labelled utterance" in capsys.readouterr().err
+    train("evaluate", tiny, "--manifest", "made", "--json", "scores.json")
+    assert json.loads((tmp_path / "scores.json").read_text())["causal"]["text"]["n"] == 3
+    with pytest.raises(DataError, match="its dev split has no labelled utterance"):
+        train("evaluate", tiny, "--manifest", "made", "--split", "dev")
 
 
 def run_cli(*words: object) -> subprocess.CompletedProcess[str]:
