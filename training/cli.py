@@ -72,6 +72,8 @@ def prepare(
     }
     if corpus != "manifest" and (label or split or ignore):
         raise UsageError(f"--label, --split and --ignore are for a manifest; {corpus} is read as published")
+    if corpus == "manifest" and out.resolve() == (root if root.is_dir() else root.parent).resolve():
+        raise UsageError(f"--out {out}: the table lies there; give another folder for the manifest")
     manifest = _read(corpus, root, classes, keep_unlabelled, own)
     manifest = with_dev(manifest, dev_share) if dev_share else manifest
     heard = listen(manifest, progress=lambda rows: _progress(rows, "listening", len(manifest.rows)))
