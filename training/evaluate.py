@@ -75,7 +75,7 @@ def open_subject(
     if unknown:
         raise CheckpointError(
             f"{loaded.folder}: was trained on the labels {', '.join(loaded.labels)}, "
-            f"and {corpus.corpus.name} has {unknown[0]!r}; evaluate it on a corpus with its labels"
+            f"and {corpus.corpus.name} has {unknown[0]!r}; rename it: bcaf-train prepare --label {unknown[0]}=..."
         )
     folder = manifest if manifest.is_dir() else manifest.parent
     vectors = _vectors(loaded, corpus, features or folder / "features", device, progress)

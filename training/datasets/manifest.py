@@ -152,6 +152,7 @@ def write_manifest(manifest: Manifest, folder: Path) -> Path:
                 file.write_table(_table(manifest.rows[start : start + ROWS_AT_ONCE], schema))
         draft.replace(path)
     except OSError as error:
+        draft.unlink(missing_ok=True)
         raise DataError(f"{folder}: the manifest cannot be written: {error.strerror or error}") from None
     return path
 

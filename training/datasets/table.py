@@ -85,7 +85,7 @@ class Record(Config):
         return self
 
 
-WAYS = {
+WAYS = {  # what a column must hold, and the way out
     "split": "must be train, dev or test; --split OLD=NEW renames one",
     "label": "must be a name; null is an utterance without a label, and --label OLD= makes it so",
     "speaker": "must be a name; null is a speaker who is not known",
