@@ -76,7 +76,7 @@ def analyze(
         for event in analysis:
             view.add(event)
             events.append(event)
-    if not any(event.emotion for event in events):
+    if not any(event.utterance is not None for event in events):
         stderr_note(f"bcaf-stream: no speech in {clock(recording.duration_ms) or 'the'} of audio: zero utterances")
     if analysis.unpaired_words:
         stderr_note(
