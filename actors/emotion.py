@@ -31,13 +31,15 @@ class EmotionActor:
         self._batcher: MicroBatcher[Request, Answer] = MicroBatcher(self._run, _audio_seconds, batch)
 
     async def describe(self) -> dict[str, Any]:
-        return {"model": self._engine.model_id, "caveats": self._engine.caveats}
+        engine = self._engine
+        return {"model": engine.model_id, "modalities": engine.modalities, "caveats": engine.caveats}
 
     async def predict(self, state: DialogueState | None, utterance: Utterance, urgent: bool = True) -> Answer:
         """The emotion of the next utterance of a dialogue; `state` None begins one. What is urgent goes first.
 
         Raises:
-            ModelError: the encoders or the model gave numbers that are not finite.
+            ModelError: the encoders or the model gave numbers that are not finite, or the utterance has nothing
+                that the model was trained on.
         """
         return await self._batcher.submit((state, utterance), urgent)
 

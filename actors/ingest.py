@@ -22,7 +22,7 @@ from bcaf_stream.ingest.doors import make_doors
 from bcaf_stream.ingest.udp import RtpDoor
 from bcaf_stream.model.state import DialogueState
 from bcaf_stream.transcripts.asr import load_transcriber
-from bcaf_stream.types import Utterance
+from bcaf_stream.types import Modality, Utterance
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +43,7 @@ class IngestActor:
         self._config = config
         self._hub = ray.get_actor(hub, config.name)
         self.model_id = ""
+        self.modalities: tuple[Modality, ...] = ()
         self.transcriber = load_transcriber(config.analyzer.text.asr)
         self.executor = ThreadPoolExecutor(1, thread_name_prefix="asr")
         self._pool = EmotionPool([ray.get_actor(name, config.name) for name in emotions], config.emotion.retry_s)
@@ -84,18 +85,18 @@ class IngestActor:
             raise BusyError("busy: the event hub is starting again; try again in a few seconds") from None
         return progress
 
-    async def serve(self, model_id: str) -> None:
-        """Answer senders for ever; `model_id` is what the events say of the model."""
-        await self.open_doors(model_id)
+    async def serve(self, model_id: str, modalities: tuple[Modality, ...]) -> None:
+        """Answer senders for ever; `model_id` is what the events say of the model, `modalities` what it knows."""
+        await self.open_doors(model_id, modalities)
         await asyncio.gather(self._calls.tend(), self._bury())
 
-    async def open_doors(self, model_id: str) -> dict[str, str]:
+    async def open_doors(self, model_id: str, modalities: tuple[Modality, ...]) -> dict[str, str]:
         """Listen, with that model behind the doors; return where each door is reached.
 
         Raises:
             LinkError: one cannot be opened.
         """
-        self.model_id = model_id
+        self.model_id, self.modalities = model_id, modalities
         if not self._open:
             self._open = True
             for door in self._doors:

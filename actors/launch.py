@@ -45,7 +45,7 @@ class Deployment:
         self._hub: Any = None
         self._emotions: list[Any] = []
         self._ingest: Any = None
-        self._model = ""
+        self._model: tuple[Any, ...] = ()  # what the IngestActor must know of it
         self._lost: list[str] = []  # actors whose loop ended with them
         self._owns_ray = self._connected = False
         self._running: dict[Any, str] = {}  # the loops that never end by themselves, and whose they are
@@ -80,8 +80,8 @@ class Deployment:
         replay = self._get(self._hub.replay_endpoint.remote(), "the hub actor")
         audio = self._get(self._ingest.endpoint.remote(), "the ingest actor")
         described = self._get(self._emotions[0].describe.remote(), "the emotion actor")
-        self._model = described["model"]
-        doors = self._get(self._ingest.open_doors.remote(self._model), "the ingest actor")
+        self._model = (described["model"], described.pop("modalities"))
+        doors = self._get(self._ingest.open_doors.remote(*self._model), "the ingest actor")
         endpoints = Endpoints(audio=audio, doors=doors, events=events, replay=replay, **described)
         self._running = {self._loop(name): name for name in ("ingest", "hub")}
         return endpoints
@@ -147,7 +147,7 @@ class Deployment:
         return True
 
     def _loop(self, name: str) -> Any:
-        return self._ingest.serve.remote(self._model) if name == "ingest" else self._hub.beat.remote()
+        return self._ingest.serve.remote(*self._model) if name == "ingest" else self._hub.beat.remote()
 
     def _connect(self) -> None:
         settings, address = self._config.ray, self._config.ray.address

@@ -10,13 +10,14 @@ from bcaf_stream.events.messages import Event
 from bcaf_stream.events.progress import Progress
 from bcaf_stream.model.state import DialogueState
 from bcaf_stream.transcripts.asr import Transcriber
-from bcaf_stream.types import Utterance
+from bcaf_stream.types import Modality, Utterance
 
 
 class Services(Protocol):
     """What a session needs of the house around it."""
 
     model_id: str
+    modalities: tuple[Modality, ...]  # that the model was trained on
     overload: Overload
 
     @property

@@ -61,7 +61,8 @@ class CallSession:
         given, overload = begin.text == "given", services.overload
         transcriber = services.transcriber if begin.text == "asr" else None
         self._cutter = CallCutter(self.call, config.audio)
-        self._text = TextStage(self.call, config.text, transcriber, () if given else None, lambda: overload.asr)
+        text = config.text.for_model(services.modalities)
+        self._text = TextStage(self.call, text, transcriber, () if given else None, lambda: overload.asr)
         self._writer = EventWriter(self.call, services.model_id, policies=self._text.policies)
         self._writing = asyncio.Lock()  # an event has its number and is handed over before the next one has one
         self._history = History(services.predict, config.text.revisable if given else 0)

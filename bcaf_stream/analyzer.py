@@ -13,7 +13,6 @@ from collections.abc import Callable, Sequence
 from bcaf_stream.audio.turns import AudioConfig, CallCutter
 from bcaf_stream.config import Config
 from bcaf_stream.engine import EmotionEngine, ModelConfig
-from bcaf_stream.errors import ModelError
 from bcaf_stream.events.messages import Event
 from bcaf_stream.events.writer import EventWriter
 from bcaf_stream.transcripts.asr import Transcriber
@@ -55,7 +54,7 @@ class ConversationAnalyzer:
         self._clock = clock
         self._engine = engine
         self._cutter = CallCutter(call, config.audio)
-        self._text = TextStage(call, config.text, transcriber, words)
+        self._text = TextStage(call, config.text.for_model(engine.modalities), transcriber, words)
         self._begin()
 
     @property
@@ -105,12 +104,6 @@ class ConversationAnalyzer:
         events = []
         # Encoders gain from a batch; the dialogue itself is one step after the other.
         for utterance, features in zip(utterances, self._engine.encode(utterances), strict=True):
-            try:
-                (prediction,), (self._state,) = self._engine.step([self._state], [features])
-            except ModelError as error:
-                if features.audio is not None or features.text is not None:
-                    raise
-                events.append(self._writer.degraded(str(error), utterance))
-                continue
+            (prediction,), (self._state,) = self._engine.step([self._state], [features])
             events.append(self._writer.final(utterance, prediction))
         return events

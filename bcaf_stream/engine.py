@@ -76,6 +76,12 @@ def load_encoders(
         CheckpointError: they are not the same ones: another width or other weights.
     """
     specs = checkpoint.encoders
+    for key, spec, given in (
+        ("audio_encoder", specs.audio, config.audio_encoder),
+        ("text_encoder", specs.text, config.text_encoder),
+    ):
+        if spec is None and given is not None:
+            raise CheckpointError(f"model.{key}: {checkpoint.folder} was not trained on it; leave it out")
     audio: AudioEncoder | None = None
     text: TextEncoder | None = None
     if specs.audio is not None:

@@ -93,6 +93,7 @@ class Analysis:
 
     Raises:
         CheckpointError, EncoderError, AsrError: at creation, what is needed cannot be loaded.
+        UsageError: at creation, there are no words and the model judges nothing else.
         SourceError: while iterating, the sound is broken; what was found before it has been yielded.
     """
 
@@ -101,6 +102,8 @@ class Analysis:
     ) -> None:
         self._recording = recording
         self.engine = EmotionEngine(config.model)
+        if text == "none" and "audio" not in self.engine.modalities:
+            raise UsageError(f"{self.engine.model_id} judges words alone: give --transcript or --text asr")
         self._transcriber = load_transcriber(config.text.asr) if text == "asr" else None
         self._analyzer = ConversationAnalyzer(recording.call, config, self.engine, self._transcriber, words)
 

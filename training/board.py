@@ -5,6 +5,7 @@ there, as a traceback, after the line that named it.
 """
 
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
@@ -18,7 +19,7 @@ class Board:
     """One event file in `folder`; TensorBoard hides what older files there say of steps from `first_step` on.
 
     Raises:
-        OSError: it cannot be written (at creation, and from every method).
+        OSError: it cannot be written (at creation, and by `add`).
     """
 
     def __init__(self, folder: Path, first_step: int) -> None:
@@ -29,7 +30,7 @@ class Board:
             self._write(Event(file_version=VERSION))
             self._write(Event(step=first_step, session_log=SessionLog(status=SessionLog.START)))
         except OSError:
-            self._file.close()
+            self.close()
             raise
 
     def add(self, step: int, scalars: dict[str, float]) -> None:
@@ -37,7 +38,8 @@ class Board:
         self._write(Event(step=step, summary=Summary(value=values)))
 
     def close(self) -> None:
-        self._file.close()
+        with suppress(OSError):  # what could not be written was said then
+            self._file.close()
 
     def _write(self, event: Event) -> None:
         event.wall_time = time.time()

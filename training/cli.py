@@ -59,22 +59,25 @@ def prepare(
     from training.datasets.audit import audit
     from training.datasets.manifest import write_manifest
     from training.datasets.sound import listen
-    from training.datasets.table import with_dev
+    from training.datasets.table import read_table, with_dev
 
-    own = {
-        "name": name,
-        "licence": licence,
-        "shared_speakers": shared_speakers,
-        "vectors": _encoders(vectors or []),
-        "labels": _renames("--label", label or []),
-        "splits": _splits(split or []),
-        "ignored": ignore or [],
-    }
     if corpus != "manifest" and (label or split or ignore):
         raise UsageError(f"--label, --split and --ignore are for a manifest; {corpus} is read as published")
     if corpus == "manifest" and out.resolve() == (root if root.is_dir() else root.parent).resolve():
         raise UsageError(f"--out {out}: the table lies there; give another folder for the manifest")
-    manifest = _read(corpus, root, classes, keep_unlabelled, own)
+    if corpus == "manifest":
+        manifest = read_table(
+            root,
+            name=name,
+            licence=licence,
+            shared_speakers=shared_speakers,
+            vectors=_encoders(vectors or []),
+            labels=_renames("--label", label or []),
+            splits=_splits(split or []),
+            ignored=ignore or [],
+        )
+    else:
+        manifest = _published(corpus, root, classes, keep_unlabelled)
     manifest = with_dev(manifest, dev_share) if dev_share else manifest
     heard = listen(manifest, progress=lambda rows: _progress(rows, "listening", len(manifest.rows)))
     found = audit(heard)
@@ -149,13 +152,14 @@ def evaluate(
     device: Annotated[Literal["cpu", "cuda"], typer.Option(help="where it runs")] = "cpu",
 ) -> None:
     """Score a checkpoint: causal and offline context, both modalities and each alone."""
-    for option, path in (("--out", out.absolute()), ("--json", json_ and json_.absolute())):
-        if path and not path.parent.is_dir():
-            raise UsageError(f"{option} {path}: no such folder as {path.parent}")
+    if json_ is not None and not json_.absolute().parent.is_dir():
+        raise UsageError(f"--json {json_}: no such folder as {json_.absolute().parent}")
     from training.evaluate import evaluate as score
     from training.evaluate import evaluate_streaming, open_subject
+    from training.log import make_folder
     from training.metrics import summary
 
+    make_folder(out)
     subject = open_subject(checkpoint, manifest, split, features, device, lambda x: _progress(x, "encoding"))
     for note in subject.notes:
         stderr_note(note)
@@ -209,18 +213,15 @@ def tune(config: ConfigFile, set_: Overrides = None) -> None:
     print(f"{folder}/best.yaml, trials.json")
 
 
-def _read(corpus: str, root: Path, classes: int, keep_unlabelled: bool, own: dict[str, Any]) -> "Manifest":
+def _published(corpus: str, root: Path, classes: int, keep_unlabelled: bool) -> "Manifest":
     from training.datasets.iemocap import read_iemocap
     from training.datasets.meld import read_meld
-    from training.datasets.table import read_table
 
     if corpus == "meld":
         return read_meld(root)
-    if corpus == "iemocap":
-        if classes not in (4, 6):
-            raise UsageError(f"--classes {classes}: IEMOCAP is read with 4 or 6")
-        return read_iemocap(root, classes, keep_unlabelled)
-    return read_table(root, **own)
+    if classes not in (4, 6):
+        raise UsageError(f"--classes {classes}: IEMOCAP is read with 4 or 6")
+    return read_iemocap(root, classes, keep_unlabelled)
 
 
 def _encoders(pairs: list[str]) -> dict[str, str]:
@@ -262,9 +263,9 @@ def _show_audit(manifest: "Manifest", found: Any) -> None:
     table = Table()
     for column in ("label", *SPLITS):
         table.add_column(column, justify="left" if column == "label" else "right")
-    rows = {**found.labels, "all": found.utterances, "dialogues": found.calls}
-    rows |= {"without sound": found.without_sound, "without text": found.without_text}
-    for label, counts in rows.items():
+    rows = [*found.labels.items(), ("all", found.utterances), ("dialogues", found.calls)]
+    rows += [("without sound", found.without_sound), ("without text", found.without_text)]
+    for label, counts in rows:
         table.add_row(Text(label), *(str(counts[split]) for split in SPLITS))
     console.print(table)
     for note in (f"splits: {manifest.corpus.separation}", *manifest.corpus.notes):

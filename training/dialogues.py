@@ -24,7 +24,7 @@ Vectors = Mapping[str, NDArray[np.float32]]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Dialogue:
-    """One call: features (zeros where absent), what is present, and labels (-100 is none)."""
+    """One call: features (zeros where absent), what is present, and labels (-100 is none, or nothing to judge)."""
 
     rows: tuple[Row, ...]
     audio_UA: Tensor
@@ -87,6 +87,8 @@ def load_dialogues(
             m: [_vector(row, m, widths[m], features.get(m, {}), modalities) for row in rows] for m in widths
         }
         tensors = {m: _column(vectors, widths[m]) for m, vectors in columns.items()}
+        there_U = tensors["audio"][1] | tensors["text"][1]
+        label_U = torch.tensor([_label(row, index) for row in rows]).masked_fill(~there_U, IGNORED_LABEL)
         dialogues.append(
             Dialogue(
                 rows=tuple(rows),
@@ -94,8 +96,12 @@ def load_dialogues(
                 text_UT=tensors["text"][0],
                 audio_present_U=tensors["audio"][1],
                 text_present_U=tensors["text"][1],
-                label_U=torch.tensor([_label(row, index) for row in rows]),
+                label_U=label_U,
             )
+        )
+    if not any((dialogue.label_U != IGNORED_LABEL).any() for dialogue in dialogues):
+        raise DataError(
+            f"{manifest.corpus.name}: no labelled utterance of its {split} split has {' or '.join(modalities)}"
         )
     return dialogues
 

@@ -84,10 +84,7 @@ def open_subject(
     modalities = loaded.encoders.modalities
     dialogues = load_dialogues(corpus, split, loaded.labels, widths, vectors, modalities)
     loaded.model.to(device)
-    subject = Subject(loaded, corpus, dialogues, tuple(_notes(loaded, corpus)))
-    if not subject.views:
-        raise DataError(f"{corpus.corpus.name}: {split} has no {' or '.join(modalities)} for {loaded.model_id}")
-    return subject
+    return Subject(loaded, corpus, dialogues, tuple(_notes(loaded, corpus)))
 
 
 def evaluate(subject: Subject, modes: Sequence[Mode] = MODES) -> Results:

@@ -10,7 +10,7 @@ import torch
 from bcaf_stream.engine import find_checkpoint
 from bcaf_stream.errors import CheckpointError, DataError
 from bcaf_stream.model.bcaf import BCAF
-from bcaf_stream.model.checkpoint import ENCODERS_NAME, load_checkpoint, save_checkpoint
+from bcaf_stream.model.checkpoint import ENCODERS_NAME, EncoderSpecs, load_checkpoint, save_checkpoint
 from training.card import model_card
 from training.config import TrainConfig
 from training.log import EpochLog
@@ -95,7 +95,7 @@ def finish(config: TrainConfig, material: Material, trainer: Trainer) -> Path:
         name=config.name,
         note=f"trained on {trained_on} of {material.manifest.corpus.name}; best epoch {trainer.best_epoch}",
         card=model_card(config, material, trainer.best_epoch, numbers),
-        write_encoders=None if source is None else lambda folder: _copy_encoders(source, folder),
+        write_encoders=None if source is None else lambda folder: _copy_encoders(source, material.specs, folder),
     )
 
 
@@ -103,5 +103,8 @@ def with_seed(config: TrainConfig, seed: int) -> TrainConfig:
     return config.model_copy(update={"loop": config.loop.model_copy(update={"seed": seed})})
 
 
-def _copy_encoders(source: Path, folder: Path) -> None:
-    shutil.copytree(source / ENCODERS_NAME, folder, dirs_exist_ok=True)
+def _copy_encoders(source: Path, specs: EncoderSpecs, folder: Path) -> None:
+    for modality in specs.modalities:
+        spec = getattr(specs, modality)
+        if spec.kind == "compact":
+            shutil.copytree(source / ENCODERS_NAME / modality, folder / modality)

@@ -18,7 +18,7 @@ class EpochLog:
     """Writes `epochs.jsonl` and `tensorboard/` in a folder. A resumed run drops the lines it will write again.
 
     Raises:
-        DataError: they cannot be written (at creation, and from every method).
+        DataError: they cannot be written (at creation, and by `add`).
     """
 
     def __init__(self, folder: Path, kept: Sequence[Record] = ()) -> None:
@@ -78,12 +78,12 @@ def shown(record: Record) -> str:
 def following(folder: Path, on_epoch: Callable[[Record], None]) -> Iterator[None]:
     """Call `on_epoch` for what another process appends to the log meanwhile."""
     over = threading.Event()
-    seen = {record["epoch"] for record in read_epochs(folder)}
+    seen = [json.dumps(record) for record in read_epochs(folder)]  # whole lines: an epoch may be trained again
 
     def look() -> None:
         for record in read_epochs(folder):
-            if record["epoch"] not in seen:
-                seen.add(record["epoch"])
+            if (line := json.dumps(record)) not in seen:
+                seen.append(line)
                 on_epoch(record)
 
     def follow() -> None:

@@ -71,7 +71,8 @@ def load_material(config: TrainConfig, splits: Sequence[Split] = ("train", "dev"
 
 def compact_source(config: TrainConfig) -> Checkpoint | None:
     """The checkpoint whose own encoders are used, if one of the encoders is a compact one."""
-    if config.encoders is None or "compact" not in (config.encoders.audio.kind, config.encoders.text.kind):
+    asked = [encoder_config(config, modality) for modality in config.data.modalities]
+    if not any(one is not None and one.kind == "compact" for one in asked):
         return None
     return load_checkpoint(find_checkpoint(config.encoders_from))
 

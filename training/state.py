@@ -10,6 +10,7 @@ import pyarrow.fs
 import torch
 
 from bcaf_stream.errors import DataError, DeploymentError
+from bcaf_stream.model.checkpoint import SCHEMA
 from training.loop import Trainer
 
 FILE_NAME = "state.pt"
@@ -25,7 +26,7 @@ def save_state(trainer: Trainer, identity: str, folder: Path) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with draft.open("wb") as file:
-            torch.save({"identity": identity, **trainer.state_dict()}, file)
+            torch.save({"schema": SCHEMA, "identity": identity, **trainer.state_dict()}, file)
             file.flush()
             os.fsync(file.fileno())
         draft.replace(path)
@@ -44,18 +45,20 @@ def load_state(folder: Path, identity: str) -> dict[str, Any] | None:
     """Read the state, None where there is none.
 
     Raises:
-        DataError: it is broken, or of a run with another configuration or other data.
+        DataError: it is broken, or of another version, or of a run with another configuration or other data.
     """
     path = folder / FILE_NAME
     if not path.is_file():
         return None
     try:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-        found = state.pop("identity")
+        schema, found = state.pop("schema", None), state.pop("identity")
     except Exception as error:  # unpickling broken bytes raises anything
         raise DataError(
             f"{path}: cannot be read ({type(error).__name__}); delete it to start the run anew"
         ) from None
+    if schema != SCHEMA:
+        raise DataError(f"{path}: another version of the program wrote it; delete it to start the run anew")
     if found != identity:
         raise DataError(
             f"{path}: this run was started with another configuration or other data;"

@@ -123,7 +123,8 @@ class AttentionBlocks(nn.Module):
         self.add_norm = AddNorm(count, width, feed_forward, dropout)
 
     def forward(self, own_PBUD: Tensor, visible_B1UT: Tensor, cache: Cache | None = None) -> Tensor:
-        asking_PBUD = torch.stack([own_PBUD[asker] for asker in self.askers])
+        themselves = self.askers == tuple(range(len(self.askers)))
+        asking_PBUD = own_PBUD if themselves else torch.stack([own_PBUD[asker] for asker in self.askers])
         kept = row_of(self.key_value(own_PBUD), 2)
         kept = cache.extend(kept) if cache is not None else kept
         key, value = parts_of(kept, 2, len(self.askers) * self.heads)

@@ -18,6 +18,7 @@ Legend: P blocks side by side, B dialogues, U utterances, T utterances that may 
 
 from typing import Literal, NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from bcaf_stream.model.attention import AddNorm, AttentionBlocks, Cache, JointAttention
@@ -44,7 +45,8 @@ class JointLayer(nn.Module):
         self.cache_width = self.joint.cache_width
 
     def forward(self, pair_2BUD: Tensor, visible_B1UT: Tensor, cache: Cache | None = None) -> Tensor:
-        return self.add_norm(pair_2BUD, self.joint(pair_2BUD, visible_B1UT, cache))
+        found_BUD = self.joint(pair_2BUD, visible_B1UT, cache)
+        return self.add_norm(pair_2BUD, torch.stack((found_BUD, found_BUD)))  # each with a dropout of its own
 
 
 class BimodalAttention(nn.Module):

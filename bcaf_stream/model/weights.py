@@ -77,7 +77,7 @@ def assign(model: nn.Module, tensors: dict[str, Tensor], folder: Path) -> None:
 
 
 def lay_out_for_steps(model: nn.Module) -> None:
-    """Store the matrices of linear layers by columns; shapes, values and what is saved stay the same.
+    """Store the matrices of nn.Linear by columns, as ParallelLinear has them; shapes, values, what is saved stay.
 
     A step multiplies them with a row or a few, and MKL does that faster by columns.
     """

@@ -8,7 +8,7 @@ goes out on audio alone. Text that comes or changes later gives the utterance on
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated, NamedTuple
+from typing import Annotated, NamedTuple, get_args
 
 import numpy as np
 from pydantic import Field
@@ -18,7 +18,7 @@ from bcaf_stream.errors import TranscriptError
 from bcaf_stream.transcripts.asr import AsrConfig
 from bcaf_stream.transcripts.channels import resolve_channel
 from bcaf_stream.transcripts.timeline import Key, Timeline, Zone
-from bcaf_stream.types import Call, PcmN, Policy, Role, SpeechSegment, TextSource, Utterance, Words
+from bcaf_stream.types import Call, Modality, PcmN, Policy, Role, SpeechSegment, TextSource, Utterance, Words
 
 
 class TextConfig(Config):
@@ -37,6 +37,22 @@ class TextConfig(Config):
     max_words: Annotated[int, Field(ge=1)] = 20_000  # live words; beyond it the oldest count as unpaired
     revisable: Annotated[int, Field(ge=0)] = 16
     policy: dict[Role, Policy] = Field(default_factory=dict)
+
+    def for_model(self, modalities: Sequence[Modality]) -> "TextConfig":
+        """The same with a model that was trained on these alone: nobody is judged by anything else.
+
+        A role stays as it is (both are known), is judged by its words at most (no sound is), or by its sound if
+        the policy permits that (no words are).
+        """
+        if len(modalities) > 1:
+            return self
+        known: dict[Policy, Policy] = {
+            "fused": "fused" if "audio" in modalities else "text_only",
+            "text_only": "text_only" if "text" in modalities else "off",
+            "off": "off",
+        }
+        roles: tuple[Role, ...] = get_args(Role)
+        return self.model_copy(update={"policy": {role: known[self.policy.get(role, "fused")] for role in roles}})
 
 
 @dataclass(slots=True)

@@ -7,10 +7,12 @@ import torch
 
 from bcaf_stream.analyzer import AnalyzerConfig
 from bcaf_stream.demo import CALL, SCRIPT
+from bcaf_stream.encoders.base import AudioEncoderConfig
 from bcaf_stream.engine import EmotionEngine, ModelConfig
-from bcaf_stream.errors import CheckpointError
+from bcaf_stream.errors import CheckpointError, UsageError
 from bcaf_stream.model.checkpoint import EncoderSpecs, load_checkpoint, save_checkpoint
 from bcaf_stream.recording import Analysis, Recording
+from bcaf_stream.transcripts.pairing import TextConfig
 from tests.tiny import tiny_checkpoint
 
 RECORDING = Recording.open(str(CALL), {}, {}, "one")
@@ -33,18 +35,38 @@ def test_words_are_judged_and_the_sound_is_not(words_alone: AnalyzerConfig):
     assert all(event.audio_probs is None for event in finals)
 
 
-def test_an_utterance_without_words_gets_no_emotion_but_the_reason(words_alone: AnalyzerConfig):
-    found = list(Analysis(RECORDING, words_alone, "none"))
-    assert not any(event.emotion for event in found)
-    reasons = {event.reason for event in found if event.type == "degraded"}
-    assert len(reasons) == 1
-    assert "judges text; an utterance has none of it" in reasons.pop()
+def test_speech_without_words_is_left_alone_and_no_words_at_all_are_refused(words_alone: AnalyzerConfig):
+    words = RECORDING.transcript(SCRIPT)
+    some = [word for word in words if word.start_ms < 20_000]
+    found = list(Analysis(RECORDING, words_alone, "given", some))
+    finals = [event for event in found if event.type == "emotion.final"]
+    assert finals
+    assert all(event.text for event in finals)
+    assert {event.type for event in found} == {"call.start", "emotion.final", "call.end"}
+    with pytest.raises(UsageError, match="judges words alone: give --transcript or --text asr"):
+        Analysis(RECORDING, words_alone, "none")
+
+
+@pytest.mark.parametrize(
+    ("modalities", "policies"),
+    [
+        (("audio", "text"), {"agent": "off", "customer": "text_only"}),
+        (("text",), {"agent": "off", "customer": "text_only", "speaker": "text_only"}),
+        (("audio",), {"agent": "off", "customer": "off", "speaker": "fused"}),
+    ],
+)
+def test_a_role_is_judged_by_what_its_policy_permits_and_the_model_knows(modalities: tuple, policies: dict):
+    config = TextConfig(policy={"agent": "off", "customer": "text_only"})
+    assert config.for_model(modalities).policy == policies
 
 
 def test_the_encoder_of_the_other_one_is_not_even_loaded(words_alone: AnalyzerConfig):
     folder = Path(words_alone.model.checkpoint)
     (folder / "encoders" / "audio" / "weights.safetensors").write_bytes(b"broken")
     assert EmotionEngine(words_alone.model).modalities == ("text",)
+    other = words_alone.model.model_copy(update={"audio_encoder": AudioEncoderConfig()})
+    with pytest.raises(CheckpointError, match=r"model.audio_encoder: .* was not trained on it"):
+        EmotionEngine(other)
 
 
 def test_a_model_of_nothing_is_refused(tiny: Path, tmp_path: Path):

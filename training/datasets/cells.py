@@ -4,6 +4,7 @@ Vectors never become Python numbers on their way, where the file allows it: a co
 """
 
 import json
+import re
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from training.datasets.manifest import VECTORS, read_parquet, vectors_in
 
 NAMES = ("manifest.jsonl", "manifest.parquet")
 JSON_LINES = (".jsonl", ".ndjson", ".json")
-SHOWN = 60  # characters of a wrong value
+NAME = 24  # characters; what is longer, or has a space, may be what somebody said, in the wrong column
 
 
 def find_table(root: Path) -> Path:
@@ -102,8 +103,7 @@ def _vector(where: str, key: str, value: Any) -> VectorD | None:
         return None
     wrong = [one for one in value if type(one) not in (float, int)] if isinstance(value, list) else [value]
     if wrong:
-        # A string may be what somebody said, in the wrong column.
-        given = type(wrong[0]).__name__ if isinstance(wrong[0], str | list | dict) else shortened(wrong[0])
+        given = "str" if isinstance(wrong[0], str) else shown(wrong[0])
         raise DataError(f"{where}: {key}: {given} given; a vector is one flat list of numbers, or null")
     try:
         with np.errstate(over="ignore"):  # becomes infinite, and that is refused by name
@@ -112,7 +112,8 @@ def _vector(where: str, key: str, value: Any) -> VectorD | None:
         raise DataError(f"{where}: {key}: holds a number beyond float32; compute it again") from None
 
 
-def shortened(value: Any) -> str:
-    """A wrong value, cut short."""
-    text = repr(value)
-    return text if len(text) <= SHOWN else f"{text[: SHOWN - 3]}..."
+def shown(value: Any) -> str:
+    """A wrong value for a message: names and numbers as they are, of anything else its type alone."""
+    if isinstance(value, str):
+        return repr(value) if len(value) <= NAME and not re.search(r"\s", value) else f"{len(value)} characters"
+    return repr(value) if value is None or isinstance(value, bool | int | float) else type(value).__name__

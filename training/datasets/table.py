@@ -29,7 +29,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, mo
 
 from bcaf_stream.config import Config
 from bcaf_stream.errors import DataError
-from training.datasets.cells import cells_of, find_table, shortened
+from training.datasets.cells import NAME, cells_of, find_table, shown
 from training.datasets.manifest import SPLITS, VECTORS, Corpus, Manifest, Row, Split, content_key
 
 EXACT = 2**53  # floats beyond it are not told apart from their neighbours
@@ -205,8 +205,10 @@ def _rename(data: dict[str, Any], column: str, new: Mapping[str, str], there: se
 def _refuse_absent(path: Path, option: str, wanted: Collection[str], there: Collection[str]) -> None:
     absent = [one for one in wanted if one not in there]
     if absent:
-        shown = ", ".join(sorted(there)[:LISTED]) + (", ..." if len(there) > LISTED else "")
-        raise DataError(f"{path}: {option} {absent[0]!r} does not occur; there are: {shown or 'none'}")
+        names = ", ".join(shown(one).strip("'") for one in sorted(there)[:LISTED]) + (
+            ", ..." if len(there) > LISTED else ""
+        )
+        raise DataError(f"{path}: {option} {absent[0]!r} does not occur; there are: {names or 'none'}")
 
 
 def _parse(where: str, data: dict[str, Any]) -> Record:
@@ -227,10 +229,10 @@ def _why(error: ValidationError) -> str:
         return str(first["ctx"]["error"])
     key = str(first["loc"][0])
     if first["type"] == "extra_forbidden":
-        shown = key if key.isidentifier() else repr(key)
         known = ", ".join(Record.model_fields)
-        return f"{shown} is no column of a manifest; known: {known}; --ignore {shown} leaves it out"
-    given = type(first["input"]).__name__ if key == "text" else shortened(first["input"])
+        name = key if key.isidentifier() and len(key) <= NAME else shown(key)
+        return f"{name} is no column of a manifest; known: {known}; --ignore {name} leaves it out"
+    given = type(first["input"]).__name__ if key == "text" else shown(first["input"])
     return f"{key}: {given} given; {WAYS.get(key) or first['msg'][0].lower() + first['msg'][1:]}"
 
 

@@ -30,6 +30,7 @@ class House:
     def __init__(self, engine: EmotionEngine, transcriber: Transcriber | None = None) -> None:
         self.engine = engine
         self.model_id = engine.model_id
+        self.modalities = engine.modalities
         self.transcriber = transcriber
         self.executor = ThreadPoolExecutor(1)
         self.overload = Overload(OverloadConfig())

@@ -79,13 +79,11 @@ def test_silence_has_no_utterances_and_says_so(analyze: Analyze, tmp_path: Path)
     assert "zero utterances" in done.err
 
 
-def test_speech_that_the_model_cannot_judge_is_not_called_silence(analyze: Analyze, tmp_path: Path):
+def test_a_model_of_words_alone_is_not_given_sound_alone(analyze: Analyze, tmp_path: Path):
     words = tiny_checkpoint(tmp_path / "words", modalities=("text",))
-    done = analyze(CALL, "--text", "none", "--format", "jsonl", checkpoint=words)
-    assert done.code == 0
-    assert done.err.strip().endswith("was trained on text alone and judges nothing else")
-    found = [from_json(line) for line in done.out.splitlines()]
-    assert {event.type for event in found} == {"call.start", "degraded", "call.end"}
+    done = analyze(CALL, "--text", "none", checkpoint=words)
+    assert done.code == 2
+    assert "judges words alone: give --transcript" in done.err
 
 
 def nan_wav(folder: Path) -> Path:

@@ -8,7 +8,9 @@ import torch
 import torch.nn.functional as F
 from pydantic import ValidationError
 
+from bcaf_stream.model.attention import visible
 from bcaf_stream.model.bcaf import BCAF
+from bcaf_stream.model.bimodal import JointLayer
 from tests.unit.model import paper
 from tests.unit.model.small import assert_close, batch, small_config, small_model
 
@@ -172,3 +174,15 @@ def test_ablations_take_away_what_they_name():
     assert not any("decoder" in n or "encoder" in n for n in small_model(connection_form="off").state_dict())
     classifier = {tuple(small_model(**changes).fused_head[0].weight.shape) for changes in VARIANTS}
     assert len(classifier) == 1
+
+
+def test_each_modality_of_a_joint_layer_has_a_dropout_of_its_own():
+    layer = JointLayer(8, 2, 12, 0.5, 0.2).train()
+    with torch.no_grad():
+        for parameter in layer.add_norm.parameters():
+            parameter[1] = parameter[0]
+    same = torch.randn(1, 1, 6, 8).expand(2, -1, -1, -1)
+    audio, text = layer(same, visible(torch.ones(1, 6, dtype=torch.bool), None))
+    assert (audio - text).abs().max() > 0.1
+    audio, text = layer.eval()(same, visible(torch.ones(1, 6, dtype=torch.bool), None))
+    assert_close(audio, text)

@@ -15,7 +15,7 @@ from training.datasets.manifest import Manifest, read_manifest, write_manifest
 from training.datasets.table import read_table
 from training.evaluate import evaluate, evaluate_streaming, open_subject
 from training.fit import build_trainer, fit_here
-from training.log import EpochLog, read_epochs
+from training.log import EpochLog, following, read_epochs
 from training.loop import LoopConfig, Trainer
 from training.material import load_material
 from training.metrics import summary, weighted_f1
@@ -176,7 +176,7 @@ def test_what_was_trained_on_text_alone_looks_at_nothing_else(tmp_path):
                 found["causal"]["text"].probs_NC, evaluate(expected)["causal"]["text"].probs_NC, atol=1e-5
             )
     sound = prepared(tmp_path / "sound", [{k: v for k, v in row.items() if k != "text_vector"} for row in rows])
-    with pytest.raises(DataError, match="test has no text for run-"):
+    with pytest.raises(DataError, match="no labelled utterance of its test split has text"):
         open_subject(str(folder), sound, "test")
 
 
@@ -255,9 +255,15 @@ def test_a_log_that_cannot_be_written_is_one_line(tmp_path, monkeypatch, capfd):
             log.add({"epoch": 2, "train_total": 0.4})
         with pytest.raises(DataError, match=r"run: cannot be written"):
             EpochLog(tmp_path / "run", [{"epoch": 1}])
+        (curves,) = [path for path in (tmp_path / "run" / "tensorboard").iterdir() if path.stat().st_size > 50]
+        resource.setrlimit(
+            resource.RLIMIT_FSIZE, (curves.stat().st_size + 1, hard)
+        )  # one more line, no more curve
+        with pytest.raises(DataError, match=r"run: cannot be written"):
+            log.add({"epoch": 2, "train_total": 0.4})
+        log.close()
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-        log.close()
     assert capfd.readouterr().err == ""  # no other thread had something to say of it
 
 
@@ -285,3 +291,23 @@ def test_a_broken_state_is_named(small_trainer, tmp_path):
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(DataError, match=r"state.pt: cannot be read"):
         load_state(tmp_path, "same")
+    torch.save({"identity": "same", "history": []}, path)
+    with pytest.raises(DataError, match=r"state.pt: another version of the program wrote it"):
+        load_state(tmp_path, "same")
+
+
+def test_labels_of_what_nothing_is_there_of_do_not_count(tmp_path):
+    """Training would run to its end without a single label in its loss."""
+    rows = [row | ({"label": None} if i % 2 else {"text_vector": None}) for i, row in enumerate(records(SMALL))]
+    manifest = prepared(tmp_path / "corpus", rows)
+    with pytest.raises(DataError, match="no labelled utterance of its train split has text"):
+        fit_here(train_config(manifest, tmp_path / "run", data__modalities=["text"]))
+
+
+def test_the_lines_of_epochs_that_are_trained_again_are_seen(tmp_path):
+    seen = []
+    with closing(EpochLog(tmp_path)) as log:
+        log.add({"epoch": 1, "seconds": 1.0})
+        with following(tmp_path, seen.append), closing(EpochLog(tmp_path)) as again:
+            again.add({"epoch": 1, "seconds": 2.0})
+    assert seen == [{"epoch": 1, "seconds": 2.0}]

@@ -32,7 +32,7 @@ LINE = {
     [
         ({"emotion": "joy"}, "emotion is no column of a manifest; known: split, call, "),
         ({"emotion": "joy"}, "text_vector; --ignore emotion leaves it out"),
-        ({"my\nkey": 1}, r"--ignore 'my\nkey' leaves it out"),
+        ({"she said no": 1}, "11 characters is no column of a manifest"),
         ({"split": "validation"}, "split: 'validation' given; must be train, dev or test; --split OLD=NEW"),
         ({"split": 1.0}, "split: 1.0 given; must be train, dev or test"),
         ({"label": ""}, "label: '' given; must be a name; null is an utterance without a label"),
@@ -40,9 +40,9 @@ LINE = {
         ({"label": True}, "label: True given; must be a name"),
         ({"label": float("nan")}, "label: nan given; must be a name"),
         ({"call": 1e300}, "call: 1e+300 given; must be a name or a whole number"),
-        ({"call": [1]}, "call: [1] given; must be a name or a whole number"),
+        ({"call": [1]}, "call: list given; must be a name or a whole number"),
         ({"speaker": ""}, "speaker: '' given; must be a name; null is a speaker who is not known"),
-        ({"utterance": "u" * 100 + "\ud800"}, "utterance: 'uuuu"),
+        ({"utterance": "u" * 100 + "\ud800"}, "utterance: 101 characters given"),
         ({"text": 5}, "text: int given; must be a string"),
         ({"end_ms": -1}, "end_ms: -1 given; input should be greater than or equal to 0"),
         ({"end_ms": 10**30}, "end_ms: 1000000000000000000000000000000 given; input should be less than"),
@@ -263,7 +263,7 @@ def test_any_cell_is_taken_or_refused_in_one_line_without_anybodys_words(tmp_pat
         why = str(error)
     assert why.startswith(f"{path}:1: ")
     assert len(why.splitlines()) == 1
-    assert SAID not in why or column not in ("text", "text_vector", "audio_vector")
+    assert SAID not in why
 
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)

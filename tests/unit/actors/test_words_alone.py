@@ -1,0 +1,47 @@
+"""A live call with a model that was trained on words alone: its sound is not even looked at."""
+
+import asyncio
+
+import pytest
+import torch
+
+from actors.liveness import LiveConfig
+from actors.session import CallSession
+from bcaf_stream.engine import EmotionEngine, ModelConfig
+from bcaf_stream.ingest.link_protocol import WordsMessage
+from bcaf_stream.ingest.live import LiveCall
+from bcaf_stream.types import AudioChunk, Words
+from tests.tiny import tiny_checkpoint
+from tests.unit.actors.house import House, demo_chunks, play
+
+FIRST = Words(5600, 10_400, "hello there", "customer", "w1")
+SECOND = Words(14_700, 17_500, "four four seven", "customer", "w2")
+
+
+@pytest.fixture(scope="module")
+def engine(tmp_path_factory: pytest.TempPathFactory) -> EmotionEngine:
+    torch.set_num_threads(1)
+    folder = tiny_checkpoint(tmp_path_factory.mktemp("checkpoints") / "words", modalities=("text",))
+    return EmotionEngine(ModelConfig(checkpoint=str(folder)))
+
+
+@pytest.fixture(scope="module")
+def audio() -> list[AudioChunk]:
+    return demo_chunks()
+
+
+def test_the_sound_is_not_even_sent_and_nobody_looks_at_silence(engine: EmotionEngine, audio: list[AudioChunk]):
+    house = House(engine)
+
+    async def script(session: CallSession, line: LiveCall) -> None:
+        line.accept(WordsMessage((FIRST, SECOND)))
+        for chunk in audio:
+            line.accept(chunk)
+            await asyncio.sleep(0.001)
+        line.end()
+
+    play(lambda: house.session("given", live=LiveConfig(interim_ms=500)), script)
+    assert house.asked
+    assert all(utterance.samples is None and utterance.text for utterance in house.asked)
+    assert not house.of("degraded")
+    assert [event.text for event in house.of("emotion.final")] == ["hello there", "four four seven"]
