@@ -5,7 +5,7 @@ from typing import Any
 
 from training.config import TrainConfig
 from training.datasets.manifest import SPLITS, calls_of
-from training.material import Material
+from training.material import MODALITIES, Material
 
 RESULTS = "## Test results"
 FRONT_MATTER = """---
@@ -96,7 +96,8 @@ def _splits(material: Material) -> str:
 
 def _encoders(material: Material) -> str:
     lines = []
-    for modality, spec in (("audio", material.specs.audio), ("text", material.specs.text)):
+    for modality in MODALITIES:
+        spec = material.specs.of(modality)
         if spec is None:
             lines.append(f"- {modality}: none; the model was not trained on it and does not look at it")
             continue

@@ -9,7 +9,7 @@ import typer
 
 from bcaf_stream.config import load_config
 from bcaf_stream.console import run, stderr_note
-from bcaf_stream.errors import DataError, UsageError
+from bcaf_stream.errors import UsageError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -297,10 +297,10 @@ def _into_card(folder: Path, split: str, numbers: Any) -> None:
 
 
 def _write(path: Path, text: str) -> None:
-    try:
+    from training.log import writing
+
+    with writing(path):
         path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise DataError(f"{path}: cannot be written: {error.strerror}") from None
 
 
 def _console() -> "Console":

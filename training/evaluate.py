@@ -23,7 +23,7 @@ from training.datasets.manifest import Manifest, Row, Split, read_manifest
 from training.datasets.sound import decode
 from training.dialogues import Dialogue, Vectors, View, load_dialogues
 from training.encode import config_of, encode_missing, find_store, items, read_vectors
-from training.material import MODALITIES, spec_in
+from training.material import MODALITIES
 from training.metrics import Scored
 from training.predict import in_mode, predict, scored
 
@@ -186,7 +186,7 @@ def _vectors(
     found: dict[Modality, Vectors] = {}
     encoders = None
     for index, modality in enumerate(MODALITIES):
-        spec = spec_in(checkpoint, modality)
+        spec = checkpoint.encoders.of(modality)
         if spec is None:
             continue
         _check_precomputed(checkpoint, manifest, modality, spec)
@@ -206,7 +206,7 @@ def _vectors(
 
 def _notes(checkpoint: Checkpoint, manifest: Manifest) -> Iterator[str]:
     for modality in MODALITIES:
-        spec, named = spec_in(checkpoint, modality), manifest.corpus.vectors.get(modality)
+        spec, named = checkpoint.encoders.of(modality), manifest.corpus.vectors.get(modality)
         if modality not in manifest.modalities:
             continue
         if spec is None:

@@ -105,6 +105,6 @@ def with_seed(config: TrainConfig, seed: int) -> TrainConfig:
 
 def _copy_encoders(source: Path, specs: EncoderSpecs, folder: Path) -> None:
     for modality in specs.modalities:
-        spec = getattr(specs, modality)
-        if spec.kind == "compact":
+        spec = specs.of(modality)
+        if spec is not None and spec.kind == "compact":
             shutil.copytree(source / ENCODERS_NAME / modality, folder / modality)

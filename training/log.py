@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from bcaf_stream.errors import DataError
-from training.board import Board
 from training.loop import Record
 
 FILE_NAME = "epochs.jsonl"
@@ -22,6 +21,8 @@ class EpochLog:
     """
 
     def __init__(self, folder: Path, kept: Sequence[Record] = ()) -> None:
+        from training.board import Board  # TensorBoard takes its time to import, and most workers write no log
+
         make_folder(folder)
         self._path = folder / FILE_NAME
         with writing(folder):
@@ -78,12 +79,12 @@ def shown(record: Record) -> str:
 def following(folder: Path, on_epoch: Callable[[Record], None]) -> Iterator[None]:
     """Call `on_epoch` for what another process appends to the log meanwhile."""
     over = threading.Event()
-    seen = [json.dumps(record) for record in read_epochs(folder)]  # whole lines: an epoch may be trained again
+    seen = {json.dumps(record) for record in read_epochs(folder)}  # whole lines: an epoch may be trained again
 
     def look() -> None:
         for record in read_epochs(folder):
             if (line := json.dumps(record)) not in seen:
-                seen.append(line)
+                seen.add(line)
                 on_epoch(record)
 
     def follow() -> None:

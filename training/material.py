@@ -83,10 +83,6 @@ def encoder_config(config: TrainConfig, modality: Modality) -> EncoderConfig | N
     return config.encoders.audio if modality == "audio" else config.encoders.text
 
 
-def spec_in(checkpoint: Checkpoint, modality: Modality) -> EncoderSpec | None:
-    return checkpoint.encoders.audio if modality == "audio" else checkpoint.encoders.text
-
-
 def spec_of(maker: Maker) -> EncoderSpec:
     return EncoderSpec(
         kind=maker.kind,
@@ -112,7 +108,7 @@ def _features(
 ) -> tuple[EncoderSpec, Vectors]:
     asked = encoder_config(config, modality)
     width = config.model.audio_width if modality == "audio" else config.model.text_width
-    known = spec_in(source, modality) if source and asked and asked.kind == "compact" else None
+    known = source.encoders.of(modality) if source and asked and asked.kind == "compact" else None
     if not items(manifest, modality):
         return _claimed(asked, known, manifest, modality, width), {}
     if source is not None and known is None and asked is not None and asked.kind == "compact":

@@ -117,14 +117,14 @@ class AttentionBlocks(nn.Module):
         super().__init__()
         count = len(askers)
         self.askers, self.heads = askers, heads
+        self.crossed = askers != tuple(range(count))
         self.cache_width = 2 * count * width
         self.query = ParallelLinear(count, width, width, bias=False)
         self.key_value = ParallelLinear(count, width, 2 * width, bias=False)
         self.add_norm = AddNorm(count, width, feed_forward, dropout)
 
     def forward(self, own_PBUD: Tensor, visible_B1UT: Tensor, cache: Cache | None = None) -> Tensor:
-        themselves = self.askers == tuple(range(len(self.askers)))
-        asking_PBUD = own_PBUD if themselves else torch.stack([own_PBUD[asker] for asker in self.askers])
+        asking_PBUD = torch.stack([own_PBUD[asker] for asker in self.askers]) if self.crossed else own_PBUD
         kept = row_of(self.key_value(own_PBUD), 2)
         kept = cache.extend(kept) if cache is not None else kept
         key, value = parts_of(kept, 2, len(self.askers) * self.heads)

@@ -55,7 +55,10 @@ class EncoderSpecs(Config):
 
     @property
     def modalities(self) -> tuple[Modality, ...]:
-        return tuple(one for one in get_args(Modality) if getattr(self, one) is not None)
+        return tuple(one for one in get_args(Modality) if self.of(one) is not None)
+
+    def of(self, modality: Modality) -> EncoderSpec | None:
+        return self.audio if modality == "audio" else self.text
 
 
 class Manifest(Config):
