@@ -7,9 +7,27 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.components import COMPONENTS, missing, require
 from tests.tiny import tiny_checkpoint
 
 ROOT = Path(__file__).parents[1]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "needs(component): runs against a real part of tests/components.py")
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    for mark in item.iter_markers("needs"):
+        require(mark.args[0])
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    for name, tests in sorted(missing.items()):
+        component = COMPONENTS[name]
+        terminalreporter.write_line(
+            f"not tested, for want of {name} ({len(tests)} tests): {component.way}", yellow=True
+        )
 
 
 @pytest.fixture(scope="session")

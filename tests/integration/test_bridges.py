@@ -7,7 +7,6 @@ package registry, so the one inside librdkafka (its "mock cluster", which speaks
 import asyncio
 import json
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -32,6 +31,7 @@ from bcaf_stream.events.messages import Event
 from bcaf_stream.events.replay import ReplayConfig
 from bcaf_stream.events.subscriber import AsyncEventSubscriber
 from tests.commands import hears_interrupts
+from tests.components import require
 from tests.deployed import free_address
 
 WAIT_S = 60.0  # only a failing test waits that long
@@ -219,8 +219,7 @@ def test_the_command_killed_and_started_again_loses_nothing(hub: EventHub, tmp_p
 
 @pytest.fixture
 def redis_port(tmp_path: Path) -> Iterator[int]:
-    if shutil.which("redis-server") is None:
-        pytest.skip("no redis-server on PATH (Debian: apt-get install redis-server)")
+    require("redis-server")
     port = int(free_address().rpartition(":")[2])
     process = start_redis(port, tmp_path)
     yield port
@@ -301,7 +300,8 @@ def test_a_redis_stream_is_kept_short_and_a_wrong_key_ends_the_bridge(
 
 
 def test_kafka_gets_every_event_in_order_keyed_by_its_call(hub: EventHub, tmp_path: Path):
-    confluent = pytest.importorskip("confluent_kafka")
+    import confluent_kafka as confluent
+
     cluster = confluent.Producer({"test.mock.num.brokers": 1, "log_level": 0})
     broker = next(iter(cluster.list_topics(timeout=WAIT_S).brokers.values()))
     servers, place = f"{broker.host}:{broker.port}", tmp_path / "place.json"

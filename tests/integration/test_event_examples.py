@@ -1,7 +1,6 @@
 """The examples of the documentation run as they stand, but for the addresses."""
 
 import re
-import shutil
 import subprocess
 import sys
 import textwrap
@@ -17,6 +16,7 @@ from bcaf_stream.events.hub import EventHub, EventHubConfig
 from bcaf_stream.events.journal_file import JournalConfig
 from bcaf_stream.events.messages import Event
 from bcaf_stream.events.replay import ReplayConfig
+from tests.components import require
 
 
 @pytest.fixture
@@ -74,13 +74,12 @@ README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
 
 @pytest.fixture(scope="session")
 def node_modules(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    if not shutil.which("node") or not shutil.which("npm"):
-        pytest.skip("no node and npm on PATH")
+    require("node")
     folder = tmp_path_factory.mktemp("javascript")
     command = ["npm", "install", "--no-audit", "--no-fund", "--no-save", "zeromq", "@msgpack/msgpack"]
     installed = subprocess.run(command, cwd=folder, capture_output=True, timeout=100, check=False)
     if installed.returncode:
-        pytest.skip("npm cannot install zeromq here")
+        require("node", "npm cannot install zeromq here")
     return folder
 
 

@@ -19,6 +19,7 @@ from bcaf_stream.events.journal_file import JournalConfig
 from bcaf_stream.events.messages import Event
 from bcaf_stream.events.replay import ReplayConfig
 from bcaf_stream.events.subscriber import EventSubscriber
+from tests.components import require
 
 ROOT = Path(__file__).parents[2]
 WAIT_S = 20.0
@@ -108,7 +109,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     except OSError:
         mounted = False
     if not mounted:
-        pytest.skip("this user may not mount a small disk")
+        require("root", "this user may not mount a small disk")
     yield disk
     subprocess.run(["umount", str(disk)], check=True)
 

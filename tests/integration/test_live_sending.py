@@ -1,12 +1,9 @@
 """`bcaf-stream send -` and `send mic`: real pipes, the real PortAudio, and a server of the audio link."""
 
 import asyncio
-import ctypes.util
-import importlib.util
 import os
 import re
 import shlex
-import shutil
 import signal
 import sys
 import threading
@@ -25,6 +22,7 @@ from bcaf_stream.ingest.link_protocol import Accepted, Closed, Credit, Refused
 from bcaf_stream.live_sending import live_call, send_live
 from bcaf_stream.types import Words
 from tests.commands import hears_interrupts
+from tests.components import needs
 
 RATE = 8000
 WAIT_S = 20.0  # only a failing test waits that long
@@ -222,7 +220,7 @@ def test_the_command_with_a_pipe():
     asyncio.run(scene())
 
 
-@pytest.mark.skipif(not shutil.which("ffmpeg"), reason="no ffmpeg on PATH")
+@needs("ffmpeg")
 def test_ffmpeg_in_front_of_the_pipe(tmp_path: Path):
     with wave.open(str(tmp_path / "call.wav"), "wb") as out:
         out.setnchannels(2)
@@ -244,15 +242,7 @@ def test_ffmpeg_in_front_of_the_pipe(tmp_path: Path):
     asyncio.run(scene())
 
 
-has_portaudio = pytest.mark.skipif(
-    sys.platform != "linux"
-    or not importlib.util.find_spec("sounddevice")
-    or not ctypes.util.find_library("portaudio"),
-    reason="needs Linux, sounddevice and libportaudio2",
-)
-
-
-@has_portaudio
+@needs("portaudio")
 def test_the_command_with_a_microphone_that_plays_a_file(tmp_path: Path):
     """The real PortAudio on an ALSA device that gives a file's samples, faster than any real one could."""
     raw, alsa = tmp_path / "mic.raw", tmp_path / "asound.conf"
@@ -279,7 +269,7 @@ def test_the_command_with_a_microphone_that_plays_a_file(tmp_path: Path):
     asyncio.run(scene())
 
 
-@has_portaudio
+@needs("portaudio")
 @pytest.mark.parametrize(
     ("devices", "options", "said"),
     [

@@ -1,7 +1,6 @@
 """The RTP door over real UDP: FFmpeg as the sender, strangers, silence, overload, and several calls in turn."""
 
 import asyncio
-import shutil
 import socket
 import wave
 from collections.abc import AsyncIterator, Callable
@@ -21,6 +20,7 @@ from bcaf_stream.ingest.rtp import FormatConfig, RtpConfig
 from bcaf_stream.ingest.rtp_source import Counts
 from bcaf_stream.ingest.udp import DROPPED, RtpDoor, Waiting
 from bcaf_stream.types import AudioChunk
+from tests.components import needs
 from tests.leftovers import WAIT_S, assert_nothing_left, held_now, run
 from tests.live_host import Collected, CollectingHost, Line
 
@@ -415,7 +415,7 @@ def mux(port: int, codec: str, rate: int, samples_NC: np.ndarray) -> None:
             out.mux(coded)
 
 
-@pytest.mark.skipif(not shutil.which("ffmpeg"), reason="no ffmpeg on PATH")
+@needs("ffmpeg")
 def test_the_ffmpeg_command(tmp_path: Path):
     with wave.open(str(tmp_path / "call.wav"), "wb") as out:
         out.setnchannels(1)

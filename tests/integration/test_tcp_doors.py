@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import shutil
 import socket
 import ssl
 import struct
@@ -25,6 +24,7 @@ from bcaf_stream.ingest.live import Begin, Ended
 from bcaf_stream.ingest.naming import ChannelConfig
 from bcaf_stream.ingest.pcm import PcmFormat
 from bcaf_stream.ingest.tcp_doors import AudioSocketConfig, AudioSocketDoor, PcmConfig, PcmDoor
+from tests.components import needs, require
 from tests.leftovers import WAIT_S, assert_nothing_left, held_now, open_sockets, run
 from tests.live_host import CollectingHost, Line
 
@@ -474,8 +474,7 @@ def test_the_token_of_pcm(tmp_path: Path):
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    if not shutil.which("openssl"):
-        pytest.skip("no openssl here to make a certificate with")
+    require("openssl")
     folder = tmp_path_factory.mktemp("tls")
     crt, key = folder / "door.crt", folder / "door.key"
     openssl = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"]
@@ -528,10 +527,8 @@ def test_ffmpeg_writes_samples_to_a_door_that_knows_their_format():
     run(scene)
 
 
-@pytest.mark.parametrize("program", ["ffmpeg", "nc"])
+@pytest.mark.parametrize("program", [pytest.param(name, marks=needs(name)) for name in ("ffmpeg", "nc")])
 def test_programs_that_know_nothing_of_us(program: str, tmp_path: Path):
-    if not shutil.which(program):
-        pytest.skip(f"no {program} on PATH")
     (tmp_path / "call.raw").write_bytes(BYTES)
 
     async def scene() -> None:

@@ -6,7 +6,6 @@ import gc
 import ipaddress
 import json
 import os
-import shutil
 import socket
 import ssl
 import subprocess
@@ -24,6 +23,7 @@ from bcaf_stream.ingest import websocket
 from bcaf_stream.ingest.live import Begin
 from bcaf_stream.ingest.signatures import twilio_signature
 from bcaf_stream.ingest.websocket_calls import TwilioConfig, TwilioDoor
+from tests.components import require
 from tests.live_host import CollectingHost, Line
 from tests.stream_messages import twilio_media, twilio_session, twilio_start, twilio_stop
 from tests.websocket_clients import WAIT_S, closing, listening, noise, run, status
@@ -210,8 +210,7 @@ def test_what_is_not_http_is_let_go(caplog):
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    if shutil.which("openssl") is None:
-        pytest.skip("needs openssl to make a certificate")
+    require("openssl")
     folder = tmp_path_factory.mktemp("tls")
     cert, key = folder / "cert.pem", folder / "key.pem"
     making = "req -x509 -newkey rsa:2048 -nodes -days 1 -subj /CN=localhost -addext subjectAltName=IP:127.0.0.1"

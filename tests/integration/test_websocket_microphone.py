@@ -9,10 +9,10 @@ import urllib.request
 from contextlib import AbstractAsyncContextManager
 
 import numpy as np
-import pytest
 from websockets.asyncio.client import connect
 
 from bcaf_stream.ingest.websocket_microphone import MicrophoneConfig, MicrophoneDoor
+from tests.components import needs
 from tests.live_host import CollectingHost
 from tests.websocket_clients import listening, run, status
 
@@ -79,7 +79,7 @@ FLAGS = ["--headless=new", "--no-sandbox", "--disable-gpu", "--remote-debugging-
 FLAGS += ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]  # which beeps once a second
 
 
-@pytest.mark.skipif(BROWSER is None, reason="needs Chromium")
+@needs("chromium")
 def test_a_real_browser_is_heard():
     async def test() -> None:
         host = CollectingHost()

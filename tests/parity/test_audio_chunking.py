@@ -11,6 +11,7 @@ from bcaf_stream.audio.sources import FileSource
 from bcaf_stream.audio.turns import AudioConfig, CallCutter
 from bcaf_stream.config import load_config
 from bcaf_stream.types import AudioChunk, Call, Channel
+from tests.components import require
 from tests.unit.audio.signals import SHARED, babble, decode, silence
 
 CALL = Call("c", (Channel("customer", "customer"), Channel("agent", "agent")))
@@ -127,8 +128,7 @@ def real_call():
         c.name: SHARED / "calls" / f"auto_repairs_40_{side}.flac"
         for c, side in zip(CALL.channels, SIDES, strict=True)
     }
-    if not all(path.exists() for path in files.values()):
-        pytest.skip("the shared calls are not here")
+    require("shared data")
     return {name: decode(path)[0, : 30 * 8000] for name, path in files.items()}, files
 
 

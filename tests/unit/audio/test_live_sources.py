@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from bcaf_stream.audio.live_sources import Microphone, PcmPipe
 from bcaf_stream.errors import SourceError
+from tests.components import require
 
 SAMPLES_NC = np.random.default_rng(0).integers(-32768, 32767, (300, 2), np.int16, endpoint=True)
 
@@ -72,7 +73,7 @@ def test_a_microphone_without_its_package(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_a_microphone_without_its_library(monkeypatch: pytest.MonkeyPatch):
-    pytest.importorskip("_sounddevice", reason="the package sounddevice is not here", exc_type=ImportError)
+    require("portaudio")
     monkeypatch.delitem(sys.modules, "sounddevice", raising=False)
     monkeypatch.setattr(ctypes.util, "find_library", lambda name: None)
     with pytest.raises(SourceError, match="apt-get install libportaudio2"):

@@ -4,9 +4,10 @@ import pytest
 
 from bcaf_stream.audio.turns import AudioConfig
 from bcaf_stream.config import load_config
-from tests.benchmarks.vad_coverage import DATA, score
+from tests.benchmarks.vad_coverage import score
+from tests.components import needs
 
-pytestmark = pytest.mark.skipif(not DATA.is_dir(), reason="the shared diarized recordings are not here")
+pytestmark = needs("shared data")
 
 
 @pytest.fixture(scope="module")

@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 
 from bcaf_stream.errors import DataError
+from tests.components import needs
 from tests.unit.training.made import meld_folder
 from training.datasets.audit import audit
 from training.datasets.manifest import read_manifest, write_manifest
@@ -89,7 +90,7 @@ def test_the_manifest_comes_back_as_it_was(tmp_path):
         assert all(getattr(mine, name) == getattr(theirs, name) for name in type(mine).__slots__)
 
 
-@pytest.mark.skipif(not REAL.is_dir(), reason="MELD is not here (../shared/data/meld)")
+@needs("shared data")
 def test_the_published_counts():
     found = audit(listen(read_meld(REAL)))
     assert found.utterances == {"train": 9989, "dev": 1109, "test": 2610}

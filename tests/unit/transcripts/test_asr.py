@@ -16,6 +16,7 @@ from bcaf_stream.transcripts.asr import AsrConfig, load_transcriber
 from bcaf_stream.transcripts.hearing import LONGEST, audible_pieces, believable
 from bcaf_stream.transcripts.moonshine import SINGLE_THREAD, MoonshineTranscriber
 from bcaf_stream.transcripts.sources import read_transcript
+from tests.components import require
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +24,7 @@ def moonshine():
     try:
         transcriber = MoonshineTranscriber()
     except AsrError as error:
-        pytest.skip(f"moonshine-voice does not run here: {error}")
+        require("moonshine", str(error))
     yield transcriber
     transcriber.close()
 

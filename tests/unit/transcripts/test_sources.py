@@ -13,6 +13,7 @@ from bcaf_stream.transcripts.channels import resolve_channel
 from bcaf_stream.transcripts.formats import PARSERS
 from bcaf_stream.transcripts.sources import check_fits, read_transcript
 from bcaf_stream.types import Words
+from tests.components import needs
 
 CALL = ("customer", "agent")
 SHARED = Path(__file__).resolve().parents[3].parent / "shared" / "data"
@@ -310,7 +311,7 @@ def test_times_survive_every_format_with_channels(tmp_path_factory, rows):
         assert read(folder, f"a.{suffix}", content) == words
 
 
-@pytest.mark.skipif(not SHARED.exists(), reason="real data is not beside the project")
+@needs("shared data")
 def test_a_real_stm():
     words = read_transcript(SHARED / "diarized" / "sample.stm", ["Sheila", "Diane"])
     assert (len(words), words[0].channel, words[0].start_ms) == (13, "Diane", 6680)
