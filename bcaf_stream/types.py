@@ -97,6 +97,8 @@ class Utterance:
     `text` is None where nobody knows the words; then `text_source` is "none". `samples` is None where the
     policy of the role forbids listening (`text_only`). `revision` above 0 replaces what went out before: the words
     came later, or were changed. `degraded` names what should have been there and was not ("asr").
+    `text_confidence` is the probability that recognised words are right; None for given ones, and where the
+    recogniser knows none.
     """
 
     call: str
@@ -111,6 +113,7 @@ class Utterance:
     speech_ended_at: int = 0
     revision: int = 0
     degraded: tuple[str, ...] = ()
+    text_confidence: float | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

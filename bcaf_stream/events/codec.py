@@ -108,7 +108,7 @@ def from_map(data: Any) -> Event:
 
 def _event(values: dict[str, Any]) -> Event:
     """The event of a map that `is_plain` passed."""
-    known = values if len(values) == len(CHECKS) else {name: values[name] for name in CHECKS if name in values}
+    known = values if values.keys() <= CHECKS.keys() else {name: values[name] for name in CHECKS if name in values}
     known["modalities"] = tuple(known["modalities"])
     if known["degraded"] is not None:
         known["degraded"] = tuple(known["degraded"])
@@ -128,7 +128,7 @@ _OPEN = b"\xa6offset\xc0"  # the key and nil, as msgpack writes them
 
 def _values(event: Event) -> dict[str, Any]:
     """The fields in the order of event v1, spelled out: half the time of a loop, and it runs for each event."""
-    return {
+    values: dict[str, Any] = {
         "v": event.v,
         "type": event.type,
         "id": event.id,
@@ -155,3 +155,6 @@ def _values(event: Event) -> dict[str, Any]:
         "degraded": event.degraded,
         "reason": event.reason,
     }
+    if event.text_confidence is not None:
+        values["text_confidence"] = event.text_confidence
+    return values

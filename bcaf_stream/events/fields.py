@@ -47,9 +47,9 @@ def is_plain(m: dict[str, Any]) -> bool:
 
 
 def _are_probable(m: dict[str, Any]) -> bool:
-    confidence = m["confidence"]
-    if confidence is not None and (type(confidence) is not float or not 0.0 <= confidence <= 1.0):
-        return False
+    for confidence in (m["confidence"], m.get("text_confidence")):
+        if confidence is not None and (type(confidence) is not float or not 0.0 <= confidence <= 1.0):
+            return False
     for name in _PROBABILITIES:
         probs = m[name]
         if probs is None:
@@ -161,6 +161,7 @@ CHECKS: dict[str, Check] = {
     "model": _text,
     "degraded": _or_none(_list_of(_text)),
     "reason": _or_none(_text),
+    "text_confidence": _or_none(_probability),
 }
 _TYPES = frozenset(EVENT_TYPES)
 _ROLES = frozenset(("customer", "agent", "speaker", None))
@@ -171,5 +172,5 @@ _NUMBERS = ("seq", "revision", "emitted_at", "utterance", "offset", "start_ms", 
 _TEXTS = ("id", "call", "channel", "model", "text", "emotion")
 _NEEDED = frozenset(("seq", "revision", "emitted_at", "id", "call", "channel", "model"))
 _PROBABILITIES = ("probs", "audio_probs", "text_probs")
-ADDED = frozenset({"reason"})  # fields that came after v1 was first written: absent in old events
+ADDED = frozenset({"reason", "text_confidence"})  # after v1 was first written: absent in old events
 assert list(CHECKS) == [f.name for f in fields(Event)]

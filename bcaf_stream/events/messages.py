@@ -43,7 +43,8 @@ class Event:
     per call from 0; `offset` is the journal's, None until journalled. `start_ms` and `end_ms` are stream
     time; `speech_ended_at` and `emitted_at` unix ns. `degraded` names what was missing when this event was
     made; `reason` says why for call.end, audio.gap and degraded, and elsewhere which `policy` a role is judged by,
-    where it is not by sound and words.
+    where it is not by sound and words. `text_confidence` is the recogniser's: the probability that a word of
+    `text` is right; it is left out of the written map where it is None, as for given text.
     """
 
     v: int = VERSION
@@ -71,6 +72,7 @@ class Event:
     model: str = ""
     degraded: tuple[str, ...] | None = None
     reason: str | None = None
+    text_confidence: float | None = None
 
 
 def event_id(call: str, channel: str, utterance: int | None, type: EventType, revision: int) -> str:

@@ -1,6 +1,6 @@
 """How an event lies in the journal: columns for what is looked up by, and a compact payload for the rest.
 
-The published map names its 25 fields and its labels each time; a row names none of them, and is less than half
+The published map names its fields and its labels each time; a row names none of them, and is less than half
 as long. Probabilities are stored as whole millionths, which gives back the same floats exactly; where it would
 not (a foreign writer with more decimals), the map itself is stored. Times of day are stored as ages. The labels
 and the model's name, the same for thousands of events, are a row of their own, the `context`.
@@ -70,6 +70,7 @@ def context_of(event: Event) -> Context:
 def row_of(event: Event, offset: int, stored_at: int, context: int) -> Row:
     """The row of an event that `encode` took."""
     labels = list(event.probs)
+    added = () if event.text_confidence is None else (_thin_number(event.text_confidence),)
     payload = _pack(
         (
             (
@@ -92,6 +93,7 @@ def row_of(event: Event, offset: int, stored_at: int, context: int) -> Row:
                 event.modalities,
                 event.degraded,
                 event.reason,
+                *added,  # rows written before this was known, and those without it, end here
             ),
         )
     )
@@ -107,7 +109,7 @@ def entry_of(row: Row, context: Context) -> Entry:
     when, rest = msgpack.unpackb(payload)
     v, role, utterance, revision, start_ms, end_ms, speech_age, age = when
     emitted_at = stored_at - age
-    text, text_source, confidence, probs, audio_probs, text_probs, modalities, degraded, reason = rest
+    text, text_source, confidence, probs, audio_probs, text_probs, modalities, degraded, reason, *added = rest
     labels = context.labels
     data = msgpack.packb(
         {
@@ -128,7 +130,7 @@ def entry_of(row: Row, context: Context) -> Entry:
             "text": text,
             "text_source": text_source,
             "emotion": emotion,
-            "confidence": confidence / MILLION if isinstance(confidence, int) else confidence,
+            "confidence": _whole_number(confidence),
             "probs": _whole(probs, labels),
             "audio_probs": _whole(audio_probs, labels),
             "text_probs": _whole(text_probs, labels),
@@ -136,6 +138,7 @@ def entry_of(row: Row, context: Context) -> Entry:
             "model": context.model,
             "degraded": degraded,
             "reason": reason,
+            **dict(zip(("text_confidence",), map(_whole_number, added), strict=False)),
         }
     )
     return Entry(offset, stored_at, topic_of(call, channel, type), data)
@@ -154,6 +157,10 @@ def _thin(probs: Mapping[str, float] | None, labels: list[str]) -> list[int] | d
 def _thin_number(prob: float | None) -> int | float | None:
     whole = None if prob is None else int(prob * MILLION + 0.5)
     return whole if whole is not None and whole / MILLION == prob else prob
+
+
+def _whole_number(stored: float | None) -> float | None:
+    return stored / MILLION if isinstance(stored, int) else stored
 
 
 def _whole(stored: Any, labels: tuple[str, ...]) -> dict[str, float] | None:

@@ -99,6 +99,7 @@ class EventWriter:
     def _about(self, utterance: Utterance) -> dict[str, Any]:
         if utterance.call != self._call.id:
             raise EventError(f"call {self._call.id!r}: got an utterance of call {utterance.call!r}")
+        confidence = utterance.text_confidence
         return {
             "channel": utterance.channel,
             "role": utterance.role,
@@ -109,6 +110,7 @@ class EventWriter:
             "speech_ended_at": utterance.speech_ended_at or None,
             "text": utterance.text,
             "text_source": utterance.text_source,
+            "text_confidence": None if confidence is None else _rounded(confidence),
         }
 
     def _count(self, type: EventType, channel: str = "") -> int:

@@ -1,6 +1,6 @@
 """Speech recognition behind one small protocol: the embedded Moonshine, or any Whisper that transformers loads."""
 
-from typing import Annotated, Literal, Protocol
+from typing import Annotated, Literal, NamedTuple, Protocol
 
 from pydantic import Field, model_validator
 
@@ -29,13 +29,23 @@ class AsrConfig(Config):
         return self
 
 
+class Transcription(NamedTuple):
+    """The words of a stretch of sound, "" if there are none, and how surely they are the right ones.
+
+    `confidence` is the probability that a word of it is right; None where the recogniser cannot say.
+    """
+
+    text: str
+    confidence: float | None = None
+
+
 class Transcriber(Protocol):
     """Turns speech into text; safe to call from several threads, which then wait for each other."""
 
     name: str
 
-    def transcribe(self, samples: PcmN) -> str:
-        """Return the words in mono PCM at SAMPLE_RATE, "" if there are none; raises AsrError."""
+    def transcribe(self, samples: PcmN) -> Transcription:
+        """Return the words in mono PCM at SAMPLE_RATE; raises AsrError."""
         ...
 
     def close(self) -> None: ...

@@ -14,6 +14,7 @@ from importlib.metadata import PackageNotFoundError, version
 import numpy as np
 
 from bcaf_stream.errors import AsrError
+from bcaf_stream.transcripts.asr import Transcription
 from bcaf_stream.transcripts.hearing import audible_pieces, believable
 from bcaf_stream.types import SAMPLE_RATE, PcmN
 
@@ -53,9 +54,9 @@ class MoonshineTranscriber:
                 f"moonshine-voice cannot run here ({reason}): it needs its bundled model and glibc 2.34: {WAY_OUT}"
             ) from None
 
-    def transcribe(self, samples: PcmN) -> str:
+    def transcribe(self, samples: PcmN) -> Transcription:
         texts = (believable(self._hear(piece)) for piece in audible_pieces(samples))
-        return " ".join(filter(None, texts))
+        return Transcription(" ".join(filter(None, texts)))
 
     def close(self) -> None:
         with self._lock:

@@ -15,7 +15,7 @@ from pydantic import Field
 
 from bcaf_stream.config import Config
 from bcaf_stream.errors import TranscriptError
-from bcaf_stream.transcripts.asr import AsrConfig
+from bcaf_stream.transcripts.asr import AsrConfig, Transcription
 from bcaf_stream.transcripts.channels import resolve_channel
 from bcaf_stream.transcripts.timeline import Key, Timeline, Zone
 from bcaf_stream.types import Call, Modality, PcmN, Policy, Role, SpeechSegment, TextSource, Utterance, Words
@@ -73,7 +73,7 @@ class PairingCounts:
 class Held(NamedTuple):
     segment: SpeechSegment
     zone: Zone
-    heard: str | None
+    heard: Transcription | None
     degraded: tuple[str, ...] = ()
 
 
@@ -134,7 +134,7 @@ class Pairing:
         return self.policy(channel) != "off"
 
     def push(
-        self, segment: SpeechSegment, heard: str | None = None, degraded: tuple[str, ...] = ()
+        self, segment: SpeechSegment, heard: Transcription | None = None, degraded: tuple[str, ...] = ()
     ) -> list[Utterance]:
         """Take the next segment, in segment order, with what speech recognition heard in it, or why it did not."""
         self._now_ms = max(self._now_ms, segment.closed_ms)
@@ -263,7 +263,9 @@ class Pairing:
             return None
         self._count(text, source)
         samples = None if policy == "text_only" else segment.samples
-        return replace(self._built(segment, samples, text, source), degraded=head.degraded)
+        confidence = head.heard.confidence if head.heard and source == "asr" else None
+        utterance = self._built(segment, samples, text, source)
+        return replace(utterance, degraded=head.degraded, text_confidence=confidence)
 
     def _count(self, text: str | None, source: TextSource) -> None:
         self.counts.utterances += 1
@@ -291,5 +293,5 @@ class Pairing:
             # Claimed even if the role is off: what the agent said must not fall to the customer.
             claimed = self._timeline.claim(head.segment, head.zone)
             return (" ".join(claimed), "given") if claimed else (None, "none")
-        heard = (head.heard or "").strip()
+        heard = head.heard.text.strip() if head.heard else ""
         return (heard, "asr") if heard else (None, "none")

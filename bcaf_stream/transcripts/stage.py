@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable, Sequence
 
 from bcaf_stream.errors import AsrError
-from bcaf_stream.transcripts.asr import Transcriber
+from bcaf_stream.transcripts.asr import Transcriber, Transcription
 from bcaf_stream.transcripts.pairing import Pairing, TextConfig
 from bcaf_stream.types import Call, Policy, SpeechSegment, Utterance, Words
 
@@ -70,7 +70,7 @@ class TextStage:
     def close(self) -> None:
         self.pairing.close()
 
-    def _hear(self, transcriber: Transcriber, segment: SpeechSegment) -> str | None:
+    def _hear(self, transcriber: Transcriber, segment: SpeechSegment) -> Transcription | None:
         if not self._may_hear():
             return None
         try:

@@ -7,6 +7,7 @@ import torch
 from transformers import WhisperFeatureExtractor, WhisperForConditionalGeneration, WhisperTokenizer
 
 from bcaf_stream.errors import AsrError
+from bcaf_stream.transcripts.asr import Transcription
 from bcaf_stream.transcripts.hearing import audible_pieces, believable
 from bcaf_stream.types import SAMPLE_RATE, PcmN
 
@@ -35,9 +36,9 @@ class WhisperTranscriber:
             ) from None
         self._model.eval()
 
-    def transcribe(self, samples: PcmN) -> str:
+    def transcribe(self, samples: PcmN) -> Transcription:
         texts = (believable(self._hear(piece)) for piece in audible_pieces(samples))
-        return " ".join(filter(None, texts))
+        return Transcription(" ".join(filter(None, texts)))
 
     def close(self) -> None:
         with self._lock:

@@ -36,7 +36,7 @@ def bare(
     """Seconds for ASR, encoders and model alone."""
     state, began = engine.initial_state(), time.perf_counter()
     for number, segment in enumerate(segments):
-        text = asr.transcribe(segment.samples) if asr else texts.get(number)
+        text = asr.transcribe(segment.samples).text if asr else texts.get(number)
         utterance = Utterance(
             *("bare", segment.channel, "speaker", segment.index, segment.start_ms, segment.end_ms),
             *(segment.samples, text or None, "asr" if asr else "given"),

@@ -44,7 +44,7 @@ def measure(transcriber: Transcriber, audio: Path, script: Path | None) -> None:
     heard, times = [], []
     for segment in segments:
         began = time.perf_counter()
-        heard.append((segment.channel, segment.start_ms, transcriber.transcribe(segment.samples)))
+        heard.append((segment.channel, segment.start_ms, transcriber.transcribe(segment.samples).text))
         times.append(time.perf_counter() - began)
     errors = ""
     if script is not None:

@@ -46,6 +46,7 @@ EVENTS = st.builds(
     model=TEXT,
     degraded=st.none() | st.lists(TEXT, max_size=3).map(tuple),
     reason=st.none() | TEXT,
+    text_confidence=st.none() | PROBABILITY,
 )
 FINAL = Event(
     type="emotion.final",
@@ -138,7 +139,7 @@ def test_damaged_bytes_raise_event_errors_only(event: Event, data: st.DataObject
         decode(bytes(good[:cut]))
 
 
-@pytest.mark.parametrize("name", [n for n in asdict(FINAL) if n != "reason"])
+@pytest.mark.parametrize("name", [n for n in asdict(FINAL) if n not in ("reason", "text_confidence")])
 def test_a_missing_field_is_named(name: str):
     data = to_map(FINAL)
     del data[name]
@@ -151,6 +152,18 @@ def test_fields_of_a_later_writer_are_ignored_and_added_ones_may_be_absent():
     del data["reason"]
     assert decode(msgpack.packb(data)) == FINAL
     assert from_json(json.dumps(data)) == FINAL
+    data["text_confidence"] = 0.5  # as many fields as there are, and not the same ones
+    assert decode(msgpack.packb(data)) == replace(FINAL, text_confidence=0.5)
+
+
+def test_the_confidence_in_the_words_is_written_where_it_is_known():
+    sure = replace(FINAL, text_confidence=0.5)
+    assert to_map(sure) == to_map(FINAL) | {"text_confidence": 0.5}
+    assert decode(encode(sure)) == from_json(to_json(sure)) == sure
+    assert "text_confidence" not in to_map(FINAL)
+    for value in (1.5, "high", math.nan):
+        with pytest.raises(EventError, match="text_confidence must be a probability"):
+            decode(msgpack.packb(to_map(FINAL) | {"text_confidence": value}))
 
 
 @pytest.mark.parametrize(

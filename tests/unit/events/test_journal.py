@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import msgpack
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -256,3 +257,13 @@ def test_any_event_comes_back_as_it_was_stored(events: list[Event], tmp_path_fac
             replace(decode(entry.data), offset=e.offset) for entry, e in zip(entries, events, strict=True)
         ] == events
         assert journal.page(0) == entries
+
+
+def test_a_row_without_the_confidence_in_the_words_is_what_it_always_was(journal: Journal):
+    """Journals written before the field existed hold lists of 8 and 9; such rows are still written."""
+    sure = replace(event(0), id="sure", seq=1, text="hm", text_source="asr", text_confidence=0.25)
+    journal.append([event(0), sure])
+    with sqlite3.connect(journal.path) as db:
+        payloads = [msgpack.unpackb(payload) for (payload,) in db.execute("SELECT payload FROM events")]
+    assert [(len(when), len(rest)) for when, rest in payloads] == [(8, 9), (8, 10)]
+    assert [read.text_confidence for read in journal.read()] == [None, 0.25]

@@ -12,7 +12,7 @@ import pytest
 from bcaf_stream.config import load_config
 from bcaf_stream.demo import CALL, SCRIPT
 from bcaf_stream.errors import AsrError, ConfigError
-from bcaf_stream.transcripts.asr import AsrConfig, load_transcriber
+from bcaf_stream.transcripts.asr import AsrConfig, Transcription, load_transcriber
 from bcaf_stream.transcripts.hearing import LONGEST, audible_pieces, believable
 from bcaf_stream.transcripts.moonshine import SINGLE_THREAD, MoonshineTranscriber
 from bcaf_stream.transcripts.sources import read_transcript
@@ -50,7 +50,7 @@ def words(text: str) -> list[str]:
 def test_moonshine_hears_the_demo_call(moonshine, lines):
     found = total = 0
     for text, sound in lines[:4]:
-        heard = words(moonshine.transcribe(sound))
+        heard = words(moonshine.transcribe(sound).text)
         found += sum(word in heard for word in words(text))
         total += len(words(text))
     assert found / total > 0.9
@@ -60,13 +60,14 @@ def test_moonshine_says_the_same_again_whatever_came_between(moonshine, lines):
     sound = lines[3][1]
     first = moonshine.transcribe(sound)
     moonshine.transcribe(lines[2][1])
-    assert moonshine.transcribe(sound) == first != ""
+    assert moonshine.transcribe(sound) == first
+    assert first.text
 
 
 def test_moonshine_in_several_threads_does_not_mix_its_answers(moonshine, lines):
     sounds = [sound for _, sound in lines[2:5]]
     expected = [moonshine.transcribe(sound) for sound in sounds]
-    got: list[str] = [""] * 3
+    got: list[Transcription | None] = [None] * 3
 
     def work(i: int) -> None:
         got[i] = moonshine.transcribe(sounds[i])
@@ -82,14 +83,14 @@ def test_moonshine_in_several_threads_does_not_mix_its_answers(moonshine, lines)
 @pytest.mark.parametrize("seconds", [0, 0.01, 0.1, 0.3, 1.0, 31.0])
 def test_silence_and_short_noise_have_no_words(moonshine, seconds: float):
     count = int(seconds * 16_000)
-    assert moonshine.transcribe(np.zeros(count, np.int16)) == ""
+    assert moonshine.transcribe(np.zeros(count, np.int16)).text == ""
     noise = np.random.default_rng(0).normal(scale=300, size=min(count, 16_000)).astype(np.int16)
-    assert len(words(moonshine.transcribe(noise))) <= 3
+    assert len(words(moonshine.transcribe(noise).text)) <= 3
 
 
 def test_faint_speech_is_understood(moonshine, lines):
     text, sound = lines[2]
-    heard = words(moonshine.transcribe((sound * 0.02).astype(np.int16)))
+    heard = words(moonshine.transcribe((sound * 0.02).astype(np.int16)).text)
     assert sum(word in heard for word in words(text)) > 0.8 * len(words(text))
 
 
@@ -196,8 +197,8 @@ def test_any_whisper_folder_can_be_loaded_and_is_greedy(tiny_whisper, lines):
     heard = transcriber._hear(sound)
     assert heard.strip()
     assert transcriber._hear(sound) == heard
-    assert transcriber.transcribe(sound) == believable(heard)
-    assert transcriber.transcribe(np.zeros(16_000, np.int16)) == ""
+    assert transcriber.transcribe(sound).text == believable(heard)
+    assert transcriber.transcribe(np.zeros(16_000, np.int16)).text == ""
     transcriber.close()
 
 

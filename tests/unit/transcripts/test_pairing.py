@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bcaf_stream.errors import AsrError, TranscriptError
+from bcaf_stream.transcripts.asr import Transcription
 from bcaf_stream.transcripts.pairing import Pairing, TextConfig
 from bcaf_stream.transcripts.stage import TextStage
 from bcaf_stream.types import Call, Channel, SpeechSegment, Utterance, Words
@@ -278,11 +279,11 @@ class FakeTranscriber:
         self.heard: list[int] = []
         self.broken = False
 
-    def transcribe(self, samples) -> str:
+    def transcribe(self, samples) -> Transcription:
         if self.broken:
             raise AsrError("fake failed: switched off")
         self.heard.append(len(samples))
-        return f"{len(samples)} samples "
+        return Transcription(f"{len(samples)} samples ", 0.75)
 
     def close(self) -> None:
         pass
@@ -294,6 +295,7 @@ def test_the_stage_recognises_where_the_policy_permits_and_survives_failure(capl
     stage = TextStage(CALL, config, fake)
     [heard] = stage.push(segment("customer", 0, 0, 1000))
     assert (heard.text, heard.text_source, heard.samples) == ("16 samples", "asr", None)
+    assert heard.text_confidence == 0.75
     assert stage.push(segment("agent", 0, 0, 1000)) == []
     assert fake.heard == [16]
     fake.broken = True
