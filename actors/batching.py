@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, TypeVar
 
 from actors.config import BatchConfig
+from bcaf_stream.loops import start_task
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -43,7 +44,7 @@ class MicroBatcher(Generic[T, R]):
     async def submit(self, item: T, urgent: bool = True) -> R:
         """Answer one item."""
         if self._worker is None:
-            self._worker = asyncio.create_task(self._work())
+            self._worker = start_task("micro-batches", self._work())
         answer: asyncio.Future[R] = asyncio.get_running_loop().create_future()
         (self._urgent if urgent else self._idle).append((item, answer))
         self._news.set()

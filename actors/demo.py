@@ -2,7 +2,6 @@
 
 import sys
 import tempfile
-import threading
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,11 +10,11 @@ from actors.launch import Deployment
 from bcaf_stream.config import load_config
 from bcaf_stream.console import EventView, clock, lag_ms
 from bcaf_stream.demo import CALL
-from bcaf_stream.errors import BcafError
 from bcaf_stream.events.codec import to_json
 from bcaf_stream.events.listener import EventListener
 from bcaf_stream.events.messages import Event
 from bcaf_stream.events.settled import settled
+from bcaf_stream.loops import spawn_thread
 from bcaf_stream.recording import Recording
 from bcaf_stream.sending import send_recording
 
@@ -36,7 +35,6 @@ def play(output: Path, speed: float, overrides: Sequence[str] = ()) -> None:
             with EventListener(endpoints.events, call=recording.call.id) as listener:
                 deployment.wait_for_listener(timeout_s=10)
                 sender = _Sender(recording, endpoints.audio, speed)
-                sender.start()
                 events = _show(listener, sender)
             sender.join()
     output.write_text("".join(to_json(event) + "\n" for event in events), encoding="utf-8")
@@ -55,19 +53,22 @@ def _overrides(folder: Path) -> list[str]:
     ]
 
 
-class _Sender(threading.Thread):
+class _Sender:
     """Plays the call beside the view; what goes wrong is kept for the main thread."""
 
     def __init__(self, recording: Recording, endpoint: str, speed: float) -> None:
-        super().__init__(name="send", daemon=True)
         self._arguments = (recording, endpoint, speed)
-        self.error: BcafError | None = None
+        self.error: Exception | None = None
+        self._thread = spawn_thread("send", self._run)
 
-    def run(self) -> None:
+    def join(self) -> None:
+        self._thread.join()
+
+    def _run(self) -> None:
         recording, endpoint, speed = self._arguments
         try:
             send_recording(recording, endpoint, speed, "asr", None)
-        except BcafError as error:
+        except Exception as error:  # whatever it is, it is raised where the events are shown
             self.error = error
 
 

@@ -5,6 +5,8 @@ import threading
 from collections.abc import Iterable, Iterator
 from typing import Generic, TypeVar
 
+from bcaf_stream.loops import spawn_thread
+
 T = TypeVar("T")
 
 _STOPPING_S = 0.1  # how often a full queue looks whether anybody still wants its items
@@ -50,8 +52,7 @@ def ahead(source: Iterable[T], depth: int, most: int) -> Iterator[list[T]]:
     An error of the source is raised here, after the items before it. Leaving early ends the thread.
     """
     filler = _Filler(source, depth)
-    thread = threading.Thread(target=filler.run, name="ahead", daemon=True)
-    thread.start()
+    thread = spawn_thread("ahead", filler.run)
     end: _End | None = None
     try:
         while end is None:

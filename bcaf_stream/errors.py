@@ -13,6 +13,7 @@
     ├── LinkError             a peer that breaks its protocol, or cannot be reached
     │   └── BusyError         no more calls can be taken now
     ├── DeploymentError       a Ray deployment that cannot be started, reached or stopped
+    ├── LoopError             a thread of this process that others depend on has died
     ├── DataError             a training corpus, manifest or feature shard that is not usable
     └── UsageError            exit code 2: wrong usage
         └── ConfigError       a wrong key, type or value in the configuration
@@ -73,6 +74,10 @@ class BusyError(LinkError):
 
 
 class DeploymentError(BcafError):
+    pass
+
+
+class LoopError(BcafError):
     pass
 
 

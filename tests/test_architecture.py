@@ -14,6 +14,7 @@ LAYERS = [  # low to high; members of one set must not import each other
         "bcaf_stream.config",
         "bcaf_stream.addresses",
         "bcaf_stream.ahead",
+        "bcaf_stream.loops",
     },
     {
         "bcaf_stream.audio",
@@ -104,3 +105,63 @@ def test_imports_point_down(path: Path):
         sideways = there[0] == here[0] and here[0] != FREE_SIBLINGS
         assert there[0] <= here[0], f"{me} (layer {here[0]}) imports upwards: {name} (layer {there[0]})"
         assert not sideways, f"{me} imports its sibling {name} (layer {here[0]})"
+
+
+LOOPS = "bcaf_stream.loops"  # every thread and task begins there: it cannot fail or end unseen
+STARTS = {"Thread", "Timer", "create_task", "ensure_future", "run_coroutine_threadsafe", "TaskGroup"}
+AWAITED = {"run_in_executor", "to_thread"}  # fine where their answer is awaited at once
+MAY_START = {  # module -> what it may start by itself, and why
+    "bcaf_stream.events.replay": {"Thread"},
+    "bcaf_stream.events.hub": {"Thread"},
+    "bcaf_stream.ingest.link_door": {"create_task", "ensure_future"},
+    "bcaf_stream.ingest.feeding": {"create_task"},
+    "bcaf_stream.ingest.websocket_conversation": {"create_task"},
+    "bcaf_stream.ingest.joining": {"ensure_future"},
+    "bcaf_stream.ingest.tcp": {"create_task"},
+    "bcaf_stream.ingest.udp": {"create_task"},
+    "actors.session": {"ensure_future"},
+    "actors.calls": {"create_task"},
+    "actors.looks": {"ensure_future"},
+}
+
+
+def started(path: Path) -> set[str]:
+    """Names of threads, tasks and executor jobs that the file starts, or whose end nobody would see."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    awaited = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Await)}
+    statements = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    found: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ClassDef):
+            found |= {called(base) for base in node.bases} & STARTS
+        if isinstance(node, ast.Call):
+            name = called(node.func)
+            unseen = (name in AWAITED and id(node) not in awaited) or (name == "submit" and id(node) in statements)
+            if name in STARTS or unseen:
+                found.add(name)
+    return found
+
+
+def called(node: ast.expr) -> str:
+    return node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else ""
+
+
+@pytest.mark.parametrize("path", FILES, ids=module_name)
+def test_threads_and_tasks_begin_in_one_module(path: Path):
+    me = module_name(path)
+    allowed = MAY_START.get(me, set())
+    if me == LOOPS:
+        return
+    assert started(path) <= allowed, f"{me}: start it with bcaf_stream/loops.py, so that its end is seen"
+    assert allowed <= started(path), f"{me} starts nothing by itself any more: take it out of MAY_START"
+
+
+def test_the_scan_for_threads_sees_them(tmp_path: Path):
+    file = tmp_path / "some.py"
+    file.write_text(
+        "import asyncio\nclass A(threading.Thread): ...\nasyncio.create_task(x())\n"
+        "pool.submit(f)\nf = loop.run_in_executor(None, g)\n"
+    )
+    assert started(file) == {"Thread", "create_task", "submit", "run_in_executor"}
+    file.write_text("async def f():\n    await asyncio.to_thread(g)\n    return await b.submit(1)\n")
+    assert started(file) == set()

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from bcaf_stream.errors import DataError
+from bcaf_stream.loops import spawn_thread
 from training.loop import Record
 
 FILE_NAME = "epochs.jsonl"
@@ -91,8 +92,7 @@ def following(folder: Path, on_epoch: Callable[[Record], None]) -> Iterator[None
         while not over.wait(LOOK_S):
             look()
 
-    thread = threading.Thread(target=follow, daemon=True)
-    thread.start()
+    thread = spawn_thread("epoch log", follow)
     try:
         yield
     finally:
