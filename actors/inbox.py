@@ -5,10 +5,10 @@ from collections.abc import Iterable
 
 from bcaf_stream.errors import LinkError
 from bcaf_stream.ingest.link_protocol import WordsMessage
-from bcaf_stream.ingest.live import End, Gap, sound
+from bcaf_stream.ingest.live import Degraded, End, Gap, sound
 from bcaf_stream.types import AudioChunk
 
-Item = AudioChunk | Gap | WordsMessage | End
+Item = AudioChunk | Gap | WordsMessage | Degraded | End
 
 MOST_QUEUED_MS = 120_000  # of sound: what a sender without credit may be ahead
 

@@ -8,7 +8,7 @@ from typing import Protocol
 from actors.inbox import Inbox, Item
 from bcaf_stream.errors import LinkError
 from bcaf_stream.ingest.link_protocol import WordsMessage
-from bcaf_stream.ingest.live import End, Ended, Gap, Media, sound
+from bcaf_stream.ingest.live import Degraded, End, Ended, Gap, Media, sound
 from bcaf_stream.types import AudioChunk, Call
 
 
@@ -39,7 +39,7 @@ class Line:
     def accept(self, item: Media) -> None:
         if self._session.line is not self:
             raise LinkError(f"call {self.id} goes on over another connection")
-        if isinstance(item, WordsMessage):
+        if isinstance(item, WordsMessage | Degraded):
             self._session.put(item)
             return
         end = item.end if isinstance(item, Gap) else sound(item).stop

@@ -23,7 +23,7 @@ from bcaf_stream.events.messages import Event
 from bcaf_stream.events.progress import Progress
 from bcaf_stream.events.writer import EventWriter
 from bcaf_stream.ingest.link_protocol import WordsMessage
-from bcaf_stream.ingest.live import Begin, End, Ended, Gap
+from bcaf_stream.ingest.live import Begin, Degraded, End, Ended, Gap
 from bcaf_stream.transcripts.stage import TextStage
 from bcaf_stream.types import AudioChunk, Call, SpeechSegment, Utterance
 
@@ -176,6 +176,8 @@ class CallSession:
                     await self._gap(gap)
                 case WordsMessage() as message:
                     await self._words(message)
+                case Degraded(reason):
+                    await self.tell(reason)
                 case End(reason):
                     return reason
                 case None:

@@ -8,7 +8,7 @@ import numpy as np
 
 from bcaf_stream.errors import BusyError, LinkError
 from bcaf_stream.ingest.link_protocol import WordsMessage
-from bcaf_stream.ingest.live import Begin, Ended, Gap, Media, sound
+from bcaf_stream.ingest.live import Begin, Degraded, Ended, Gap, Media, sound
 from bcaf_stream.types import AudioChunk, PcmN, Words
 
 
@@ -46,6 +46,8 @@ class Line:
         assert self._call.state == "running", "media after the end of its call or connection"
         if isinstance(item, WordsMessage):
             self._call.words += item.words
+        elif isinstance(item, Degraded):
+            assert item.reason
         else:
             self._listen(item)
         self._call.items.append(item)

@@ -12,7 +12,7 @@ from weakref import WeakValueDictionary
 
 from bcaf_stream.errors import LinkError
 from bcaf_stream.ingest.link_protocol import WordsMessage
-from bcaf_stream.ingest.live import Begin, Ended, Gap, Host, LiveCall, Media, sound
+from bcaf_stream.ingest.live import Begin, Degraded, Ended, Gap, Host, LiveCall, Media, sound
 from bcaf_stream.types import Channel
 
 TOGETHER_MS = 60  # sides that begin so close to each other begin together
@@ -100,7 +100,7 @@ class _Side:
 
     def accept(self, item: Media) -> None:
         joint = self._joint
-        if isinstance(item, WordsMessage):
+        if isinstance(item, WordsMessage | Degraded):
             joint.call.accept(item)
             return
         if self._base is None:

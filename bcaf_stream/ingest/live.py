@@ -38,6 +38,17 @@ class Gap:
 
 
 @dataclass(frozen=True, slots=True)
+class Degraded:
+    """Something of the call is not heard as it should be, from here on; `reason` names it, never what was said.
+
+    It is told to those who follow the call. `channel` None: it concerns the whole call.
+    """
+
+    reason: str
+    channel: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class End:
     """The sender said that the call is over."""
 
@@ -52,7 +63,7 @@ class Ended:
     reason: str
 
 
-Media = AudioChunk | Gap | WordsMessage
+Media = AudioChunk | Gap | WordsMessage | Degraded
 
 
 class LiveCall(Protocol):

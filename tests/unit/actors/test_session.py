@@ -13,7 +13,7 @@ from bcaf_stream.analyzer import AnalyzerConfig
 from bcaf_stream.engine import EmotionEngine, ModelConfig
 from bcaf_stream.errors import LinkError
 from bcaf_stream.ingest.link_protocol import WordsMessage
-from bcaf_stream.ingest.live import Begin, Gap, LiveCall
+from bcaf_stream.ingest.live import Begin, Degraded, Gap, LiveCall
 from bcaf_stream.transcripts.pairing import TextConfig
 from bcaf_stream.types import AudioChunk, Words
 from tests.unit.actors.house import CHANNELS, RATE, House, demo_chunks, play, send
@@ -58,6 +58,18 @@ def test_a_call_from_opening_to_end(house: House, audio: list[AudioChunk]):
     assert session.ended.result().reason == "complete"
     assert session.ended.result().utterances == house.types.count("emotion.final")
     assert session.inbox.queued_ms == 0
+
+
+def test_what_a_protocol_cannot_hear_is_told_in_its_place(house: House, audio: list[AudioChunk]):
+    async def script(session: CallSession, line: LiveCall) -> None:
+        await send(line, audio)
+        line.accept(Degraded("RTP: payload type 9 has no format here"))
+        line.end()
+
+    play(house.session, script)
+    [event] = house.of("degraded")
+    assert event.reason == "RTP: payload type 9 has no format here"
+    assert house.types[-1] == "call.end"
 
 
 def test_credit_follows_the_analysis(house: House, audio: list[AudioChunk]):
