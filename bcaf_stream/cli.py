@@ -1,17 +1,16 @@
 """bcaf-stream: analyze a recording, send one as if it were live, listen to events, see what is installed."""
 
-import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal, TextIO
+from typing import Annotated, Literal
 
 import typer
 
 from bcaf_stream.cli_bridges import bridge_app
 from bcaf_stream.cli_events import register
 from bcaf_stream.config import load_config
-from bcaf_stream.console import EventView, Format, clock, run, stderr_note
+from bcaf_stream.console import EventView, Format, clock, progress_bar, run, stderr_note, writing_to
+from bcaf_stream.display import printable
 from bcaf_stream.errors import UsageError
 
 app = typer.Typer(
@@ -68,11 +67,15 @@ def analyze(
     settings = load_config(AnalyzerConfig, config, set_ or ())
     recording = Recording.open(source, _pairs(channel, "--channel"), _pairs(role, "--role"), call)
     words = recording.transcript(transcript) if transcript else None
-    analysis = Analysis(recording, settings, _text_mode(text, transcript), words)
-    for caveat in analysis.engine.caveats:
-        stderr_note(f"bcaf-stream: {caveat}")
     events = []
-    with _writing_to(output) as out, EventView(format, out, title=recording.call.id) as view:
+    with (
+        writing_to(output) as out,
+        EventView(format, out, title=recording.call.id) as view,
+        progress_bar("analysing", recording.duration_ms) as progress,
+    ):
+        analysis = Analysis(recording, settings, _text_mode(text, transcript), words, progress)
+        for caveat in analysis.engine.caveats:
+            stderr_note(f"bcaf-stream: {caveat}")
         for event in analysis:
             view.add(event)
             events.append(event)
@@ -128,7 +131,7 @@ def send(
         named = recording.call
         words = recording.transcript(transcript) if transcript else None
         closed = send_recording(recording, to, 1.0 if speed is None else speed, mode, words)
-    print(f"call {named.id}: {closed.utterances} utterances, {closed.reason}")
+    print(printable(f"call {named.id}: {closed.utterances} utterances, {closed.reason}"))
 
 
 @app.command()
@@ -153,25 +156,6 @@ def _pairs(options: Sequence[str] | None, flag: str) -> dict[str, str]:
 
 def _text_mode(text: TextOption, transcript: Path | None) -> Literal["asr", "given", "none"]:
     return "given" if transcript else text
-
-
-@contextmanager
-def _writing_to(path: Path | None) -> Iterator[TextIO]:
-    """The file appears when the work is done: a run that fails leaves nothing half-written."""
-    if path is None:
-        yield sys.stdout
-        return
-    draft = path.with_name(f".{path.name}.part")
-    try:
-        out = draft.open("w", encoding="utf-8")
-    except OSError as error:
-        raise UsageError(f"--output {path}: cannot be written: {error.strerror}") from None
-    try:
-        with out:
-            yield out
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
 
 
 register(app)

@@ -1,6 +1,7 @@
 """bcaf-stream bridge: events handed on to a webhook, to Kafka or to Redis, each at least once."""
 
 import asyncio
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from bcaf_stream.bridges.secrets import has_secret, read_private
 from bcaf_stream.console import stderr_note
 from bcaf_stream.errors import UsageError
 from bcaf_stream.events.messages import topic_prefix
@@ -24,12 +26,19 @@ Events = Annotated[list[str] | None, typer.Option(help="these alone: a prefix of
 From = Annotated[str, typer.Option("--from", help="start|new|OFFSET|TIME, while there is no position file")]
 Key = Annotated[Path | None, typer.Option(help="the key file, when the deployment asks for one")]
 Insecure = Annotated[bool, typer.Option("--insecure", help="words may leave this machine unencrypted")]
+UrlFile = Annotated[
+    Path | None, typer.Option(help="holds the address instead, where it has a password or token; mode 600")
+]
 LIVE, PAST = "tcp://127.0.0.1:5561", "tcp://127.0.0.1:5562"
 
 
 @bridge_app.command()
 def webhook(
-    url: Annotated[str, typer.Argument(help="https://HOST/PATH")],
+    *,
+    url: Annotated[
+        str | None, typer.Argument(help="https://HOST/PATH", envvar="BCAF_WEBHOOK_URL", show_envvar=True)
+    ] = None,
+    url_file: UrlFile = None,
     secret_file: Annotated[Path, typer.Option(help="signs: whsec_ and base64; mode 600")],
     position: Place,
     connect: Connect = LIVE,
@@ -42,7 +51,7 @@ def webhook(
     """POST each event as JSON, signed as Standard Webhooks says, until Ctrl-C."""
     from bcaf_stream.bridges.webhook import Webhook, WebhookConfig
 
-    config = WebhookConfig(url=url, secret_file=secret_file, insecure=insecure)
+    config = WebhookConfig(url=_address("webhook", url, url_file), secret_file=secret_file, insecure=insecure)
     _run(lambda: Webhook(config), connect, replay, events, from_, position, key)
 
 
@@ -69,7 +78,12 @@ def kafka(
 
 @bridge_app.command()
 def redis(
-    url: Annotated[str, typer.Argument(help="redis://HOST:PORT, rediss:// or unix://")],
+    *,
+    url: Annotated[
+        str | None,
+        typer.Argument(help="redis://HOST:PORT, rediss:// or unix://", envvar="BCAF_REDIS_URL", show_envvar=True),
+    ] = None,
+    url_file: UrlFile = None,
     stream: Annotated[str, typer.Option(help="the stream's key")],
     position: Place,
     maxlen: Annotated[int | None, typer.Option(min=1, help="about how many entries Redis keeps")] = None,
@@ -84,8 +98,30 @@ def redis(
     with _extra("redis", "redis"):
         from bcaf_stream.bridges.redis import Redis, RedisConfig
 
-    config = RedisConfig(url=url, stream=stream, maxlen=maxlen, insecure=insecure)
+    config = RedisConfig(url=_address("redis", url, url_file), stream=stream, maxlen=maxlen, insecure=insecure)
     _run(lambda: Redis(config), connect, replay, events, from_, position, key)
+
+
+def _address(bridge: str, url: str | None, file: Path | None) -> str:
+    """The address from a file, the environment or the command line, which others on this machine can read.
+
+    Raises:
+        UsageError: there is none, or more than one.
+        EventError: the file cannot be read, or others may read it too.
+    """
+    if file is not None:
+        if url is not None:
+            raise UsageError(f"bridge {bridge}: the address and --url-file: give one of them")
+        return read_private(file, "address")
+    if url is None:
+        variable = f"BCAF_{bridge.upper()}_URL"
+        raise UsageError(f"bridge {bridge}: give the address, --url-file FILE, or {variable} in the environment")
+    if has_secret(url) and url in sys.argv:
+        stderr_note(
+            f"bcaf-stream: others on this machine can read the secret in this address in the list of processes: "
+            f"give it by --url-file or BCAF_{bridge.upper()}_URL"
+        )
+    return url
 
 
 def _run(

@@ -13,7 +13,8 @@ from rich.console import Console
 from rich.table import Table
 
 from bcaf_stream.config import load_config
-from bcaf_stream.console import EventView, stderr_note
+from bcaf_stream.console import EventView, cell, stderr_note, whole_file, writing_to
+from bcaf_stream.display import csv_cell, json_for_terminal, printable
 from bcaf_stream.errors import EventError, UsageError
 from bcaf_stream.events.codec import to_json, to_map
 from bcaf_stream.events.journal import Journal
@@ -33,6 +34,8 @@ COLUMNS = (
     "confidence",
     "text",
 )
+
+UNBOUNDED = 10_000  # columns of a pipe
 
 JournalFile = Annotated[Path, typer.Option("--journal", help="the journal's file")]
 DEFAULT_JOURNAL = Path("bcaf-events.sqlite3")
@@ -97,7 +100,7 @@ def replay(
                 time.sleep(max(0.0, due - time.monotonic()))
             publisher.publish(event)
             count += 1
-    print(f"call {call}: {count} events published again")
+    print(printable(f"call {call}: {count} events published again"))
 
 
 def export(
@@ -119,15 +122,11 @@ def export(
         if format == "parquet":
             if output is None:
                 raise UsageError("--format parquet: needs --output FILE")
-            _write_parquet(events, output)
+            with whole_file(output) as draft:
+                _write_parquet(events, draft)
             return
-        try:
-            with ExitStack() as stack:
-                new = output and output.open("w", encoding="utf-8", newline="")
-                out = stack.enter_context(new) if new else sys.stdout
-                _write(events, out, format)
-        except OSError as error:
-            raise UsageError(f"--output {output}: cannot be written: {error.strerror}") from None
+        with writing_to(output) as out:
+            _write(events, out, format)
 
 
 def erase(
@@ -139,12 +138,12 @@ def erase(
     from bcaf_stream.events.upkeep import erase as erase_call
 
     if not yes:
-        typer.confirm(f"Erase call {call} from {journal} for good?", abort=True)
+        typer.confirm(printable(f"Erase call {call} from {journal} for good?"), abort=True)
     if not journal.exists():
         raise EventError(f"journal {journal}: there is none")
     with Journal(JournalConfig(path=journal), maintenance=True) as opened:
         count = erase_call(opened, call, time.time_ns())
-    print(f"call {call}: {count} events erased")
+    print(printable(f"call {call}: {count} events erased"))
     if not count:
         raise EventError(f"call {call}: the journal {journal} has no such call")
 
@@ -166,11 +165,15 @@ def calls(journal: JournalFile = DEFAULT_JOURNAL) -> None:
     with Journal(JournalConfig(path=journal), read_only=True) as opened:
         rows = opened.calls()
     table = Table()
-    for column in ("call", "events", "utterances", "dominant emotion", "ended"):
+    table.add_column("call", overflow="fold")  # an id is copied into the next command: never cut
+    for column in ("events", "utterances", "dominant emotion", "ended"):
         table.add_column(column)
-    for name, events, utterances, emotion, ended in rows:
-        table.add_row(name, str(events), str(utterances), emotion or "", "yes" if ended else "no")
-    Console(highlight=False).print(table)
+    for name, *counts, emotion, ended in rows:
+        table.add_row(*map(cell, (name, *counts, emotion or "", "yes" if ended else "no")))
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = UNBOUNDED
+    console.print(table)
 
 
 @keys_app.command("new")
@@ -245,9 +248,9 @@ def _write(events: Iterable[Event], out: TextIO, format: Literal["jsonl", "csv"]
         rows.writerow(COLUMNS)
     for event in events:
         if format == "csv":
-            rows.writerow([getattr(event, name) for name in COLUMNS])
+            rows.writerow([csv_cell(getattr(event, name)) for name in COLUMNS])
         else:
-            out.write(to_json(event) + "\n")
+            out.write(json_for_terminal(to_json(event)) + "\n")
         out.flush()
 
 

@@ -1,21 +1,27 @@
-"""What every command line shares: one-line errors with the right exit code, and the view of events.
+"""What every command line shares: one-line errors with the right exit code, whole files, the view of events.
 
-Exit codes: 0 done, 1 failed at run time, 2 wrong usage, 130 interrupted.
+Exit codes: 0 done, 1 failed at run time, 2 wrong usage, 130 interrupted. Whatever is shown here and came from
+outside (ids, names, words) is data: it passes through `bcaf_stream.display`.
 """
 
 import os
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from types import TracebackType
 from typing import Literal, TextIO
 
 import typer
 from rich.console import Console
 from rich.live import Live
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 from typer.exceptions import TyperException
 
-from bcaf_stream.errors import BcafError
+from bcaf_stream.display import json_for_terminal, printable
+from bcaf_stream.errors import BcafError, UsageError
 from bcaf_stream.events.codec import to_json
 from bcaf_stream.events.messages import Event
 
@@ -43,9 +49,9 @@ def run(app: typer.Typer, name: str) -> None:
         if type(error).__name__ == "NoArgsIsHelpError":
             print(error.format_message(), file=sys.stderr)
         else:
-            print(f"{name}: {message} (see {name} --help)", file=sys.stderr)
+            print(f"{name}: {printable(message)} (see {name} --help)", file=sys.stderr)
     except BcafError as error:
-        print(f"{name}: {error}", file=sys.stderr)
+        print(f"{name}: {printable(error)}", file=sys.stderr)
         code = error.exit_code
     except (KeyboardInterrupt, typer.Abort):
         print(f"{name}: interrupted", file=sys.stderr)
@@ -76,14 +82,14 @@ def line(event: Event, show_lag: bool = False, show_call: bool = False) -> str:
     """One plain line for a pipe."""
     if event.emotion is None:
         about = event.call if event.type in ("call.start", "call.end") else event.channel
-        return f"{clock(event.end_ms):>8}  {event.type}  {about}  {event.reason or ''}".rstrip()
+        return printable(f"{clock(event.end_ms):>8}  {event.type}  {about}  {event.reason or ''}".rstrip())
     words = event.text if event.text is not None else "(no words)"
     if event.type == "emotion.revised":
         words = f"{words}  (revised)"
     lag = lag_ms(event) if show_lag else None
     late = f"  +{lag} ms" if lag is not None else ""
     call = f"{event.call}  " if show_call else ""
-    return (
+    return printable(
         f"{clock(event.start_ms):>8}  {call}{event.channel:<9} {event.emotion:<9}"
         f"{event.confidence or 0:4.0%}{late}  {words}"
     )
@@ -134,7 +140,7 @@ class EventView:
     def add(self, event: Event) -> None:
         self._calls.update([event.call] if event.call else [])
         if self._format == "jsonl":
-            self._out.write(to_json(event) + "\n")
+            self._out.write(json_for_terminal(to_json(event)) + "\n")
             self._out.flush()
         elif self._as_table:
             key = (event.call, event.channel, event.utterance) if event.emotion is not None else event.id
@@ -145,7 +151,8 @@ class EventView:
             self._out.flush()
 
     def _table(self, whole: bool = False) -> Table:
-        table = Table(title=self._title or None, title_justify="left", expand=False)
+        title = cell(self._title) if self._title else None
+        table = Table(title=title, title_justify="left", expand=False)
         table.add_column("time", justify="right", no_wrap=True)
         if len(self._calls) > 1:
             table.add_column("call", no_wrap=True)
@@ -162,29 +169,81 @@ class EventView:
             table.add_row(*self._row(event))
         return table
 
-    def _row(self, event: Event) -> list[Text | str]:
+    def _row(self, event: Event) -> list[Text]:
         if event.emotion is None:
             about = f"{event.channel} {event.reason or ''}".strip()
-            cells: list[Text | str] = [clock(event.end_ms), "", Text(about, "yellow"), event.type, ""]
+            cells = [clock(event.end_ms), "", cell(about, "yellow"), event.type, ""]
         else:
             missing = "(speaking ...)" if event.type == "emotion.interim" else "(no words: audio alone)"
-            words = Text(event.text) if event.text is not None else Text(missing, "dim")
+            words = cell(event.text) if event.text is not None else cell(missing, "dim")
             colour = EMOTION_COLOURS.get(event.emotion, OTHER_COLOUR)
-            cells = [
-                clock(event.start_ms),
-                str(event.role),
-                words,
-                Text(event.emotion, f"bold {colour}"),
-                f"{event.confidence or 0:.0%}",
-            ]
+            emotion = cell(event.emotion, f"bold {colour}")
+            cells = [clock(event.start_ms), event.role, words, emotion, f"{event.confidence or 0:.0%}"]
         if len(self._calls) > 1:
-            cells.insert(1, Text(event.call))
+            cells.insert(1, event.call)
         if self._show_lag:
             lag = None if event.type in ("emotion.interim", "emotion.revised") else lag_ms(event)
             cells.append(f"{lag} ms" if lag is not None else "")
-        return cells
+        return [item if isinstance(item, Text) else cell(item) for item in cells]
+
+
+def cell(value: object, style: str = "") -> Text:
+    """A cell or title of a table: plain text, in which Rich reads no markup and a terminal no commands."""
+    return Text(printable(value), style)
+
+
+@contextmanager
+def progress_bar(what: str, total_ms: int | None) -> Iterator[Callable[[int], None]]:
+    """A bar on stderr, where that is a terminal, and the function that moves it to a stream time in ms."""
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"))
+    with Progress(
+        *columns, TimeRemainingColumn(), console=console, transient=True, disable=not console.is_terminal
+    ) as progress:
+        bar = progress.add_task(what, total=total_ms)
+        yield lambda ms: progress.update(bar, completed=ms)
+
+
+@contextmanager
+def writing_to(path: Path | None, option: str = "--output") -> Iterator[TextIO]:
+    """Standard output, or a file that appears when the work is done: what fails leaves nothing half-written.
+
+    Raises:
+        UsageError: it cannot be written there.
+    """
+    if path is None:
+        yield sys.stdout
+        return
+    with whole_file(path, option) as draft, draft.open("w", encoding="utf-8", newline="") as out:
+        yield out
+
+
+@contextmanager
+def whole_file(path: Path, option: str = "--output") -> Iterator[Path]:
+    """The name of a draft beside `path`, which replaces it when the block ends without an error.
+
+    Raises:
+        UsageError: it cannot be written there.
+    """
+    draft = path.with_name(f".{path.name}.part")
+    try:
+        try:
+            draft.open("wb").close()
+        except (OSError, ValueError) as error:
+            raise UsageError(f"{option} {path}: cannot be written: {_why(error)}") from None
+        yield draft
+        try:
+            draft.replace(path)
+        except OSError as error:
+            raise UsageError(f"{option} {path}: cannot be written: {_why(error)}") from None
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def _why(error: OSError | ValueError) -> str:
+    return getattr(error, "strerror", None) or str(error)
 
 
 def stderr_note(message: str) -> None:
     """A remark beside the results: on stderr, so that a pipe stays clean."""
-    print(message, file=sys.stderr)
+    print(printable(message), file=sys.stderr)

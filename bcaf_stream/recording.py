@@ -1,14 +1,11 @@
 """A recorded call in files: its channels, its transcript, and its analysis in this process."""
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Literal, Self, cast, get_args
-
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from bcaf_stream.ahead import ahead
 from bcaf_stream.analyzer import AnalyzerConfig, ConversationAnalyzer
@@ -91,6 +88,9 @@ class Recording:
 class Analysis:
     """The events of a recording, in order, as they are found: load once, iterate once.
 
+    Args:
+        progress: told, on another thread, the stream time in ms up to which the sound has been read.
+
     Raises:
         CheckpointError, EncoderError, AsrError: at creation, what is needed cannot be loaded.
         UsageError: at creation, there are no words and the model judges nothing else.
@@ -98,9 +98,15 @@ class Analysis:
     """
 
     def __init__(
-        self, recording: Recording, config: AnalyzerConfig, text: TextMode, words: Sequence[Words] | None = None
+        self,
+        recording: Recording,
+        config: AnalyzerConfig,
+        text: TextMode,
+        words: Sequence[Words] | None = None,
+        progress: Callable[[int], None] | None = None,
     ) -> None:
         self._recording = recording
+        self._progress = progress
         self.engine = EmotionEngine(config.model)
         if text == "none" and "audio" not in self.engine.modalities:
             raise UsageError(f"{self.engine.model_id} judges words alone: give --transcript or --text asr")
@@ -115,7 +121,7 @@ class Analysis:
     def __iter__(self) -> Iterator[Event]:
         try:
             with self._recording.chunks() as source:
-                segments = (s for chunk in _with_progress(source) for s in self._analyzer.cut(chunk))
+                segments = (s for chunk in self._read(source) for s in self._analyzer.cut(chunk))
                 # The sound is cut on one core while what was cut is recognised and judged on another.
                 for ready in ahead(segments, depth=CUT_AHEAD, most=BATCH):
                     yield from self._analyzer.analyze(ready)
@@ -127,6 +133,12 @@ class Analysis:
             self._analyzer.close()
             if self._transcriber:
                 self._transcriber.close()
+
+    def _read(self, source: FileSource) -> Iterator[AudioChunk]:
+        for chunk in source:
+            yield chunk
+            if self._progress:
+                self._progress((chunk.start + len(chunk.samples)) * 1000 // chunk.rate)
 
 
 def with_roles(channels: Sequence[Channel], roles: Mapping[str, str]) -> tuple[Channel, ...]:
@@ -142,17 +154,3 @@ def with_roles(channels: Sequence[Channel], roles: Mapping[str, str]) -> tuple[C
         if role not in get_args(Role):
             raise UsageError(f"--role {name}={role}: must be one of {', '.join(get_args(Role))}")
     return tuple(Channel(c.name, cast(Role, roles.get(c.name, c.role))) for c in channels)
-
-
-def _with_progress(source: FileSource) -> Iterator[AudioChunk]:
-    """The chunks, with a bar on stderr where that is a terminal."""
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"))
-    # A second live display on one terminal would fight with the table of events.
-    with Progress(
-        *columns, TimeRemainingColumn(), console=console, transient=True, disable=not console.is_terminal
-    ) as progress:
-        bar = progress.add_task("analysing", total=source.duration_ms)
-        for chunk in source:
-            yield chunk
-            progress.update(bar, completed=(chunk.start + len(chunk.samples)) * 1000 // chunk.rate)

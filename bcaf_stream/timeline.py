@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from bcaf_stream.console import EMOTION_COLOURS, OTHER_COLOUR
+from bcaf_stream.display import printable
 from bcaf_stream.errors import SourceError
 from bcaf_stream.events.messages import Event
 from bcaf_stream.events.settled import settled
@@ -38,17 +39,20 @@ def _draw(spoken: Sequence[Event], title: str) -> Figure:
         lane = channels.index(event.channel)
         alpha = 0.15 + 0.85 * (event.confidence or 0.0)
         axes.barh(lane, end - start, left=start, height=0.7, color=colour, alpha=alpha, linewidth=0)
-    axes.set_yticks(range(len(channels)), channels)
+    names = map(printable, channels)
+    axes.set_yticks(range(len(channels)), names, parse_math=False)  # a $ in a name is no formula
     axes.set_ylim(len(channels) - 0.5, -0.5)
     axes.set_xlim(left=0)
     axes.set_xlabel("time in the call (s)")
-    axes.set_title(title, loc="left")
+    axes.set_title(printable(title), loc="left", parse_math=False)
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.tick_params(axis="y", length=0)
     seen = sorted({event.emotion for event in spoken if event.emotion})
     handles = [Patch(color=EMOTION_COLOURS.get(emotion, OTHER_COLOUR), label=emotion) for emotion in seen]
     if handles:
-        figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False)
+        legend = figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False)
+        for text in legend.get_texts():
+            text.set_parse_math(False)
     else:
         axes.text(0.5, 0.5, "no speech", transform=axes.transAxes, ha="center", color="0.5")
     return figure

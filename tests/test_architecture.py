@@ -15,6 +15,7 @@ LAYERS = [  # low to high; members of one set must not import each other
         "bcaf_stream.addresses",
         "bcaf_stream.ahead",
         "bcaf_stream.loops",
+        "bcaf_stream.display",
     },
     {
         "bcaf_stream.audio",

@@ -19,6 +19,7 @@ import httpx2
 from pydantic import Field
 
 from bcaf_stream.bridges.forward import must_be_private
+from bcaf_stream.bridges.secrets import read_private
 from bcaf_stream.config import Config
 from bcaf_stream.errors import DeliveryError, EventError, UsageError
 from bcaf_stream.events.codec import to_json
@@ -58,8 +59,8 @@ class Webhook:
         except httpx2.InvalidURL:
             self._url = httpx2.URL("")
         if self._url.scheme not in ("http", "https") or not self._url.host:
-            raise UsageError(f"{config.url}: not an address: give https://HOST/PATH")
-        # An address may hold a token in its path or query: only the host is ever shown.
+            # It would show the address, which may hold a token in its path or query: only the host is ever shown.
+            raise UsageError("webhook: not an address: give https://HOST/PATH")
         self._where = f"webhook {self._url.host}"
         must_be_private(self._where, self._url.host, self._url.scheme == "https", config.insecure)
         self._secret = read_secret(config.secret_file)
@@ -117,13 +118,8 @@ def read_secret(path: Path) -> bytes:
     """
     make = f"(umask 077; echo {_PREFIX}$(openssl rand -base64 32) > {path})"
     try:
-        if path.stat().st_mode & 0o077:
-            raise EventError(f"{path}: others may read this secret: chmod 600 {path}")
-        text = path.read_text(encoding="ascii").strip()
-        secret = base64.b64decode(text.removeprefix(_PREFIX), validate=True)
-    except OSError as error:
-        raise EventError(f"{path}: cannot be read: {error.strerror}; make one: {make}") from None
-    except (UnicodeDecodeError, binascii.Error):
+        secret = base64.b64decode(read_private(path, "secret", make).removeprefix(_PREFIX), validate=True)
+    except binascii.Error:
         raise EventError(f"{path}: not {_PREFIX} and base64: make one: {make}") from None
     if not 24 <= len(secret) <= 64:
         raise EventError(f"{path}: a secret has 24 to 64 bytes: make one: {make}")
