@@ -2,17 +2,24 @@
 
 One message is one msgpack map; `t` says which.
 
-    client -> server  open      {v, call, rate, channels: [[name, role], ...], text}
+    client -> server  open      {v, call, rate, channels: [[name, role], ...], text, sender: str = "",
+                                 resume: int = none}
                       audio     {seq, start, pcm}    int16 little endian, interleaved by channel
                       words     {items: [[channel | None, start_ms, end_ms, text, id = None, final = True], ...],
                                  last: bool = False, call: str = the open one}
                       close     {}
-    server -> client  accepted  {call, window_ms}
-                      credit    {upto_ms}            audio may be sent up to this stream time
+    server -> client  accepted  {call, window_ms, from: int = none}
+                      credit    {upto_ms, settled_ms = 0}  audio may be sent up to this stream time
                       closed    {utterances, reason}
                       refused   {message}            and the call, if one was open, is over
 
-The first credit is `window_ms`. Words with `call` may come from a client that has no call open: live text beside a
+The first credit is `window_ms`. A sender that keeps its sound and comes back after a loss names its run, by the
+same random `sender` in each of its opens. After a loss it opens its call again with `resume`, the earliest sample
+of the call that it can send once more. It is answered by the sample that it shall go on `from`, or by `closed`
+where the call has ended meanwhile; `start` and `upto_ms` are then the call's, `seq` begins at 0, and given words
+are sent again. Sound before `settled_ms` will never be asked for again.
+
+Words with `call` may come from a client that has no call open: live text beside a
 call that another one sends. Unknown fields are ignored. Errors never quote audio or words.
 """
 
@@ -36,12 +43,18 @@ LIMITS = {"max_array_len": 10_000, "max_map_len": 100, "max_ext_len": 0}
 
 @dataclass(frozen=True, slots=True)
 class Open:
-    """Begins a call; `text` says where its words come from."""
+    """Begins a call, or goes on with one; `text` says where its words come from.
+
+    `sender` names the run of a sender that comes back after a loss. `resume` is the earliest sample of the call
+    that it can send again; None in the first open of a run.
+    """
 
     call: str
     channels: tuple[Channel, ...]
     rate: int
     text: TextSource
+    sender: str | None = None
+    resume: int | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -73,13 +86,19 @@ class Close:
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
+    """`start` is the sample of the call to go on from (`from` on the wire), for a sender that resumes."""
+
     call: str
     window_ms: int
+    start: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Credit:
+    """Audio may be sent up to `upto_ms`; what lies before `settled_ms` will never be asked for again."""
+
     upto_ms: int
+    settled_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,25 +132,29 @@ def pack(message: ClientMessage | ServerMessage) -> bytes:
 
 def _plain(message: ClientMessage | ServerMessage) -> dict[str, Any]:
     match message:
-        case Open(call, channels, rate, text):
+        case Open(call, channels, rate, text, sender, resume):
             names = [[channel.name, channel.role] for channel in channels]
-            return {"t": "open", "v": VERSION, "call": call, "rate": rate, "channels": names, "text": text}
+            about = _given(sender=sender, resume=resume)
+            return {"t": "open", "v": VERSION, "call": call, "rate": rate, "channels": names, "text": text} | about
         case Audio(seq, start, samples_NC):
             return {"t": "audio", "seq": seq, "start": start, "pcm": samples_NC.astype("<i2").tobytes()}
         case WordsMessage(words, last, call):
             items = [_item(w) for w in words]
-            about = ({"last": True} if last else {}) | ({"call": call} if call is not None else {})
-            return {"t": "words", "items": items} | about
+            return {"t": "words", "items": items} | _given(last=last or None, call=call)
         case Close():
             return {"t": "close"}
-        case Accepted(call, window_ms):
-            return {"t": "accepted", "call": call, "window_ms": window_ms}
-        case Credit(upto_ms):
-            return {"t": "credit", "upto_ms": upto_ms}
+        case Accepted(call, window_ms, start):
+            return {"t": "accepted", "call": call, "window_ms": window_ms} | _given(**{"from": start})
+        case Credit(upto_ms, settled_ms):
+            return {"t": "credit", "upto_ms": upto_ms} | _given(settled_ms=settled_ms or None)
         case Closed(utterances, reason):
             return {"t": "closed", "utterances": utterances, "reason": reason}
         case Refused(text):
             return {"t": "refused", "message": text}
+
+
+def _given(**fields: Any) -> dict[str, Any]:
+    return {name: value for name, value in fields.items() if value is not None}
 
 
 def _item(words: Words) -> list[Any]:
@@ -169,9 +192,10 @@ def parse_server(data: bytes) -> ServerMessage:
     fields = _unpack(data)
     match fields.get("t"):
         case "accepted":
-            return Accepted(_get(fields, "call", str), _whole(fields, "window_ms"))
+            start = _whole(fields, "from") if "from" in fields else None
+            return Accepted(_get(fields, "call", str), _whole(fields, "window_ms"), start)
         case "credit":
-            return Credit(_whole(fields, "upto_ms"))
+            return Credit(_whole(fields, "upto_ms"), _whole({"settled_ms": 0} | fields, "settled_ms"))
         case "closed":
             return Closed(_whole(fields, "utterances"), _get(fields, "reason", str))
         case "refused":
@@ -201,7 +225,11 @@ def _open(fields: dict[str, Any]) -> Open:
     if not 1 <= len(channels) <= MAX_CHANNELS or len({c.name for c in channels}) < len(channels):
         raise LinkError(f"open: channels must be 1 to {MAX_CHANNELS}, each with its own name")
     text = _one_of("text", fields.get("text"), TextSource)
-    return Open(_name("call", fields.get("call")), channels, rate, text)
+    sender = _name("sender", fields["sender"]) if "sender" in fields else None
+    resume = _whole(fields, "resume") if "resume" in fields else None
+    if resume is not None and sender is None:
+        raise LinkError("open: resume needs the name of the sender's run")
+    return Open(_name("call", fields.get("call")), channels, rate, text, sender, resume)
 
 
 def _channel(item: Any) -> Channel:

@@ -30,7 +30,8 @@ NAME = st.text(st.characters(codec="utf-8"), min_size=1, max_size=20)
 WHOLE = st.integers(0, MAX_INT - 1)
 ROLES = st.sampled_from(["customer", "agent", "speaker"])
 OPEN = st.builds(
-    Open,
+    lambda run, **fields: Open(**fields, sender=run and run[0], resume=run and run[1]),
+    run=st.none() | st.tuples(NAME, st.none() | WHOLE),
     call=NAME,
     channels=st.lists(st.builds(Channel, NAME, ROLES), min_size=1, max_size=4, unique_by=lambda c: c.name).map(
         tuple
@@ -50,8 +51,8 @@ ITEM = st.builds(
 WORDS = st.builds(WordsMessage, st.lists(ITEM, max_size=4).map(tuple), st.booleans(), st.none() | NAME)
 CLIENT = OPEN | WORDS | st.just(Close())
 SERVER = (
-    st.builds(Accepted, NAME, WHOLE)
-    | st.builds(Credit, WHOLE)
+    st.builds(Accepted, NAME, WHOLE, st.none() | WHOLE)
+    | st.builds(Credit, WHOLE, WHOLE)
     | st.builds(Closed, WHOLE, TEXT)
     | st.builds(Refused, TEXT)
 )
@@ -98,6 +99,12 @@ def test_the_bytes_of_version_1_never_change():
         {"t": "credit", "upto_ms": 6},
         {"t": "closed", "utterances": 2, "reason": "end"},
         {"t": "refused", "message": "no"},
+    ]
+    again = Open("7", (Channel("left", "customer"),), 8000, "asr", "run 1", 80)
+    assert [msgpack.unpackb(pack(m)) for m in (again, Accepted("7", 5, 40), Credit(6, 3))] == [
+        GOOD_OPEN | {"sender": "run 1", "resume": 80},
+        {"t": "accepted", "call": "7", "window_ms": 5, "from": 40},
+        {"t": "credit", "upto_ms": 6, "settled_ms": 3},
     ]
     assert pack(audio).hex() == "84a174a5617564696fa373657100a5737461727400a370636dc40401020304"
 
