@@ -55,6 +55,20 @@ class AudioChunk:
     received_at: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """Samples from `start` to before `end` of a channel that never came; `reason` in a few words.
+
+    They are counted at `rate` Hz; 0 stands for the one rate of a live call.
+    """
+
+    channel: str
+    start: int
+    end: int
+    reason: str
+    rate: int = 0
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class SpeechSegment:
     """A stretch of one channel that the VAD took for speech, at SAMPLE_RATE.

@@ -10,6 +10,7 @@ from typing import Protocol
 
 from bcaf_stream.ingest.link_protocol import WordsMessage
 from bcaf_stream.types import AudioChunk, Channel, TextSource
+from bcaf_stream.types import Gap as Gap  # what the protocols' parsers say of lost sound
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,16 +26,6 @@ class Begin:
     rate: int
     text: TextSource = "asr"
     missed: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Gap:
-    """Samples from `start` to before `end`, at the call's rate, that never came; `reason` in a few words."""
-
-    channel: str
-    start: int
-    end: int
-    reason: str
 
 
 @dataclass(frozen=True, slots=True)
