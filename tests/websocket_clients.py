@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TypeVar
+from urllib.parse import urlsplit
 
 import numpy as np
 from websockets.asyncio.client import ClientConnection, connect
@@ -53,11 +54,18 @@ async def closing(client: ClientConnection) -> tuple[int, str]:
     return client.close_code, client.close_reason or ""
 
 
-async def status(door: WebSocketDoor, path: str = "/", headers: dict[str, str] | None = None) -> int:
-    """The HTTP status of an attempt to come in."""
-    address = door.endpoint.replace("http", "ws").removesuffix("/") + path
+async def status(
+    door: WebSocketDoor, path: str = "/", headers: dict[str, str] | None = None, host: str | None = None
+) -> int:
+    """The HTTP status of an attempt to come in; `host` is what the client takes the door's name to be."""
+    address = urlsplit(door.endpoint.replace("http", "ws"))
     try:
-        async with connect(address, additional_headers=headers):
+        async with connect(
+            f"{address.scheme}://{host or address.netloc}{path}",
+            host=address.hostname,
+            port=address.port,
+            additional_headers=headers,
+        ):
             return 101
     except InvalidStatus as error:
         return error.response.status_code

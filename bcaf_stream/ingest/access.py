@@ -1,7 +1,9 @@
-"""Who may come in: addresses, tokens, certificates and limits, the same for every door."""
+"""Who may come in: addresses, names, tokens, certificates and limits, the same for every door."""
 
 import hmac
 import ipaddress
+import re
+import socket
 import ssl
 from functools import cached_property
 from pathlib import Path
@@ -13,13 +15,18 @@ from bcaf_stream.config import Config
 from bcaf_stream.errors import LinkError
 from bcaf_stream.types import TextSource
 
+_AUTHORITY = re.compile(r"(?:([A-Za-z0-9._-]+)|\[([0-9A-Fa-f:.]+)\])(?::[0-9]{1,5})?")
+
 
 class DoorConfig(Config):
     """Where a door listens, and whom it lets in.
 
     A door that listens beyond this machine must say who may come: `tokens` is a file with one secret per line,
     `allow` a list of networks (10.1.0.0/16) for protocols that carry no secret; `insecure: true` lets anybody.
-    `certificate` and `key` are PEM files and turn TLS on. `text` is where the words of its calls come from.
+    `certificate` and `key` are PEM files and turn TLS on; a door beyond this machine whose clients have a secret
+    needs them, or `behind_proxy: true` where a proxy ends TLS (`allow` and the limits per client are then about
+    that proxy). `hosts` are the names, beside those of this machine and plain addresses, by which clients may ask
+    for a door that wants no secret. `text` is where the words of its calls come from.
     """
 
     host: str = "127.0.0.1"
@@ -29,11 +36,14 @@ class DoorConfig(Config):
     insecure: bool = False
     certificate: Path | None = None
     key: Path | None = None
+    behind_proxy: bool = False
+    hosts: tuple[str, ...] = ()
     text: TextSource = "asr"
     max_connections: int = Field(64, ge=1)
     max_calls_per_client: int = Field(64, ge=1)  # a client is an address
-    max_message_bytes: int = Field(1_048_576, ge=1024)
-    first_message_s: float = Field(10.0, gt=0)  # how long a connection may be silent before its call begins
+    max_silent_per_client: int = Field(16, ge=1)  # connections that have said nothing for a second
+    max_message_bytes: int = Field(262_144, ge=1024)
+    first_message_s: float = Field(5.0, gt=0)  # how long a connection may be silent before its call begins
 
     @property
     def local(self) -> bool:
@@ -44,8 +54,13 @@ class DoorConfig(Config):
 
     @property
     def open_to_all(self) -> bool:
-        """Whether nothing says who may come; a door with a key of its own (Twilio's) says more."""
-        return self.tokens is None and not self.allow
+        """Whether nothing says who may come."""
+        return not self.asks_for_secret and not self.allow
+
+    @property
+    def asks_for_secret(self) -> bool:
+        """Whether a client must show or use a secret; a door with a key of its own (Twilio's) says more."""
+        return self.tokens is not None
 
     @model_validator(mode="after")
     def _nobody_comes_in_unasked(self) -> Self:
@@ -56,6 +71,11 @@ class DoorConfig(Config):
             )
         if (self.certificate is None) != (self.key is None):
             raise ValueError("certificate and key belong together: give both PEM files, or neither")
+        if not self.local and self.asks_for_secret and self.certificate is None and not self.behind_proxy:
+            raise ValueError(
+                f"host {self.host} is not this machine alone, and secrets and sound would travel unencrypted: give"
+                " certificate: FILE and key: FILE, or behind_proxy: true where a proxy ends TLS"
+            )
         return self
 
 
@@ -69,6 +89,23 @@ class Access:
     def __init__(self, config: DoorConfig) -> None:
         self._config = config
         self._tokens = read_secrets(config.tokens) if config.tokens else None
+        self._pages = {name.lower() for name in config.hosts}
+        self._hosts = {"localhost", config.host.lower(), socket.gethostname().lower(), *self._pages}
+
+    def host_allowed(self, host: str | None) -> bool:
+        """Whether a Host header names this server.
+
+        Anybody can make a name of his own point here, and his page is then of the same origin as this server (DNS
+        rebinding). He cannot do so with a plain address or with a name of this machine.
+        """
+        name = _name_in(host)
+        return name in self._hosts or name.endswith(".localhost") or _is_address(name)
+
+    def origin_allowed(self, origin: str, host: str | None) -> bool:
+        """Whether a page of this origin may ask: it is this server's own, or of one of `hosts`."""
+        scheme, _, authority = origin.lower().partition("://")
+        own = authority == (host or "").lower() or _name_in(authority) in self._pages
+        return scheme in ("http", "https") and own
 
     def address_allowed(self, address: str) -> bool:
         """Whether a client may connect from this address."""
@@ -101,6 +138,20 @@ class Access:
             reason = error.strerror if isinstance(error, FileNotFoundError) else type(error).__name__
             raise LinkError(f"{files}: not a PEM certificate and its key ({reason})") from None
         return context
+
+
+def _name_in(authority: str | None) -> str:
+    """The name or address in HOST or HOST:PORT; empty where it is neither."""
+    found = _AUTHORITY.fullmatch(authority or "")
+    return (found[1] or found[2]).lower().rstrip(".") if found else ""
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
 
 
 def read_secrets(path: Path) -> list[bytes]:

@@ -5,6 +5,7 @@ from collections.abc import Coroutine
 from contextlib import suppress
 from typing import Any
 
+from bcaf_stream import loops
 from bcaf_stream.errors import LinkError
 from bcaf_stream.ingest.live import Ended, LiveCall
 
@@ -18,25 +19,24 @@ async def until_over(call: LiveCall, feeding: Coroutine[Any, Any, bool]) -> Ende
         feeding: gives the call its media; True when it has ended it, False when the connection was lost, and
             then None is returned.
     """
-    feed, ending = asyncio.create_task(feeding), asyncio.create_task(call.ended())
-    try:
-        await asyncio.wait({feed, ending}, return_when=asyncio.FIRST_COMPLETED)
-        if feed.done() and not feed.result():
-            return None
-        return await ending
-    except asyncio.CancelledError:
-        end(call, GOING_DOWN)
-        raise
-    except LinkError as error:
-        end(call, str(error))
-        raise
-    except Exception as error:
-        end(call, f"failed: {type(error).__name__}")
-        raise
-    finally:
-        feed.cancel()
-        ending.cancel()
-        await asyncio.gather(feed, ending, return_exceptions=True)
+    async with (
+        loops.beside("media of a call", feeding) as feed,
+        loops.beside("end of a call", call.ended()) as ending,
+    ):
+        try:
+            await asyncio.wait({feed, ending}, return_when=asyncio.FIRST_COMPLETED)
+            if feed.done() and not feed.result():
+                return None
+            return await ending
+        except asyncio.CancelledError:
+            end(call, GOING_DOWN)
+            raise
+        except LinkError as error:
+            end(call, str(error))
+            raise
+        except Exception as error:
+            end(call, f"failed: {type(error).__name__}")
+            raise
 
 
 def end(call: LiveCall, reason: str) -> None:

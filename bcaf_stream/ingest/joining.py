@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from weakref import WeakValueDictionary
 
+from bcaf_stream import loops
 from bcaf_stream.errors import LinkError
 from bcaf_stream.ingest.link_protocol import WordsMessage
 from bcaf_stream.ingest.live import Begin, Degraded, Ended, Gap, Host, LiveCall, Media, sound
@@ -127,18 +128,15 @@ class _Side:
             self._joint.call.lost()
 
     async def ended(self) -> Ended:
-        over = asyncio.ensure_future(self._joint.call.ended())
-        left = asyncio.ensure_future(self._left.wait())
-        try:
+        async with (
+            loops.beside("end of a call", self._joint.call.ended()) as over,
+            loops.beside("end of a side", self._left.wait()) as left,
+        ):
             await asyncio.wait({over, left}, return_when=asyncio.FIRST_COMPLETED)
             if not over.done():
                 return Ended(0, "the other side goes on")
             self._joint.forget()
             return over.result()
-        finally:
-            over.cancel()
-            left.cancel()
-            await asyncio.gather(over, left, return_exceptions=True)
 
     def _is_last(self) -> bool:
         """Leave; whether nobody is left then."""

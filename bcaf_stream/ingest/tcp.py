@@ -10,12 +10,15 @@ import time
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Protocol
 
 from pydantic import Field
 
+from bcaf_stream import loops
 from bcaf_stream.errors import BusyError, LinkError
 from bcaf_stream.ingest.access import Access, DoorConfig
+from bcaf_stream.ingest.admission import DISPLACED, Place, Stage, admission
 from bcaf_stream.ingest.feeding import GOING_DOWN, end, until_over
 from bcaf_stream.ingest.live import Begin, End, Ended, Gap, Host, LiveCall
 from bcaf_stream.types import AudioChunk
@@ -52,6 +55,8 @@ class TcpParser(Protocol):
 class TcpDoor(ABC):
     """Listens on one TCP port; a subclass has the protocol's parser and answers.
 
+    `refused` counts who was turned away, `displaced` those of them who lost their place to the next one.
+
     Args:
         clock: unix time in ns, for `received_at`.
     """
@@ -67,6 +72,11 @@ class TcpDoor(ABC):
         self._server: asyncio.Server | None = None
         self._connections: set[asyncio.Task[None]] = set()
         self._closing = False
+        self.admission = admission(config)
+
+    @property
+    def displaced(self) -> int:
+        return self.admission.displaced
 
     @abstractmethod
     def parser(self, access: Access) -> TcpParser:
@@ -119,11 +129,14 @@ class TcpDoor(ABC):
         log.warning("%s: %s refused: %s", self.name, address, reason)
 
     def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if self._closing:  # it was on its way in
-            writer.transport.abort()
+        connection = _Connection(self, reader, writer)
+        crowd = len(self._connections) >= 2 * self.config.max_connections  # those who leave are read for a moment
+        if self._closing or crowd or not connection.is_allowed:
+            self.refused += not self._closing
+            writer.transport.abort()  # nothing is said to strangers
             return
-        full = len(self._connections) >= self.config.max_connections
-        task = asyncio.create_task(_Connection(self, reader, writer).run(full))
+        connection.place = self.admission.enter(connection.address, connection.displace)
+        task = loops.spawn_task(f"{self.name} connection", connection.run())
         self._connections.add(task)
         task.add_done_callback(self._connections.discard)
         task.add_done_callback(lambda _: writer.transport.abort())  # also of one cancelled before it began
@@ -134,76 +147,91 @@ class _Connection:
 
     def __init__(self, door: TcpDoor, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         peer = writer.get_extra_info("peername")
-        self._address = str(peer[0]) if peer else ""
+        self.address = str(peer[0]) if peer else ""
+        self.place: Place | None = None
         self._door = door
         self._reader = reader
         self._writer = writer
         self._parser = door.parser(door.access)
+        self._patience: asyncio.Timeout | None = None
+        self._displaced = False
 
-    async def run(self, full: bool) -> None:
+    @property
+    def is_allowed(self) -> bool:
+        return self._door.access.address_allowed(self.address)
+
+    def displace(self) -> None:
+        """Hang up: no call has begun, and somebody else needs the place."""
+        self._displaced = True
+        if self._patience is not None:
+            with suppress(RuntimeError):  # it is over already
+                self._patience.reschedule(asyncio.get_running_loop().time())
+
+    async def run(self) -> None:
         """Never raises, but for its cancellation."""
         answer = b""
         try:
-            answer = await self._serve(full)
+            answer = await self._serve()
         except LinkError as error:
-            self._door.refuse(self._address, str(error))
+            self._door.refuse(self.address, str(error))
             answer = self._door.refusal(str(error), isinstance(error, BusyError))
         except OSError as error:  # includes what TLS raises
-            log.info("%s: %s is gone: %s", self._door.name, self._address, type(error).__name__)
+            log.info("%s: %s is gone: %s", self._door.name, self.address, type(error).__name__)
         except asyncio.CancelledError:
             answer = self._door.refusal(GOING_DOWN, False)
             raise
         except Exception as error:
             # The boundary of one connection: whatever broke in it, the others go on.
-            log.error("%s: a connection failed: %s", self._door.name, type(error).__name__)
-            answer = self._door.refusal("failed here", False)
+            loops.faults.count(f"{self._door.name} connection", error)
+            answer = self._door.refusal("internal error", False)
         finally:
+            self._door.admission.leave(self.place)
             await self._leave(answer)
 
-    async def _serve(self, full: bool) -> bytes:
+    async def _serve(self) -> bytes:
         door = self._door
-        if not door.access.address_allowed(self._address):
-            door.refuse(self._address, "its address is not allowed")
-            return b""  # nothing is said to strangers
-        if full:
+        if self.place is None:
             if door.tls is None:
-                raise BusyError(f"busy: {door.config.max_connections} connections are open; try again later")
-            door.refuse(self._address, "too many connections")
+                raise BusyError(f"busy: {door.config.max_connections} calls have a connection; try again later")
+            door.refuse(self.address, "too many connections")
             return b""
         try:
-            items = await self._first()
+            items = await self._first(self.place)
         except TimeoutError:
+            if self._displaced:
+                raise BusyError(f"busy: {DISPLACED}; try again later") from None
             raise LinkError("no call began in time") from None
-        return await self._call(items) if items else b""
+        return await self._call(items, self.place) if items else b""
 
-    async def _first(self) -> Sequence[Item]:
+    async def _first(self, place: Place) -> Sequence[Item]:
         """The call's `Begin` and what came with it; nothing if the client left before."""
-        door, greeted = self._door, False
-        async with asyncio.timeout(door.config.first_message_s) as patience:
+        door = self._door
+        async with asyncio.timeout(0 if self._displaced else door.config.first_message_s) as self._patience:
             if door.tls is not None:
                 await self._writer.start_tls(door.tls)
             while data := await self._reader.read(READ_BYTES):
                 items = self._parser.push(data, door.clock())
                 if items:
                     return items if isinstance(items[0], Begin) else []
-                if self._parser.greeted and not greeted:
-                    greeted = True
-                    patience.reschedule(asyncio.get_running_loop().time() + door.config.idle_s)
+                if self._parser.greeted and place.stage is Stage.SILENT:
+                    place.stage = Stage.GREETED
+                    self._patience.reschedule(asyncio.get_running_loop().time() + door.config.idle_s)
         return []
 
-    async def _call(self, items: Sequence[Item]) -> bytes:
+    async def _call(self, items: Sequence[Item], place: Place) -> bytes:
         door, begin = self._door, items[0]
         assert isinstance(begin, Begin)
-        if door.calls[self._address] >= door.config.max_calls_per_client:
+        place.stage = Stage.CALLING
+        if door.calls[self.address] >= door.config.max_calls_per_client:
             raise BusyError(f"busy: {door.config.max_calls_per_client} calls from this address; try again later")
-        door.calls[self._address] += 1
+        door.calls[self.address] += 1
         try:
             call = await door.host.open(begin)
             self._writer.write(door.accepted(call.id))
             ended = await until_over(call, self._read(call, items[1:]))
             return door.farewell(ended) if ended else b""
         finally:
-            door.calls.subtract([self._address])
+            door.calls.subtract([self.address])
             door.calls += Counter()  # forgets addresses without calls
 
     async def _read(self, call: LiveCall, items: Sequence[Item]) -> bool:

@@ -49,14 +49,18 @@ class AudioSocketDoor:
         self.endpoint = ""
         self._channels = [channel.channel for channel in config.channels]
         ports = [config.port and config.port + number for number in range(len(self._channels))]
-        self._doors = [
+        self.ports = [
             _AudioSocketPort(config.model_copy(update={"port": port}), channel, clock)
             for port, channel in zip(ports, self._channels, strict=True)
         ]
 
     @property
     def refused(self) -> int:
-        return sum(door.refused for door in self._doors)
+        return sum(door.refused for door in self.ports)
+
+    @property
+    def displaced(self) -> int:
+        return sum(door.displaced for door in self.ports)
 
     async def start(self, host: Host) -> None:
         """Listen.
@@ -64,19 +68,19 @@ class AudioSocketDoor:
         Raises:
             LinkError: an address cannot be bound, or a key or certificate cannot be read.
         """
-        behind = host if len(self._doors) == 1 else Joiner(host, self._channels)
+        behind = host if len(self.ports) == 1 else Joiner(host, self._channels)
         try:
-            for door in self._doors:
+            for door in self.ports:
                 await door.start(behind)
         except LinkError:
             await self.close()
             raise
-        ports = [door.endpoint.rpartition(":")[2] for door in self._doors[1:]]
-        self.endpoint = ",".join([self._doors[0].endpoint, *ports])
+        ports = [door.endpoint.rpartition(":")[2] for door in self.ports[1:]]
+        self.endpoint = ",".join([self.ports[0].endpoint, *ports])
 
     async def close(self) -> None:
         """Stop listening and hang up."""
-        await asyncio.gather(*(door.close() for door in self._doors))
+        await asyncio.gather(*(door.close() for door in self.ports))
 
 
 class _AudioSocketPort(TcpDoor):

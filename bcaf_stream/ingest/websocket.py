@@ -1,14 +1,16 @@
 """The sockets of every WebSocket door: who may come in, how many, and how they leave. RFC 6455 by `websockets`.
 
-Answers before the upgrade: 401 no valid secret, 403 an address or a web page that is not allowed, 429 too many
-connections of one client, 503 too many at all. The library's own log is off: it quotes messages and prints
-tracebacks.
+Answers before the upgrade, each with its cause in a line of text: 401 no valid secret, 403 an address, a name or a
+web page that is not allowed, 429 too many connections of one client, 503 too many at all. A connection holds its
+place (see admission.py) from its arrival, so TLS is negotiated here and not by the listening socket, which would
+count nobody. The library's own log is off: it quotes messages and prints tracebacks.
 """
 
+import asyncio
 import http
 import logging
+import ssl
 import time
-import weakref
 from collections.abc import Callable
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -18,23 +20,108 @@ from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 from websockets.protocol import State
 
+from bcaf_stream import loops
 from bcaf_stream.errors import LinkError
 from bcaf_stream.ingest.access import Access, DoorConfig
+from bcaf_stream.ingest.admission import DISPLACED, Place, Stage, admission
 from bcaf_stream.ingest.live import Host
 
 CLOSE_S = 2.0  # how long a peer may take to answer the closing of its connection
 PING_S, PONG_S = 10.0, 30.0
-QUEUE = 16  # frames that wait in memory; then the peer is read no further
+QUEUE = 4  # frames that wait in memory; then the peer is read no further
 RETRY_AFTER_S = 5
 
 NORMAL, GOING_AWAY, POLICY, INTERNAL, TRY_LATER = 1000, 1001, 1008, 1011, 1013  # close codes, RFC 6455 and IANA
 
+UNAVAILABLE = (
+    f"HTTP/1.1 503 Service Unavailable\r\nRetry-After: {RETRY_AFTER_S}\r\nConnection: close\r\n\r\n".encode()
+)
+
 _SILENT = logging.Logger("websockets", logging.CRITICAL + 1)
-_log = logging.getLogger(__name__)
+
+
+class Connection(ServerConnection):
+    """A connection that has its place, and its TLS, before the library sees it; None: none was left for it."""
+
+    door: "WebSocketDoor"
+    place: Place | None = None
+    address = ""
+    _raw: asyncio.Transport | None = None
+    _early = b""  # what came behind the last bytes of the TLS handshake
+    _begun = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._raw = transport
+        peer = transport.get_extra_info("peername")
+        self.address = str(peer[0]) if peer else ""
+        if not self.door.arrived(self):
+            transport.abort()
+        elif self.door.tls is None:
+            self._begin(transport)
+        else:
+            loops.spawn_task(f"{self.door.name} TLS", self._shake_hands(transport))
+
+    def data_received(self, data: bytes) -> None:
+        if self._begun:
+            super().data_received(data)
+        else:
+            self._early += data
+
+    def eof_received(self) -> None:
+        if self._begun:
+            super().eof_received()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.door.left(self)
+        if self._begun:
+            super().connection_lost(exc)
+
+    @property
+    def is_greeted(self) -> bool:
+        """Whether it was let in, and is not leaving."""
+        return self.place is not None and self.place.stage is not Stage.SILENT and self.state is not State.CLOSED
+
+    def displace(self) -> None:
+        """Hang up: somebody else needs the place."""
+        if not self._begun:
+            self.abort()
+        elif self.state is State.CONNECTING:
+            self.transport.write(UNAVAILABLE)
+            self.transport.close()
+        else:
+            loops.spawn_task(f"{self.door.name} closing", self.close(TRY_LATER, DISPLACED))
+
+    def abort(self) -> None:
+        """Leave without a word."""
+        if self._raw is not None:
+            self._raw.abort()
+
+    def _begin(self, transport: asyncio.Transport) -> None:
+        self._begun = True
+        super().connection_made(transport)
+        if self._early:
+            super().data_received(self._early)
+            self._early = b""
+
+    async def _shake_hands(self, raw: asyncio.Transport) -> None:
+        loop, tls, patience_s = asyncio.get_running_loop(), self.door.tls, self.door.config.first_message_s
+        assert tls is not None
+        try:
+            transport = await loop.start_tls(raw, self, tls, server_side=True, ssl_handshake_timeout=patience_s)
+        except OSError:  # includes what TLS raises, and a time-out
+            self.door.refused += 1
+            raw.abort()
+            self.door.left(self)
+            return
+        if transport is not None and not transport.is_closing():
+            self._begin(transport)
 
 
 class WebSocketDoor:
     """A server of one protocol; a subclass says in `converse` what is spoken.
+
+    `refused` counts who was turned away, `displaced` those of them who lost their place to the next one.
 
     Args:
         clock: unix time in ns, for `received_at`.
@@ -47,11 +134,16 @@ class WebSocketDoor:
         self.clock = clock
         self._access: Access
         self.host: Host
+        self.tls: ssl.SSLContext | None = None
         self._server: Server | None = None
-        self._arrived: weakref.WeakSet[ServerConnection] = weakref.WeakSet()
-        self._admitted: weakref.WeakKeyDictionary[ServerConnection, str] = weakref.WeakKeyDictionary()
+        self._arrived: set[Connection] = set()
+        self._admission = admission(config)
         self.endpoint = ""
         self.refused = 0
+
+    @property
+    def displaced(self) -> int:
+        return self._admission.displaced
 
     async def start(self, host: Host) -> None:
         """Listen.
@@ -62,14 +154,13 @@ class WebSocketDoor:
         config = self.config
         self.host = host
         self._access = Access(config)
-        tls = self._access.tls
+        self.tls = self._access.tls
         try:
             self._server = await serve(
                 self._handle,
                 config.host,
                 config.port,
-                ssl=tls,
-                process_request=self.examine,
+                process_request=self.examine,  # type: ignore[arg-type]  # the connections are those of _create
                 create_connection=self._create,  # type: ignore[arg-type]
                 compression=None,  # nothing here gets smaller by it, and a bomb could grow
                 open_timeout=config.first_message_s,
@@ -86,20 +177,20 @@ class WebSocketDoor:
             raise LinkError(f"{self.name}: {config.host} port {config.port} cannot be bound: {reason}") from None
         port = self._server.sockets[0].getsockname()[1]
         shown = f"[{config.host}]" if ":" in config.host else config.host
-        self.endpoint = f"{'wss' if tls else 'ws'}://{shown}:{port}"
+        self.endpoint = f"{'wss' if self.tls else 'ws'}://{shown}:{port}"
 
     async def close(self) -> None:
         """Stop listening and hang up; returns when no task and no socket is left."""
         if self._server is None:
             return
         self._server.close(code=GOING_AWAY, reason="the server stops")
-        for connection in self._arrived:
-            if connection.state is State.CONNECTING and hasattr(connection, "transport"):
-                connection.transport.abort()  # it has not asked for anything yet
+        for connection in list(self._arrived):
+            if connection.state is State.CONNECTING:
+                connection.abort()  # it has not asked for anything yet
         await self._server.wait_closed()
         self._server = None
 
-    async def converse(self, connection: ServerConnection) -> None:
+    async def converse(self, connection: Connection) -> None:
         """Serve one connection, from its upgrade to its end.
 
         Raises:
@@ -111,60 +202,70 @@ class WebSocketDoor:
         """Whether the request shows what this door asks for."""
         return any(self._access.token_allowed(token) for token in shown_tokens(request))
 
-    @property
-    def asks_for_secret(self) -> bool:
-        """Whether only who knows a secret comes in."""
-        return self.config.tokens is not None
-
-    def _create(self, *args: Any, **kwargs: Any) -> ServerConnection:
-        connection = ServerConnection(*args, **kwargs)
+    def arrived(self, connection: Connection) -> bool:
+        """Give a connection its place; whether it may stay, be it only to be told why it has none."""
+        if self._access.address_allowed(connection.address):
+            connection.place = self._admission.enter(connection.address, connection.displace)
+        if connection.place is None and len(self._arrived) >= 2 * self.config.max_connections:
+            self.refused += 1
+            return False
         self._arrived.add(connection)
+        return True
+
+    def left(self, connection: Connection) -> None:
+        self._arrived.discard(connection)
+        self._admission.leave(connection.place)
+
+    def _create(self, *args: Any, **kwargs: Any) -> Connection:
+        connection = Connection(*args, **kwargs)
+        connection.door = self
         return connection
 
-    def examine(self, connection: ServerConnection, request: Request) -> Response | None:
+    def examine(self, connection: Connection, request: Request) -> Response | None:
         """The answer to a request that is not to be upgraded; None lets it in."""
-        address = address_of(connection)
-        status = self._refusal(address, request)
-        if status is None:
-            self._admitted[connection] = address  # at once: others may be asking while it is being answered
+        refusal = self._refusal(connection, request)
+        if refusal is None:
+            assert connection.place is not None
+            connection.place.stage = Stage.GREETED
             return None
+        status, cause = refusal
         self.refused += 1
-        response = connection.respond(status, f"{status.phrase}\n")
+        response = connection.respond(status, f"{cause}\n")
         if status is http.HTTPStatus.UNAUTHORIZED:
             response.headers["WWW-Authenticate"] = "Bearer"
         if status in (http.HTTPStatus.TOO_MANY_REQUESTS, http.HTTPStatus.SERVICE_UNAVAILABLE):
             response.headers["Retry-After"] = str(RETRY_AFTER_S)
         return response
 
-    def _refusal(self, address: str, request: Request) -> http.HTTPStatus | None:
-        if not self._access.address_allowed(address):
-            return http.HTTPStatus.FORBIDDEN
-        if not self.asks_for_secret and not is_same_origin(request):
-            return http.HTTPStatus.FORBIDDEN  # a page from elsewhere, in a browser that may reach this door
+    def _refusal(self, connection: Connection, request: Request) -> tuple[http.HTTPStatus, str] | None:
+        if not self._access.address_allowed(connection.address):
+            return http.HTTPStatus.FORBIDDEN, "this address is not allowed here"
+        if not self.config.asks_for_secret:  # a page from elsewhere, in a browser that can reach this door
+            host = only_header(request, "Host")
+            if not self._access.host_allowed(host):
+                return http.HTTPStatus.FORBIDDEN, "this Host is no name of this server: its hosts say which are"
+            if not all(self._access.origin_allowed(each, host) for each in request.headers.get_all("Origin")):
+                return http.HTTPStatus.FORBIDDEN, "this Origin is no page of this server"
+        if connection.place is None:
+            return http.HTTPStatus.SERVICE_UNAVAILABLE, "all connections are in use by calls; try again later"
         if not self.may_enter(request):
-            return http.HTTPStatus.UNAUTHORIZED
-        open_ones = [whose for each, whose in self._admitted.items() if each.state is not State.CLOSED]
-        if len(open_ones) >= self.config.max_connections:
-            return http.HTTPStatus.SERVICE_UNAVAILABLE
-        if open_ones.count(address) >= self.config.max_calls_per_client:
-            return http.HTTPStatus.TOO_MANY_REQUESTS
+            return http.HTTPStatus.UNAUTHORIZED, "a valid token or signature is needed"
+        mine = [other for other in self._arrived if other.address == connection.address and other.is_greeted]
+        room = len(mine) < self.config.max_calls_per_client or self.config.behind_proxy
+        if not room and not self._admission.displace_one_of(connection.address, connection.place):
+            return http.HTTPStatus.TOO_MANY_REQUESTS, "too many connections of this address"
         return None
 
     async def _handle(self, connection: ServerConnection) -> None:
+        assert isinstance(connection, Connection)
         try:
             await self.converse(connection)
         except ConnectionClosed:
             pass
         except Exception as error:
-            # One line, and only the kind of error: a traceback could show what was said.
-            _log.error("%s: a connection failed: %s", self.name, type(error).__name__)
+            # The boundary of one connection: whatever broke in it, the others go on.
+            loops.faults.count(f"{self.name} connection", error)
             await connection.close(INTERNAL, "internal error")
-
-
-def address_of(connection: ServerConnection) -> str:
-    """The peer's address, without its port; empty when it is gone already."""
-    remote = connection.remote_address
-    return str(remote[0]) if remote else ""
 
 
 def shown_tokens(request: Request) -> list[str | None]:
@@ -173,13 +274,6 @@ def shown_tokens(request: Request) -> list[str | None]:
     bearer = [value[7:].strip() for value in headers.get_all("Authorization") if value[:7].lower() == "bearer "]
     asked = parse_qs(urlsplit(request.path).query).get("token", [])
     return [*bearer, *headers.get_all("X-API-KEY"), *asked] or [None]
-
-
-def is_same_origin(request: Request) -> bool:
-    """Whether the request comes from no browser's page, or from one of this server's own (RFC 6455, 10.2)."""
-    origins = request.headers.get_all("Origin")
-    host = (only_header(request, "Host") or "").lower()
-    return all(origin.lower().partition("://")[2] == host for origin in origins)
 
 
 def only_header(request: Request, name: str) -> str | None:

@@ -33,8 +33,8 @@ class TwilioConfig(StreamConfig, CallDoorConfig):
     public_url: str | None = None
 
     @property
-    def open_to_all(self) -> bool:
-        return super().open_to_all and self.auth_token is None
+    def asks_for_secret(self) -> bool:
+        return super().asks_for_secret or self.auth_token is not None
 
 
 class TwilioDoor(CallDoor):
@@ -52,10 +52,6 @@ class TwilioDoor(CallDoor):
         path = self._twilio.auth_token
         self._keys = read_secrets(path) if path else []
         await super().start(host)
-
-    @property
-    def asks_for_secret(self) -> bool:
-        return super().asks_for_secret or bool(self._keys)
 
     def parser(self, request: Request) -> Parser:
         return TwilioParser(self._twilio, self._twilio.text, self._heard)
@@ -87,8 +83,8 @@ class AudioHookConfig(SessionConfig, CallDoorConfig):
     client_secret: Path | None = None
 
     @property
-    def open_to_all(self) -> bool:
-        return super().open_to_all and self.client_secret is None
+    def asks_for_secret(self) -> bool:
+        return super().asks_for_secret or self.client_secret is not None
 
 
 class AudioHookDoor(CallDoor):
@@ -106,10 +102,6 @@ class AudioHookDoor(CallDoor):
         path = self._audiohook.client_secret
         self._secrets = _decoded(path) if path else []
         await super().start(host)
-
-    @property
-    def asks_for_secret(self) -> bool:
-        return super().asks_for_secret or bool(self._secrets)
 
     def parser(self, request: Request) -> Parser:
         return AudioHookParser(self._audiohook, self._audiohook.text, self._heard)

@@ -10,15 +10,24 @@ from collections.abc import Callable
 from typing import Protocol
 
 from pydantic import Field
-from websockets.asyncio.server import ServerConnection
 from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request
 
+from bcaf_stream import loops
 from bcaf_stream.errors import BusyError, LinkError
 from bcaf_stream.ingest.access import DoorConfig
+from bcaf_stream.ingest.admission import Stage
 from bcaf_stream.ingest.live import Begin, End, Gap, LiveCall
 from bcaf_stream.ingest.parsing import Item, Reply
-from bcaf_stream.ingest.websocket import GOING_AWAY, NORMAL, POLICY, TRY_LATER, WebSocketDoor, brief
+from bcaf_stream.ingest.websocket import (
+    GOING_AWAY,
+    NORMAL,
+    POLICY,
+    TRY_LATER,
+    Connection,
+    WebSocketDoor,
+    brief,
+)
 from bcaf_stream.types import AudioChunk
 
 LINGER_S = 1.0  # how long the peer may take to hang up after its call is over
@@ -65,7 +74,7 @@ class CallDoor(WebSocketDoor):
     def parser(self, request: Request) -> Parser:
         raise NotImplementedError
 
-    async def converse(self, connection: ServerConnection) -> None:
+    async def converse(self, connection: Connection) -> None:
         assert connection.request is not None
         parser = self.parser(connection.request)
         conversation = _Conversation(self, connection, parser)
@@ -90,7 +99,7 @@ class CallDoor(WebSocketDoor):
 class _Conversation:
     """One connection and its call."""
 
-    def __init__(self, door: CallDoor, connection: ServerConnection, parser: Parser) -> None:
+    def __init__(self, door: CallDoor, connection: Connection, parser: Parser) -> None:
         self._door = door
         self._connection = connection
         self._parser = parser
@@ -109,7 +118,7 @@ class _Conversation:
                     self._hear()
                     await self._push(message)
                     if self._call and not self._over:
-                        watch = watch or asyncio.create_task(self._watch(self._call))
+                        watch = watch or loops.spawn_task(f"{self._door.name} call", self._watch(self._call))
                         await self._call.room()
         except TimeoutError:
             if not self._over:
@@ -172,6 +181,8 @@ class _Conversation:
             pass
         elif isinstance(item, Begin):
             self._patience.reschedule(None)
+            if self._connection.place:
+                self._connection.place.stage = Stage.CALLING
             self._door.make_way(item.call)
             self._call = await self._door.host.open(item)
             self._hear()
@@ -211,7 +222,8 @@ class _Conversation:
     def _leave(self) -> None:
         """Close the connection while it is read on: the peer's answer comes behind all that it has sent."""
         if self._closing is None:
-            self._closing = asyncio.create_task(self._connection.close(*self._last_words))
+            closing = self._connection.close(*self._last_words)
+            self._closing = loops.spawn_task(f"{self._door.name} closing", closing)
 
     async def _say(self, replies: list[Reply]) -> None:
         for reply in replies:

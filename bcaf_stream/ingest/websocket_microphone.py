@@ -5,14 +5,13 @@ from collections.abc import Callable
 from importlib.resources import files
 from urllib.parse import urlsplit
 
-from websockets.asyncio.server import ServerConnection
 from websockets.datastructures import Headers
 from websockets.http11 import Request, Response
 
 from bcaf_stream.errors import LinkError
 from bcaf_stream.ingest.live import Host
 from bcaf_stream.ingest.microphone import MicrophoneParser
-from bcaf_stream.ingest.websocket import only_header
+from bcaf_stream.ingest.websocket import Connection, only_header
 from bcaf_stream.ingest.websocket_conversation import CallDoor, CallDoorConfig, Parser
 
 PAGE = "microphone.html"
@@ -50,7 +49,7 @@ class MicrophoneDoor(CallDoor):
     def parser(self, request: Request) -> Parser:
         return MicrophoneParser(self.config.text)
 
-    def examine(self, connection: ServerConnection, request: Request) -> Response | None:
+    def examine(self, connection: Connection, request: Request) -> Response | None:
         refusal = super().examine(connection, request)
         if refusal is not None or only_header(request, "Upgrade") is not None:
             return refusal

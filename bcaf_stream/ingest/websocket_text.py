@@ -3,13 +3,12 @@
 import asyncio
 from collections.abc import Callable
 
-from websockets.asyncio.server import ServerConnection
-
 from bcaf_stream.errors import LinkError
 from bcaf_stream.ingest.access import DoorConfig
+from bcaf_stream.ingest.admission import Stage
 from bcaf_stream.ingest.live_text import CallWords, LiveTextParser
 from bcaf_stream.ingest.parsing import Reply
-from bcaf_stream.ingest.websocket import POLICY, WebSocketDoor, brief
+from bcaf_stream.ingest.websocket import POLICY, Connection, WebSocketDoor, brief
 
 
 class LiveTextConfig(DoorConfig):
@@ -27,7 +26,7 @@ class LiveTextDoor(WebSocketDoor):
         super().__init__(config, **kwargs)
         self._ack = config.ack
 
-    async def converse(self, connection: ServerConnection) -> None:
+    async def converse(self, connection: Connection) -> None:
         parser = LiveTextParser(self._ack)
         try:
             async with asyncio.timeout(self.config.first_message_s) as patience:
@@ -42,19 +41,21 @@ class LiveTextDoor(WebSocketDoor):
             self.refused += 1
             await connection.close(POLICY, brief(str(error)))
 
-    async def _answer(self, connection: ServerConnection, parser: LiveTextParser, item: CallWords | Reply) -> None:
+    async def _answer(self, connection: Connection, parser: LiveTextParser, item: CallWords | Reply) -> None:
         if isinstance(item, CallWords):
-            replies = await self._give(parser, item)
+            replies = await self._give(connection, parser, item)
         else:
             self.refused += 1
             replies = [item]
         for reply in replies:
             await connection.send(reply.data)
 
-    async def _give(self, parser: LiveTextParser, words: CallWords) -> list[Reply]:
+    async def _give(self, connection: Connection, parser: LiveTextParser, words: CallWords) -> list[Reply]:
         try:
             await self.host.words(words.call, words.message)
         except LinkError as error:
             self.refused += 1
             return parser.refused(words, error)
+        if connection.place:
+            connection.place.stage = Stage.CALLING
         return parser.taken(words)

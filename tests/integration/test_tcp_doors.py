@@ -16,6 +16,7 @@ import av
 import numpy as np
 import pytest
 
+from bcaf_stream import loops
 from bcaf_stream.config import load_config
 from bcaf_stream.errors import ConfigError, LinkError
 from bcaf_stream.ingest import pcm
@@ -23,6 +24,7 @@ from bcaf_stream.ingest.audiosocket import hang_up
 from bcaf_stream.ingest.live import Begin, Ended
 from bcaf_stream.ingest.naming import ChannelConfig
 from bcaf_stream.ingest.pcm import PcmFormat
+from bcaf_stream.ingest.tcp import TcpDoor
 from bcaf_stream.ingest.tcp_doors import AudioSocketConfig, AudioSocketDoor, PcmConfig, PcmDoor
 from tests.components import needs, require
 from tests.leftovers import WAIT_S, assert_nothing_left, held_now, open_sockets, run
@@ -30,6 +32,7 @@ from tests.live_host import CollectingHost, Line
 
 SAMPLES = np.random.default_rng(0).integers(-32768, 32767, 16_000, np.int16, endpoint=True)
 BYTES = SAMPLES.astype("<i2").tobytes()
+GREETING = b"\1\0\x10" + bytes(16)  # the UUID of a caller who then says nothing
 IDS = [str(UUID(int=number)) for number in range(200)]
 
 
@@ -135,6 +138,11 @@ async def opened(
         await door.close()
         await asyncio.sleep(0.01)  # the clients' own sockets
         assert_nothing_left(before)
+
+
+def doors_of(house: House) -> list[TcpDoor]:
+    """The servers, one for each port."""
+    return [house.door] if isinstance(house.door, TcpDoor) else list(house.door.ports)
 
 
 both = pytest.mark.parametrize("kind", ["audiosocket", "pcm"])
@@ -253,12 +261,60 @@ def test_calls_of_one_address_are_limited_and_freed(kind: str):
 def test_connections_are_limited(kind: str):
     async def scene() -> None:
         async with opened(kind, max_connections=1) as house:
-            first, second = await house.client(), await house.client()
-            assert await second.refused(busy=True)
+            first = await house.client()
             first.begin()
             first.audio()
+            await house.host.until(IDS[0], "running")
+            second = await house.client()
+            assert await second.refused(busy=True)
             first.say_goodbye()
             await house.host.until(IDS[0], "ended")
+
+
+@pytest.mark.parametrize(
+    ("kind", "word"), [("pcm", b""), ("pcm", b"{"), ("audiosocket", b""), ("audiosocket", GREETING)]
+)
+def test_connections_without_a_call_keep_nobody_out(kind: str, word: bytes):
+    async def scene() -> None:
+        async with opened(kind, first_message_s=1000.0, idle_s=1000.0) as house:
+            strangers = [await house.client() for _ in range(64)]
+            for stranger in strangers:
+                stranger.writer.write(word)
+                await stranger.writer.drain()
+            for number in range(5):
+                client = await house.client()
+                client.begin(IDS[number])
+                client.audio()
+                await house.host.until(IDS[number], "running")
+            assert await strangers[0].refused(busy=True)
+            assert doors_of(house)[0].displaced == 5
+            client.say_goodbye()
+            await house.host.until(IDS[4], "ended")
+
+    run(scene)
+
+
+@both
+def test_a_flood_is_let_go_without_a_word(kind: str):
+    async def scene() -> None:
+        async with opened(kind, max_connections=2) as house:
+            calls = [await house.client() for _ in range(2)]
+            for number, client in enumerate(calls):
+                client.begin(IDS[number])
+                client.audio()
+                await house.host.until(IDS[number], "running")
+            flood = [await house.client() for _ in range(200)]
+            async with asyncio.timeout(WAIT_S):
+                while doors_of(house)[0].refused < 200:
+                    await asyncio.sleep(0.001)
+            assert len(doors_of(house)[0]._connections) <= 4
+            for client in flood:
+                client.vanish()
+            for number, client in enumerate(calls):
+                client.say_goodbye()
+                await house.host.until(IDS[number], "ended")
+
+    run(scene)
 
     run(scene)
 
@@ -447,8 +503,10 @@ def test_a_fault_of_the_house_costs_one_connection(kind: str, caplog: pytest.Log
             good.say_goodbye()
             await house.host.until(IDS[0], "ended")
 
+    before = loops.faults.counts.get(f"{kind} connection", 0)
     run(scene)
-    assert caplog.messages == [f"{kind}: a connection failed: RuntimeError"]
+    assert loops.faults.counts[f"{kind} connection"] == before + 1
+    assert "secret" not in caplog.text
 
 
 def test_the_token_of_pcm(tmp_path: Path):

@@ -15,13 +15,15 @@ from pathlib import Path
 
 import pytest
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.asyncio.server import ServerConnection
 from websockets.exceptions import ConnectionClosed, InvalidMessage
 
+from bcaf_stream import loops
 from bcaf_stream.errors import LinkError
 from bcaf_stream.ingest import websocket
+from bcaf_stream.ingest.admission import DISPLACED
 from bcaf_stream.ingest.live import Begin
 from bcaf_stream.ingest.signatures import twilio_signature
+from bcaf_stream.ingest.websocket import Connection
 from bcaf_stream.ingest.websocket_calls import TwilioConfig, TwilioDoor
 from tests.components import require
 from tests.live_host import CollectingHost, Line
@@ -100,10 +102,13 @@ def test_networks_and_limits():
     async def test() -> None:
         async with twilio(CollectingHost(), allow=(ipaddress.ip_network("10.0.0.0/8"),)) as door:
             assert await status(door) == 403
-        async with twilio(CollectingHost(), max_connections=1) as door, connect(door.endpoint):
-            assert await status(door) == 503
-        async with twilio(CollectingHost(), max_calls_per_client=1) as door, connect(door.endpoint):
-            assert await status(door) == 429
+        host = CollectingHost()
+        for limit, code in (("max_connections", 503), ("max_calls_per_client", 429)):
+            async with twilio(host, **{limit: 1}) as door, connect(door.endpoint) as client:
+                await client.send(twilio_start(limit))
+                await host.until(limit, "running")
+                assert await status(door) == code
+                assert door.displaced == 0
         async with twilio(CollectingHost(), max_message_bytes=2048) as door, connect(door.endpoint) as client:
             await client.send("x" * 3000)
             assert (await closing(client))[0] == 1009
@@ -128,21 +133,84 @@ def test_a_fault_of_the_house_costs_one_connection_and_one_line_of_log(caplog):
             await good.send(twilio_stop("good"))
             await host.until("good", "ended")
 
+    before = loops.faults.counts.get("twilio connection", 0)
     run(test)
-    assert caplog.messages == ["twilio: a connection failed: RuntimeError"]
+    assert loops.faults.counts["twilio connection"] == before + 1
     assert "secret" not in caplog.text
 
 
 def test_the_limit_holds_for_many_who_come_at_once():
     async def test() -> None:
         async with twilio(CollectingHost(), max_connections=5) as door:
-            coming = [connect(door.endpoint) for _ in range(30)]
+            coming = [connect(door.endpoint, open_timeout=WAIT_S) for _ in range(30)]
             came = await asyncio.gather(*coming, return_exceptions=True)
             inside = [client for client in came if isinstance(client, ClientConnection)]
-            assert len(inside) == 5
-            assert door.refused == 25
+            await asyncio.sleep(0)
+            ends = await asyncio.gather(*(end_of(client) for client in inside))
+            assert ends.count(None) == 5, "the last ones that came"
+            assert {end for end in ends if end} <= {(1013, DISPLACED)}
+            assert door.displaced + door.refused == 25
             await asyncio.gather(*(client.close() for client in inside))
             assert await status(door) == 101
+
+    run(test)
+
+
+async def end_of(client: ClientConnection) -> tuple[int, str] | None:
+    """How a connection was closed by the other side; None if it is open, which shows by its answer to a ping."""
+    with contextlib.suppress(ConnectionClosed):
+        async with asyncio.timeout(WAIT_S):
+            await (await client.ping())
+        return None
+    return client.close_code or 0, client.close_reason or ""
+
+
+@pytest.mark.parametrize("how_far", ["silent", "half a request", "upgraded", "half TLS"])
+def test_connections_without_a_call_keep_nobody_out(how_far: str, request: pytest.FixtureRequest):
+    tls = how_far == "half TLS"
+    options: dict[str, object] = {"first_message_s": 1000.0, "max_connections": 8}
+    trust = None
+    if tls:
+        cert, key = request.getfixturevalue("certificate")
+        options |= {"certificate": cert, "key": key}
+        trust = ssl.create_default_context(cafile=cert)
+
+    async def test() -> None:
+        host = CollectingHost()
+        async with twilio(host, **options) as door, contextlib.AsyncExitStack() as stack:
+            port = int(door.endpoint.rpartition(":")[2])
+            for _ in range(12):
+                if how_far == "upgraded":
+                    await stack.enter_async_context(connect(door.endpoint, close_timeout=0.1))
+                    continue
+                raw = stack.enter_context(socket.create_connection(("127.0.0.1", port)))
+                raw.send({"half a request": b"GET / HTTP/1.1\r\n", "half TLS": b"\x16\x03\x01"}.get(how_far, b""))
+            async with connect(door.endpoint, ssl=trust) as client:
+                for message in twilio_session({"inbound": noise(0.5)}):
+                    await client.send(message)
+                await host.until("CA1", "ended")
+            assert door.displaced >= 5
+
+    run(test)
+
+
+def test_a_page_of_somebody_elses_name_does_not_come_in():
+    """DNS rebinding: a name that anybody made point here, so that his page is of the same origin."""
+
+    async def test() -> None:
+        async with twilio(CollectingHost(), hosts=("calls.example.org",)) as door:
+            own = door.endpoint.removeprefix("ws://")
+            port = own.rpartition(":")[2]
+            for host in (f"localhost:{port}", own, "calls.example.org", f"[::1]:{port}", "bcaf.localhost"):
+                assert await status(door, host=host) == 101
+                assert await status(door, host=host, headers={"Origin": f"http://{host}"}) == 101
+                assert await status(door, host=host, headers={"Origin": "http://evil.example"}) == 403
+            assert await status(door, headers={"Origin": "https://calls.example.org"}) == 101
+            for host in ("evil.example", f"evil.example:{port}", "localhost.evil.example"):
+                assert await status(door, host=host) == 403
+                assert await status(door, host=host, headers={"Origin": f"http://{host}"}) == 403
+            for origin in ("null", "", "file://", f"ftp://{own}", f"{own}"):
+                assert await status(door, headers={"Origin": origin}) == 403
 
     run(test)
 
@@ -267,7 +335,7 @@ def test_a_thousand_calls_leave_nothing_behind():
                             await asyncio.sleep(0.01)
                     gc.collect()
                     sockets = len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 0
-                    kept = sum(type(thing) is ServerConnection for thing in gc.get_objects())
+                    kept = sum(type(thing) is Connection for thing in gc.get_objects())
                     assert kept == 0
                     if batch == 4:
                         before = sockets
