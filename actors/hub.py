@@ -7,7 +7,7 @@ from typing import Any
 from actors.config import HubConfig
 from bcaf_stream.events.hub import EventHub
 from bcaf_stream.events.messages import Event
-from bcaf_stream.events.progress import Progress, progress_of
+from bcaf_stream.events.progress import Progress
 
 
 class HubActor:
@@ -34,13 +34,12 @@ class HubActor:
         return await asyncio.wrap_future(self._hub.publish(events))
 
     async def progress(self, call: str) -> Progress | None:
-        """How far this call has got in the journal; None where there is nothing of it."""
-        return await asyncio.to_thread(lambda: progress_of(self._hub.journal.read(call=call)))
+        """How far this call has got in the journal, None where there is nothing of it; one erased has ended."""
+        return await asyncio.to_thread(self._hub.progress, call)
 
     async def unfinished(self) -> list[str]:
         """The calls of the journal that have no end."""
-        calls = await asyncio.to_thread(self._hub.journal.calls)
-        return [name for name, *_, ended in calls if not ended]
+        return await asyncio.to_thread(self._hub.journal.unfinished)
 
     async def beat(self) -> None:
         """For ever: as long as this does not end, the hub, which beats by itself, is alive."""

@@ -134,17 +134,22 @@ def erase(
     yes: Annotated[bool, typer.Option("--yes", help="do not ask")] = False,
     journal: JournalFile = DEFAULT_JOURNAL,
 ) -> None:
-    """Forget a call: all its events go, and one line of the audit table says that they did."""
-    from bcaf_stream.events.upkeep import erase as erase_call
+    """Forget a call: all its events go, and nothing more of it is stored; a line of the audit table says so.
+
+    The damaged copies of the journal that `repair` has kept are deleted as well.
+    """
+    from bcaf_stream.events.retention import erase as erase_call
 
     if not yes:
         typer.confirm(printable(f"Erase call {call} from {journal} for good?"), abort=True)
     if not journal.exists():
         raise EventError(f"journal {journal}: there is none")
     with Journal(JournalConfig(path=journal), maintenance=True) as opened:
-        count = erase_call(opened, call, time.time_ns())
-    print(printable(f"call {call}: {count} events erased"))
-    if not count:
+        count, before, copies = erase_call(opened, call, time.time_ns())
+    for copy in copies:
+        print(f"{copy}: deleted, its words could not be told apart")
+    print(printable(f"call {call}: {count} events erased" + (", which had been erased before" if before else "")))
+    if not count and not before:
         raise EventError(f"call {call}: the journal {journal} has no such call")
 
 

@@ -9,6 +9,7 @@
     ├── ModelError            numbers that are not finite, shapes that do not fit
     ├── EventError            events that cannot be encoded, stored or published
     │   ├── JournalError      the journal cannot be opened, read or written
+    │   │   └── DamagedError  what is asked for lies in a part of it that is damaged
     │   └── DeliveryError     a bridge's other side did not take an event, and may later
     ├── LinkError             a peer that breaks its protocol, or cannot be reached
     │   └── BusyError         no more calls can be taken now
@@ -58,6 +59,10 @@ class EventError(BcafError):
 
 
 class JournalError(EventError):
+    pass
+
+
+class DamagedError(JournalError):
     pass
 
 

@@ -112,8 +112,6 @@ LOOPS = "bcaf_stream.loops"  # every thread and task begins there: it cannot fai
 STARTS = {"Thread", "Timer", "create_task", "ensure_future", "run_coroutine_threadsafe", "TaskGroup"}
 AWAITED = {"run_in_executor", "to_thread"}  # fine where their answer is awaited at once
 MAY_START = {  # module -> what it may start by itself, and why
-    "bcaf_stream.events.replay": {"Thread"},
-    "bcaf_stream.events.hub": {"Thread"},
     "bcaf_stream.ingest.link_door": {"create_task", "ensure_future"},
     "bcaf_stream.ingest.udp": {"create_task"},
     "actors.session": {"ensure_future"},

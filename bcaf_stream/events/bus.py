@@ -32,6 +32,14 @@ raw_send = zmq.backend.Socket.send  # the part of Socket.send that sends: a thir
 _SLICE_S = 0.05  # the longest that a waiting thread overlooks a subscription seen by another thread
 
 
+def keep_alive(socket: "zmq.Socket[Any]") -> None:
+    """Have the system ask whether the other side of a silent connection is still there: within two minutes."""
+    socket.setsockopt(zmq.TCP_KEEPALIVE, 1)
+    socket.setsockopt(zmq.TCP_KEEPALIVE_IDLE, 60)
+    socket.setsockopt(zmq.TCP_KEEPALIVE_INTVL, 20)
+    socket.setsockopt(zmq.TCP_KEEPALIVE_CNT, 3)
+
+
 class BusConfig(Config):
     """`high_water_mark` events wait for each subscriber (about 1 KB each); beyond that `when_full` decides.
 
@@ -174,6 +182,7 @@ class EventPublisher:
 
     def _bound(self, address: str) -> "zmq.Socket[Any]":
         socket: zmq.Socket[Any] = self._context.socket(zmq.XPUB)
+        keep_alive(socket)
         socket.setsockopt(zmq.SNDHWM, self._config.high_water_mark)
         socket.setsockopt(zmq.MAXMSGSIZE, MAX_SUBSCRIPTION_BYTES)
         # Every subscription is seen, not only the first of its topic; with keys each has to be granted.

@@ -20,12 +20,14 @@ from bcaf_stream.config import Config
 from bcaf_stream.errors import EventError, JournalError
 from bcaf_stream.events.bus import BusConfig, EventPublisher
 from bcaf_stream.events.codec import draft
-from bcaf_stream.events.journal import Journal
+from bcaf_stream.events.journal import NOT_STORED, Journal
 from bcaf_stream.events.journal_file import JournalConfig
 from bcaf_stream.events.messages import Event
+from bcaf_stream.events.progress import Progress, progress_of
 from bcaf_stream.events.replay import ReplayConfig, ReplayServer
+from bcaf_stream.events.retention import expire
 from bcaf_stream.events.rows import Entry
-from bcaf_stream.events.upkeep import expire
+from bcaf_stream.loops import start_thread
 
 log = logging.getLogger(__name__)
 
@@ -72,9 +74,9 @@ class EventHub:
         self._config = config
         self._clock = clock
         self._queue: queue.SimpleQueue[_Handed] = queue.SimpleQueue()
-        self._ending = threading.Event()
         self._next_warning = 0.0
         self.published = 0
+        self.erased = 0  # events of calls that were erased, which were not stored
         self.failures = 0  # groups that could not be journalled
         with contextlib.ExitStack() as stack:
             self.journal = stack.enter_context(Journal(config.journal, clock=clock))
@@ -82,32 +84,43 @@ class EventHub:
             self.bus = stack.enter_context(EventPublisher(config.bus, self.journal.epoch, offset))
             self.replay = stack.enter_context(ReplayServer(config.replay, config.bus, config.journal))
             self._stack = stack.pop_all()
-        self._thread = threading.Thread(target=self._run, name="event hub", daemon=True)
-        self._thread.start()
+        self._thread = start_thread("event hub", self._run)
 
     def publish(self, events: Sequence[Event]) -> "Future[list[int]]":
         """Hand events over; the offsets come when they are journalled and published. Known ids are stored once.
+
+        An event of a call that was erased is neither stored nor published, and its offset is 0.
 
         The future raises EventError when one of them is no event v1, and JournalError when they could not be
         journalled; nothing of them was published then.
         """
         done: Future[list[int]] = Future()
         try:
+            self._thread.check()
             drafts = [draft(event) for event in events]  # here: the thread that writes has enough to do
         except Exception as error:  # whatever it is that was handed over: its owner is told
             done.set_exception(error)
             return done
-        if self._ending.is_set():
+        if self._thread.ending.is_set():
             done.set_exception(EventError("the hub is closed"))
         else:
             self._queue.put(_Handed(events, drafts, done))
         return done
 
+    def progress(self, call: str) -> Progress | None:
+        """How far this call has got in the journal, None where nothing of it is there; one erased has ended.
+
+        Raises:
+            JournalError: the journal cannot be read.
+        """
+        if self.journal.is_erased(call):
+            return Progress(ended=True)
+        return progress_of(self.journal.read(call=call))
+
     def close(self) -> None:
         """Write and publish what was handed over, then free everything."""
-        if not self._ending.is_set():
-            self._ending.set()
-            self._thread.join()
+        if not self._thread.ending.is_set():
+            self._thread.end()
             self._stack.close()
 
     def __enter__(self) -> "EventHub":
@@ -116,10 +129,10 @@ class EventHub:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _run(self) -> None:
+    def _run(self, end: threading.Event) -> None:
         next_beat = next_upkeep = 0.0
         while True:
-            ending = self._ending.is_set()
+            ending = end.is_set()
             group = self._gather()
             if group:
                 self._commit(group)
@@ -175,11 +188,13 @@ class EventHub:
                 else:
                     handed.done.set_exception(error)
             return
+        stored = [entry for entry in entries if entry is not NOT_STORED]
         try:
-            self.bus.publish_stored(entries)
+            self.bus.publish_stored(stored)
         except EventError as error:
             log.warning("journalled, but not published: %s", error)  # a subscriber sees the gap and asks
-        self.published += len(entries)
+        self.published += len(stored)
+        self.erased += len(entries) - len(stored)
         self._acknowledge(group, entries)
 
     def _acknowledge(self, group: list[_Handed], entries: list[Entry]) -> None:
@@ -204,5 +219,6 @@ class EventHub:
             "subscribers": self.bus.subscribers,
             "replays": self.replay.running,
             "failures": self.failures,
+            "erased": self.erased,
             "refused": self.replay.refused + self.bus.refused,
         }

@@ -13,14 +13,16 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from itertools import chain, repeat
 
-from bcaf_stream.errors import EventError, JournalError
+from bcaf_stream.errors import DamagedError
 from bcaf_stream.events.codec import decode, draft, numbered
+from bcaf_stream.events.damage import stand_in
 from bcaf_stream.events.journal_file import JournalConfig, JournalFile
 from bcaf_stream.events.messages import Event, topic_of
 from bcaf_stream.events.rows import COLUMNS, INSERT, Context, Entry, Row, context_of, entry_of, row_of
 
 ROWS = 100  # inserted by one statement: Python hands its lock over at each, and may wait to get it back
 PAGE = 500  # rows fetched at once: a reader holds no lock while it looks at them
+NOT_STORED = Entry(0, 0, b"", b"")  # in the place of an event whose call was erased
 
 
 class Journal(JournalFile):
@@ -35,13 +37,16 @@ class Journal(JournalFile):
     ) -> None:
         self._contexts: dict[Context, int] = {}
         self._context_of: dict[int, Context] = {}
+        self._erased: frozenset[str] = frozenset()
+        self._erased_version = -1  # of the file, when that was read
+        self.damaged = 0  # how often an event could not be read
         super().__init__(config, read_only, maintenance, clock)
 
     def store(self, events: Sequence[Event], drafts: Sequence[bytes] | None = None) -> list[Entry]:
         """Store the events in one transaction and return them as they are to be published, in the given order.
 
-        An event whose id is known comes back as it was stored first. `drafts` are the events by `codec.draft`, of
-        whoever had time to make them.
+        An event whose id is known comes back as it was stored first, one of an erased call as NOT_STORED. `drafts`
+        are the events by `codec.draft`, of whoever had time to make them.
 
         Raises:
             JournalError: nothing was stored, and why.
@@ -53,24 +58,35 @@ class Journal(JournalFile):
                 contexts = self._contexts_of(events)
             drafts = drafts if drafts is not None else [draft(event) for event in events]
             with self.transaction() as db:
-                return self._store(db, events, drafts, contexts)
+                erased = self._erased_calls()
+                if not any(event.call in erased for event in events):
+                    return self._store(db, events, drafts, contexts)
+                kept = [n for n, event in enumerate(events) if event.call not in erased]
+                entries = [NOT_STORED] * len(events)
+                if kept:
+                    wanted = self._store(
+                        db, [events[n] for n in kept], [drafts[n] for n in kept], [contexts[n] for n in kept]
+                    )
+                    for n, entry in zip(kept, wanted, strict=True):
+                        entries[n] = entry
+                return entries
 
     def append(self, events: Sequence[Event]) -> list[Event]:
         """`store`, for those who want the events."""
-        return [decode(entry.data) for entry in self.store(events)]
+        return [decode(entry.data) for entry in self.store(events) if entry is not NOT_STORED]
 
     def read(self, from_offset: int = 0, call: str | None = None, limit: int | None = None) -> Iterator[Event]:
         """Events in the order of their offsets, from `from_offset` on, that included.
 
-        What is appended while this is read is read as well.
+        What is appended while this is read is read as well. An event that is damaged comes as `damage` says.
 
         Raises:
-            JournalError: the file cannot be read, or an event in it is damaged.
+            JournalError: the file cannot be read.
         """
         while limit is None or limit > 0:
             rows = self._rows(from_offset, call, PAGE if limit is None else min(PAGE, limit))
-            for row in rows:
-                yield self._decoded(self._entry(row))
+            for entry in self._entries(rows):
+                yield decode(entry.data)
             if len(rows) < PAGE:
                 return
             from_offset = rows[-1][0] + 1
@@ -86,10 +102,27 @@ class Journal(JournalFile):
         Raises:
             EventError: as for `read`.
         """
-        return [self._entry(row) for row in self._rows(from_offset, call, limit, latest)]
+        return self._entries(self._rows(from_offset, call, limit, latest))
+
+    def existing(self, offsets: Sequence[int]) -> set[int]:
+        """Those of these offsets whose events were not deleted."""
+        marks = ",".join("?" * len(offsets))
+        return {row[0] for row in self.query(f"SELECT offset FROM events WHERE offset IN ({marks})", offsets)}
 
     def first_since(self, when: int) -> int:
         """The offset of the first event stored at `when` (unix ns) or later; one after the last where none was."""
+        try:
+            return self._first_since(when)
+        except DamagedError:  # one page after the other, around the damage
+            rows = self._rows(0, None, PAGE)
+            while rows:
+                for row in rows:
+                    if isinstance(row[7], int) and row[7] >= when:
+                        return row[0]
+                rows = self._rows(rows[-1][0] + 1, None, PAGE)
+            return self.last_offset + 1
+
+    def _first_since(self, when: int) -> int:
         first, after = self.query("SELECT ifnull(min(offset), 1), ifnull(max(offset), 0) + 1 FROM events")[0]
         while first < after:  # `stored_at` never falls
             middle = (first + after) // 2
@@ -119,6 +152,41 @@ class Journal(JournalFile):
         """Each call: its numbers of events and of utterances, its most frequent emotion, whether it ended."""
         return [(*row[:4], bool(row[4])) for row in self.query(_CALLS)]
 
+    def unfinished(self) -> list[str]:
+        """The calls that have no end."""
+        last = self.query("SELECT call, offset FROM latest WHERE channel = '' ORDER BY offset")
+        return [call for call, offset in last if not self._is_end(offset)]
+
+    def _is_end(self, offset: int) -> bool:
+        try:
+            return bool(self.query("SELECT 1 FROM events WHERE offset = ? AND type = 'call.end'", (offset,)))
+        except DamagedError:
+            return False
+
+    def is_erased(self, call: str) -> bool:
+        """Whether this call was erased: nothing of it is stored any more."""
+        with self._lock, self.translated():
+            return call in self._erased_calls()
+
+    @property
+    def erasures(self) -> int:
+        """How often a call was erased."""
+        return int(self.query("SELECT count(*) FROM audit WHERE action = 'erase'")[0][0])
+
+    def _erased_calls(self) -> frozenset[str]:
+        version = self._one("PRAGMA data_version")  # another one, when another connection has changed the file
+        if version != self._erased_version:
+            self._erased_version = version
+            self._erased = frozenset(
+                row[0] for row in self._db.execute("SELECT call FROM audit WHERE action = 'erase'")
+            )
+        return self._erased
+
+    def note_erasure(self, db: sqlite3.Connection, call: str, now: int, count: int) -> None:
+        """Within a transaction: one line that says so stays, and nothing of the call is stored from now on."""
+        db.execute("INSERT INTO audit VALUES (?, 'erase', ?, ?)", (now, call, count))
+        self._erased_version = -1
+
     def _store(
         self, db: sqlite3.Connection, events: Sequence[Event], drafts: Sequence[bytes], contexts: list[int]
     ) -> list[Entry]:
@@ -135,7 +203,7 @@ class Journal(JournalFile):
             _insert(db, rows)
         except sqlite3.IntegrityError:
             db.execute("ROLLBACK TO new")  # rare: some of them were stored before
-            entries = [self._store_one(e, last, stored_at) for e in events]
+            entries = [self._store_one(db, e, last, stored_at) for e in events]
         latest = {(e.call, e.channel): entry.offset for e, entry in zip(events, entries, strict=True)}
         db.executemany(_UPSERT_LATEST, [(*key, offset) for key, offset in latest.items()])
         return entries
@@ -145,7 +213,18 @@ class Journal(JournalFile):
         if latest:
             where = f"offset IN (SELECT offset FROM latest WHERE {where})"
         values = (from_offset, limit) if call is None else (call, from_offset, limit)
-        return self.query(f"SELECT {COLUMNS} FROM events WHERE {where} ORDER BY offset LIMIT ?", values)
+        order = f"WHERE {where} ORDER BY offset LIMIT ?"
+        try:
+            return self.query(f"SELECT {COLUMNS} FROM events {order}", values)
+        except DamagedError:  # the index knows what there should be, and each is looked for by itself
+            known = self.query(f"SELECT offset, call FROM events INDEXED BY events_by_call {order}", values)
+            return [self._row(offset, call) for offset, call in known]
+
+    def _row(self, offset: int, call: str) -> Row:
+        try:
+            return self.query(f"SELECT {COLUMNS} FROM events WHERE offset = ?", (offset,))[0]
+        except (DamagedError, IndexError):
+            return (offset, None, call, *[None] * 7)  # type: ignore[return-value]
 
     def _end(self) -> tuple[int, int]:
         """The last offset ever given and the last `stored_at`."""
@@ -153,12 +232,17 @@ class Journal(JournalFile):
         given = self._db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'events'").fetchone()
         return int(given[0]) if given else 0, int(newest[0]) if newest else 0
 
-    def _store_one(self, event: Event, last: int, stored_at: int) -> Entry:
-        known = self._db.execute(f"SELECT {COLUMNS} FROM events WHERE id = ?", (event.id,)).fetchone()
+    def _store_one(self, db: sqlite3.Connection, event: Event, last: int, stored_at: int) -> Entry:
+        known = db.execute(f"SELECT {COLUMNS} FROM events WHERE id = ?", (event.id,)).fetchone()
         if known:
-            return self._entry(known)
-        offset = max(last, self._end()[0]) + 1
-        self._db.execute(INSERT, row_of(event, offset, stored_at, self._context(context_of(event))))
+            try:
+                return entry_of(known, self._known_context(known[8]))
+            except Exception:  # whatever is wrong with it: here it is again
+                offset, stored_at = known[0], stored_at if type(known[7]) is not int else known[7]
+                db.execute("DELETE FROM events WHERE offset = ?", (offset,))
+        else:
+            offset = max(last, self._end()[0]) + 1
+        db.execute(INSERT, row_of(event, offset, stored_at, self._context(context_of(event))))
         return Entry(
             offset, stored_at, topic_of(event.call, event.channel, event.type), numbered(draft(event), offset)
         )
@@ -192,20 +276,16 @@ class Journal(JournalFile):
             self._context_of[number] = context
         return self._context_of[number]
 
-    def _entry(self, row: Row) -> Entry:
-        try:
-            return entry_of(row, self._known_context(row[8]))
-        # msgpack documents no closed set of errors
-        except Exception as error:
-            raise JournalError(
-                f"journal {self.path}: offset {row[0]} is damaged ({type(error).__name__})"
-            ) from None
-
-    def _decoded(self, entry: Entry) -> Event:
-        try:
-            return decode(entry.data)
-        except EventError as error:
-            raise JournalError(f"journal {self.path}: offset {entry.offset} is damaged: {error}") from None
+    def _entries(self, rows: Sequence[Row]) -> list[Entry]:
+        entries: list[Entry] = []
+        for row in rows:
+            try:
+                entry = entry_of(row, self._known_context(row[8]))
+            except Exception:  # anything may stand in a damaged row, and msgpack documents no closed set of errors
+                self.damaged += 1
+                entry = stand_in(row, entries[-1].stored_at if entries else 0, self._clock())
+            entries.append(entry)
+        return entries
 
 
 def _insert(db: sqlite3.Connection, rows: Sequence[Row]) -> None:

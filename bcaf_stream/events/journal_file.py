@@ -18,12 +18,13 @@ from typing import Any, Literal, Self
 from pydantic import Field
 
 from bcaf_stream.config import Config
-from bcaf_stream.errors import JournalError
+from bcaf_stream.errors import DamagedError, JournalError
 from bcaf_stream.events.rows import CREATE
 
 APPLICATION_ID = 0x42434146  # "BCAF" in the header of the file
 SCHEMA = 2
 CACHE_KB = 32_768  # of the indexes: ids are random, so that each insert touches another page
+_RETRY_S = 0.05
 WAL_PAGES = 4000  # 16 MB: a page that many appends touch is copied into the file once
 
 _WAYS_OUT = {
@@ -82,6 +83,8 @@ class JournalFile:
         self._lock = threading.RLock()
         self._locked = None if read_only or maintenance else _locked(self.path)
         try:
+            if self._locked is not None:
+                remove_database(repaired_path(self.path))  # half-written, by a `repair` that was killed
             with self.translated():
                 self._db = self._open(config, read_only, maintenance)
         except BaseException:
@@ -103,11 +106,30 @@ class JournalFile:
         with self._lock, self.translated():
             return self._db.execute(sql, values).fetchall()
 
-    def shrink(self) -> None:
-        """Give the room of what was deleted back to the disk, and empty the log beside the file."""
+    def shrink(self, wait_s: float = 0.0) -> bool:
+        """Give the room of what was deleted back to the disk, and empty the log beside the file.
+
+        Returns whether the log is empty: it is not while somebody else reads in a transaction that began before.
+        """
+        deadline = time.monotonic() + wait_s
         with self._lock, self.translated():
             # As a script: SQLite frees a page at each step, of which `execute` makes one.
-            self._db.executescript("PRAGMA incremental_vacuum; PRAGMA wal_checkpoint(TRUNCATE);")
+            self._db.executescript("PRAGMA incremental_vacuum")
+        while not self._emptied():
+            if time.monotonic() >= deadline:
+                return False
+            time.sleep(_RETRY_S)
+        return True
+
+    def _emptied(self) -> bool:
+        with self._lock, self.translated():
+            # SQLite would wait with its lock on writing held, and whoever writes with it.
+            self._db.execute("PRAGMA busy_timeout = 0")
+            try:
+                busy, *_ = self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            finally:
+                self._db.execute(f"PRAGMA busy_timeout = {self.config.busy_ms}")
+        return not busy
 
     def close(self) -> None:
         """Note in the file that it was closed in order."""
@@ -198,8 +220,10 @@ class JournalFile:
         try:
             yield
         except sqlite3.Error as error:
-            code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the rest is detail
-            raise JournalError(f"journal {self.path}: {_WAYS_OUT.get(code, error)}") from None
+            # The rest of the code is detail. Text that is no UTF-8 has none, and its message shows it.
+            code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF
+            kind = DamagedError if code == sqlite3.SQLITE_CORRUPT else JournalError
+            raise kind(f"journal {self.path}: {_WAYS_OUT.get(code, type(error).__name__)}") from None
 
 
 def create(db: sqlite3.Connection, identity: str | None = None) -> None:
@@ -209,6 +233,17 @@ def create(db: sqlite3.Connection, identity: str | None = None) -> None:
     db.execute("INSERT INTO identity VALUES (?)", (identity or secrets.token_hex(8),))
     db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
     db.execute(f"PRAGMA user_version = {SCHEMA}")
+
+
+def repaired_path(path: Path) -> Path:
+    """Where `repair` writes what it saves, before that takes the journal's place."""
+    return path.with_name(f".{path.name}.repaired")
+
+
+def remove_database(path: Path) -> None:
+    """Delete an SQLite file and what SQLite keeps beside it."""
+    for suffix in ("", "-wal", "-shm", "-journal"):
+        path.with_name(path.name + suffix).unlink(missing_ok=True)
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from bcaf_stream.events.damage import is_stand_in
 from bcaf_stream.events.messages import Event, EventType
 
 
@@ -25,17 +26,38 @@ class Progress:
 
 
 def progress_of(events: Iterable[Event]) -> Progress | None:
-    """The progress of the one call that these events are of, in their order; None where there are none."""
+    """The progress of the one call that these events are of, in their order; None where there are none.
+
+    An event that cannot be read any more may have been anything, and every number is as if it had been that: no id
+    is given twice.
+    """
     progress: Progress | None = None
-    for event in events:
+    count = 0
+    unknown: Counter[str] = Counter()  # by channel
+    for count, event in enumerate(events, 1):
         progress = progress or Progress(started_at=event.emitted_at)
         progress.ended |= event.type == "call.end"
-        progress.seq = max(progress.seq, event.seq + 1)
+        progress.seq = max(progress.seq, event.seq + 1, count)
         progress.end_ms = max(progress.end_ms, event.end_ms or 0)
         progress.told_at = event.emitted_at
-        if event.utterance is None:
+        if is_stand_in(event):
+            unknown[event.channel] += 1
+        elif event.utterance is None:
             progress.occurrences[event.channel, event.type] += 1
         else:
             known = progress.utterances[event.channel]
             progress.utterances[event.channel] = max(known, event.utterance + 1)
+    if progress is not None and unknown:
+        _leave_out(progress, unknown)
     return progress
+
+
+def _leave_out(progress: Progress, unknown: Counter[str]) -> None:
+    """The numbers that damaged events may have had; one without a channel may have been of any."""
+    anywhere = unknown.pop("", 0)
+    channels = set(unknown) | set(progress.utterances) | {channel for channel, _ in progress.occurrences}
+    for channel in channels - {""}:
+        progress.utterances[channel] += unknown[channel] + anywhere
+    for channel in channels | {""}:
+        for type in ("audio.gap", "degraded"):
+            progress.occurrences[channel, type] += unknown[channel] + anywhere

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from bcaf_stream.errors import JournalError
 from bcaf_stream.events.codec import decode
 from bcaf_stream.events.journal import Journal
-from bcaf_stream.events.journal_file import JournalConfig, create, locked
+from bcaf_stream.events.journal_file import JournalConfig, create, locked, remove_database, repaired_path
 from bcaf_stream.events.rows import COLUMNS, INSERT, Context, Row, entry_of
 
 LEAP = 1_000_000  # left out where the last offset cannot be read
@@ -46,8 +46,8 @@ def repair(path: Path, now: float) -> Repaired:
         whole = _count_if_whole(path)
         if whole is not None:
             return Repaired(whole, 0, None)
-        new = path.with_name(f".{path.name}.repaired")
-        _remove(new)
+        new = repaired_path(path)
+        remove_database(new)
         with closing(_opened(path)) as old:
             kept, lost = _save(old, path, new)
         stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(now))
@@ -62,7 +62,8 @@ def _count_if_whole(path: Path) -> int | None:
         with Journal(JournalConfig(path=path), read_only=True) as journal:
             if journal.query("PRAGMA integrity_check(1)") != [("ok",)]:
                 return None
-            return sum(1 for _ in journal.read())
+            count = sum(1 for _ in journal.read())
+            return None if journal.damaged else count
     except JournalError:
         return None
 
@@ -94,7 +95,7 @@ def _save(old: sqlite3.Connection, path: Path, new: Path) -> tuple[int, int | No
                 kept.add(row[0])
         if not kept and (indexed or not complete):
             db.execute("ROLLBACK")
-            _remove(new)
+            remove_database(new)
             way_out = f"sqlite3 {path} .recover may know more"
             raise JournalError(f"journal {path}: no event in it can be read; it was left as it is: {way_out}")
         db.execute(_LATEST)
@@ -189,8 +190,3 @@ def _sync(path: Path) -> None:
         os.fsync(number)
     finally:
         os.close(number)
-
-
-def _remove(path: Path) -> None:
-    for suffix in ("", "-wal", "-shm", "-journal"):
-        path.with_name(path.name + suffix).unlink(missing_ok=True)

@@ -9,11 +9,12 @@ A request is one frame, a msgpack map; an answer is a msgpack map and then topic
     {"id": 7, "kind": "events", "reached": 512, "journal": "9f...", "epoch": 3}, then the events
     ... "kind": "end": nothing more is there, everything up to `reached` was given
     ... "kind": "count", "n": 31            ... "kind": "error", "reason": "..."
-    ... "kind": "busy": not answered, and to be asked again later
+    ... "kind": "busy": not answered, or given up because its client wanted nothing for long: ask again later
 
 START is "start", "new" (an end at once, which tells where the journal is), "last" (the latest event of each
 channel of each call), {"offset": 5} (that one included) or {"time": unix ns}. Each event costs one credit.
 `speed` 1 replays in original time. Keys see what they are allowed, and nothing tells them of the rest.
+An event that cannot be read any more comes as a `degraded` event with its offset.
 """
 
 import contextlib
@@ -29,34 +30,53 @@ from pydantic import Field
 from bcaf_stream.addresses import why_not_bound
 from bcaf_stream.config import Config
 from bcaf_stream.errors import EventError
-from bcaf_stream.events.bus import LAST, MORE, BusConfig, raw_send
-from bcaf_stream.events.fields import INT64
+from bcaf_stream.events.bus import LAST, MORE, BusConfig, keep_alive, raw_send
 from bcaf_stream.events.journal import Journal
 from bcaf_stream.events.journal_file import JournalConfig
 from bcaf_stream.events.keys import Gate
 from bcaf_stream.events.messages import call_of_prefix
+from bcaf_stream.events.rate_limit import RateLimiter
 from bcaf_stream.events.refusals import Refusals
-from bcaf_stream.events.replay_request import MAX_CREDIT, Pace, parse_request, prefixes_of, whole
-from bcaf_stream.events.replay_run import Page, Run
+from bcaf_stream.events.replay_job import QUIET_S, ReplayJob
+from bcaf_stream.events.replay_request import (
+    MAX_CREDIT,
+    AnyRequest,
+    CancelRequest,
+    CountRequest,
+    CreditRequest,
+    FromOffset,
+    FromTime,
+    ReplayRequest,
+    id_of,
+    request_of,
+    unpacked,
+)
 from bcaf_stream.events.rows import Entry
+from bcaf_stream.loops import faults, start_thread
 
 MAX_REQUEST_BYTES = 65_536
 MAX_FRAME_BYTES = 1_000_000  # beyond it the connection ends before anything is answered
-REFRESH_S = 0.5  # how soon a revoked key is noticed
+REFRESH_S = 0.5  # how soon a revoked key, an erased call or a replay that is idle for too long is noticed
+
+Key = tuple[bytes, int]  # the client's connection, and what it called its request
 
 
 class ReplayConfig(Config):
-    """`page` events travel in one message; `max_replays` run at the same time.
+    """`page` events travel in one message; `max_replays` run at the same time, `max_replays_each` for one client.
 
-    Each connection, or each key where there are keys, may begin `per_second` replays and counts on average. Up to
-    `high_water_mark` messages of a page wait for a client that asked for them and does not read.
+    A client is a connection, or a key where there are keys; it begins `per_second` replays and counts on average.
+    Up to `high_water_mark` messages of a page wait for a client that asked for them and does not read. A replay
+    whose client wants nothing for `idle_s` is given up, and the one that was quiet for longest when all places are
+    taken; its client is told `busy`.
     """
 
     bind: str = "tcp://127.0.0.1:5562"
     page: int = Field(default=200, ge=1, le=1000)
     max_replays: int = Field(default=256, ge=1)
+    max_replays_each: int = Field(default=32, ge=1)
     per_second: float = Field(default=20.0, gt=0)
     high_water_mark: int = Field(default=50, ge=1)
+    idle_s: float = Field(default=60.0, gt=0)
 
 
 class ReplayServer:
@@ -69,12 +89,13 @@ class ReplayServer:
     def __init__(self, config: ReplayConfig, bus: BusConfig, journal: JournalConfig) -> None:
         self._config = config
         self._refusals = Refusals("replay")
-        self._pace = Pace(config.per_second)
-        self._replays: dict[tuple[bytes, int], Run] = {}
+        self._limiter = RateLimiter(config.per_second)
+        self._jobs: dict[Key, ReplayJob] = {}
+        self.given_up = 0  # replays that were idle for too long, or made room
         self._journal = Journal(journal, read_only=True)
+        self._erasures = self._journal.erasures
         self._context: zmq.Context[Any] = zmq.Context()
         self._gate: Gate | None = None
-        self._ending = False
         try:
             self._gate = Gate(bus.keys, self._context) if bus.keys else None
             self._socket = self._bound()
@@ -82,8 +103,7 @@ class ReplayServer:
             self._free()
             raise
         self.endpoint: str = self._socket.getsockopt_string(zmq.LAST_ENDPOINT)
-        self._thread = threading.Thread(target=self._run, name="event replay", daemon=True)
-        self._thread.start()
+        self.thread = start_thread("event replay", self._run)
 
     @property
     def refused(self) -> int:
@@ -92,12 +112,10 @@ class ReplayServer:
 
     @property
     def running(self) -> int:
-        return len(self._replays)
+        return len(self._jobs)
 
     def close(self) -> None:
-        if not self._ending:
-            self._ending = True
-            self._thread.join()
+        self.thread.end()
 
     def __enter__(self) -> "ReplayServer":
         return self
@@ -111,6 +129,7 @@ class ReplayServer:
         socket.setsockopt(zmq.MAXMSGSIZE, MAX_FRAME_BYTES)
         socket.setsockopt(zmq.SNDHWM, self._config.high_water_mark)
         socket.setsockopt(zmq.LINGER, 0)
+        keep_alive(socket)
         if self._gate:
             self._gate.protect(socket)
         try:
@@ -121,24 +140,25 @@ class ReplayServer:
             raise EventError(why_not_bound(self._config.bind, error.errno, str(error.strerror))) from None
         return socket
 
-    def _run(self) -> None:
+    def _run(self, ending: threading.Event) -> None:
         next_refresh = 0.0
-        while not self._ending:
-            now = time.monotonic()
-            rest = min((replay.due_in(now) for replay in self._replays.values()), default=1.0)
-            if self._socket.poll(0 if rest <= 0 else max(1, min(50, int(rest * 1000)))):
-                self._take()
-            for key, replay in list(self._replays.items()):
-                if replay.due_in(time.monotonic()) <= 0:
-                    self._step(key, replay)
-            self._refusals.look()
-            if self._gate and time.monotonic() >= next_refresh:
-                next_refresh = time.monotonic() + REFRESH_S
-                with contextlib.suppress(EventError):
-                    self._gate.refresh()
-        self._refusals.unwatch()
-        self._socket.close()
-        self._free()
+        try:
+            while not ending.is_set():
+                now = time.monotonic()
+                rest = min((job.due_in(now) for job in self._jobs.values()), default=1.0)
+                if self._socket.poll(0 if rest <= 0 else max(1, min(50, int(rest * 1000)))):
+                    self._take()
+                for key, job in list(self._jobs.items()):
+                    if job.due_in(time.monotonic()) <= 0:
+                        self._step(key, job)
+                self._refusals.look()
+                if time.monotonic() >= next_refresh:
+                    next_refresh = time.monotonic() + REFRESH_S
+                    self._refresh(time.monotonic())
+        finally:
+            self._refusals.unwatch()
+            self._socket.close()
+            self._free()
 
     def _free(self) -> None:
         if self._gate:
@@ -146,116 +166,157 @@ class ReplayServer:
         self._context.term()
         self._journal.close()
 
+    def _refresh(self, now: float) -> None:
+        """Look at what others changed: rights, erased calls; and at who wants nothing any more."""
+        with contextlib.suppress(EventError):
+            if self._gate:
+                self._gate.refresh()
+            if self._erasures != self._journal.erasures:
+                self._erasures = self._journal.erasures
+                for job in self._jobs.values():
+                    there = self._journal.existing([entry.offset for entry in job.waiting])
+                    job.waiting = [entry for entry in job.waiting if entry.offset in there]
+        for key, job in list(self._jobs.items()):
+            if job.credit <= 0 and job.quiet_s(now) > self._config.idle_s:
+                self._give_up(key)
+
     def _take(self) -> None:
+        """Answer one request; whatever is wrong with it is its own matter."""
         client, *frames = self._socket.recv_multipart(copy=False)
-        user = ""
-        id = 0
+        key = (client.bytes, 0)
         try:
             if len(frames) != 1:
                 raise EventError("request: must be one frame")
             if len(frames[0]) > MAX_REQUEST_BYTES:
                 raise EventError(f"request: must not be longer than {MAX_REQUEST_BYTES} bytes")
-            if self._gate:
-                user = str(frames[0].get("User-Id"))
-            request = parse_request(frames[0].bytes)
-            id = request["id"]
-            self._answer(client.bytes, id, user, request)
+            user = str(frames[0].get("User-Id")) if self._gate else ""
+            values = unpacked(frames[0].bytes)
+            key = (client.bytes, id_of(values))
+            self._answer(key, user, request_of(values))
         except EventError as error:
             self._refusals.add(str(error))
-            self._send((client.bytes, id), "error", reason=str(error))
+            self._send(key, "error", reason=str(error))
+        except Exception as error:  # a request that finds a fault of ours ends nobody else's
+            faults.count("replay request", error)
+            self._send(key, "error", reason=f"the hub could not answer this: {type(error).__name__}")
 
-    def _answer(self, client: bytes, id: int, user: str, request: dict[str, Any]) -> None:
-        key = (client, id)
-        match request["ask"]:
-            case "replay" | "count" if not self._pace.allows(user.encode() or client):
+    def _answer(self, key: Key, user: str, request: AnyRequest) -> None:
+        owner = user.encode() or key[0]
+        match request:
+            case ReplayRequest() | CountRequest() if not self._limiter.allows(owner):
                 self._send(key, "busy")
-            case "replay" if len(self._replays) >= self._config.max_replays:
-                self._send(key, "busy")
-            case "replay":
-                self._begin(key, user, request)
-            case "credit":
-                if key in self._replays:
-                    credit = self._replays[key].credit + whole(request, "n", MAX_CREDIT)
-                    self._replays[key].credit = min(credit, MAX_CREDIT)
-            case "cancel":
-                self._replays.pop(key, None)
-            case "count":
+            case ReplayRequest():
+                self._begin(key, owner, user, request)
+            case CreditRequest() if key in self._jobs:
+                self._jobs[key].ask(request.n, MAX_CREDIT, time.monotonic())
+            case CancelRequest():
+                self._jobs.pop(key, None)
+            case CountRequest():
                 self._send(key, "count", n=self._count(user, request))
-            case _:
-                raise EventError("request: ask must be replay, credit, cancel or count")
 
-    def _begin(self, key: tuple[bytes, int], user: str, request: dict[str, Any]) -> None:
-        start, prefixes, speed = request.get("from"), prefixes_of(request), request.get("speed")
-        credit = whole(request, "credit", MAX_CREDIT)
-        if speed is not None and (isinstance(speed, bool) or not isinstance(speed, int | float) or not speed > 0):
-            raise EventError("request: speed must be a number above 0, or null")
-        match start:
+    def _begin(self, key: Key, owner: bytes, user: str, request: ReplayRequest) -> None:
+        match request.start:
             case "new":
                 self._send(key, "end", reached=self._journal.last_offset)
                 return
-            case "start" | "last":
-                first = 0
-            case {"offset": int(offset)} if 0 <= offset < INT64:
+            case FromOffset(offset=offset):
                 first = offset
-            case {"time": int(when)} if 0 <= when < INT64:
+            case FromTime(time=when):
                 first = self._journal.first_since(when)
             case _:
-                raise EventError('request: from must be start, new, last, {"offset": n} or {"time": ns}')
-        call = call_of_prefix(prefixes[0]) if len(prefixes) == 1 else None
-        self._replays[key] = Run(
-            user, prefixes, call, first, start == "last", speed, credit, begun=time.monotonic()
+                first = 0
+        self._jobs.pop(key, None)
+        if not self._has_room(owner):
+            self._send(key, "busy")
+            return
+        prefixes = tuple(topic.encode() for topic in request.topics)
+        self._jobs[key] = ReplayJob(
+            owner=owner,
+            user=user,
+            prefixes=prefixes,
+            call=call_of_prefix(prefixes[0]) if len(prefixes) == 1 else None,
+            next=first,
+            latest=request.start == "last",
+            speed=request.speed,
+            credit=min(request.credit, MAX_CREDIT),
+            begun=time.monotonic(),
         )
 
-    def _step(self, key: tuple[bytes, int], replay: Run) -> None:
-        """Send the next page of one replay, or what the client had no room for before."""
+    def _has_room(self, owner: bytes) -> bool:
+        """Whether one more may begin, for which the one that was quiet for longest makes room."""
+        own = [key for key, job in self._jobs.items() if job.owner == owner]
+        if len(own) >= self._config.max_replays_each:
+            return self._make_room(own)
+        return len(self._jobs) < self._config.max_replays or self._make_room(list(self._jobs))
+
+    def _make_room(self, among: list[Key]) -> bool:
         now = time.monotonic()
+        quietest = max(among, key=lambda key: self._jobs[key].quiet_s(now))
+        if self._jobs[quietest].quiet_s(now) < QUIET_S:
+            return False
+        self._give_up(quietest)
+        return True
+
+    def _give_up(self, key: Key) -> None:
+        del self._jobs[key]
+        self.given_up += 1
+        self._send(key, "busy")
+
+    def _step(self, key: Key, job: ReplayJob) -> None:
+        """Send the next page of one replay, or what the client had no room for before; and its end."""
         try:
-            entries, reached = replay.held or replay.paced(self._next(replay), now)
+            self._send_due(key, job, time.monotonic())
         except EventError as error:
-            del self._replays[key]
+            del self._jobs[key]
             self._send(key, "error", reason=str(error))
-            return
-        if entries:
-            sent = self._send(key, "events", entries, reached=entries[-1].offset)
+        except Exception as error:  # the others go on
+            faults.count("replay", error)
+            del self._jobs[key]
+            self._send(key, "error", reason=f"the hub could not go on with this: {type(error).__name__}")
+
+    def _send_due(self, key: Key, job: ReplayJob, now: float) -> None:
+        allowed = self._allowed(job.user)
+        if job.wants_page:
+            self._read(job, allowed)
+        else:
+            job.narrow(allowed)  # rights may have changed since
+        due = job.due(now)
+        if due:
+            sent = self._send(key, "events", due, reached=due[-1].offset)
             if sent != "sent":
-                self._not_sent(key, replay, sent, (entries, reached))
+                self._not_sent(key, job, sent, now)
                 return
-            replay.credit -= len(entries)
-        if reached is not None:
-            sent = self._send(key, "end", reached=reached)
+            job.sent(len(due), now)
+        if job.is_over:
+            sent = self._send(key, "end", reached=job.reached)
             if sent == "full":
-                self._not_sent(key, replay, sent, ([], reached))
+                self._not_sent(key, job, sent, now)
                 return
-            del self._replays[key]
-        replay.held = None
+            del self._jobs[key]
 
-    def _not_sent(self, key: tuple[bytes, int], replay: Run, why: str, page: Page) -> None:
-        if why == "gone" or not replay.hold(page, time.monotonic()):
-            del self._replays[key]
+    def _not_sent(self, key: Key, job: ReplayJob, why: Literal["full", "gone"], now: float) -> None:
+        if why == "gone" or not job.hold(now):
+            del self._jobs[key]
 
-    def _next(self, replay: Run) -> Page:
-        """What is to be sent next; and up to where everything was given, at the end."""
-        allowed = self._gate.prefixes(replay.user) if self._gate else (b"",)
-        if replay.waiting:
-            replay.narrow(lambda entry: entry.topic.startswith(allowed))
-            return replay.waiting, None
-        limit = min(self._config.page, replay.credit)
+    def _read(self, job: ReplayJob, allowed: tuple[bytes, ...]) -> None:
         last = self._journal.last_offset  # before the page: what is stored between the two is not promised
-        page = self._journal.page(replay.next, replay.call, limit, replay.latest)
+        page = self._journal.page(job.next, job.call, self._config.page, job.latest)
         if page:
-            replay.next = page[-1].offset + 1
-        wanted = [e for e in page if e.topic.startswith(replay.prefixes) and e.topic.startswith(allowed)]
-        return wanted, max(last, replay.next - 1) if len(page) < limit else None
+            job.next = page[-1].offset + 1
+        wanted = [e for e in page if e.topic.startswith(job.prefixes) and e.topic.startswith(allowed)]
+        job.read(wanted, max(last, job.next - 1) if len(page) < self._config.page else None)
 
-    def _count(self, user: str, request: dict[str, Any]) -> int:
-        """How many events of these topics lie after `after`, up to `to`."""
-        at, to, prefixes = whole(request, "after", INT64), whole(request, "to", INT64), prefixes_of(request)
-        allowed = self._gate.prefixes(user) if self._gate else (b"",)
-        topics = self._journal.topics(at, to)
+    def _allowed(self, user: str) -> tuple[bytes, ...]:
+        return self._gate.prefixes(user) if self._gate else (b"",)
+
+    def _count(self, user: str, request: CountRequest) -> int:
+        """How many events of these topics lie after one offset, up to another."""
+        prefixes, allowed = tuple(topic.encode() for topic in request.topics), self._allowed(user)
+        topics = self._journal.topics(request.after, request.to)
         return sum(n for topic, n in topics if topic.startswith(prefixes) and topic.startswith(allowed))
 
     def _send(
-        self, key: tuple[bytes, int], kind: str, entries: Sequence[Entry] = (), **fields: object
+        self, key: Key, kind: str, entries: Sequence[Entry] = (), **fields: object
     ) -> Literal["sent", "full", "gone"]:
         client, id = key
         journal = {"journal": self._journal.identity, "epoch": self._journal.epoch}

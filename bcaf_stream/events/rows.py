@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import msgpack
 
+from bcaf_stream.events.fields import checked, is_plain
 from bcaf_stream.events.messages import DIGITS, Event, EventType, topic_of
 
 MILLION = float(10**DIGITS)  # a float: dividing by it is quicker than by an int, and gives the same
@@ -104,43 +105,45 @@ def row_of(event: Event, offset: int, stored_at: int, context: int) -> Row:
 
 
 def entry_of(row: Row, context: Context) -> Entry:
-    """The row's event as it is published; any damage is a ValueError, TypeError or one of msgpack's errors."""
+    """The row's event as it is published; any damage is an exception, and there is no closed set of them."""
     offset, id, call, channel, type, seq, emotion, stored_at, _, payload = row
     when, rest = msgpack.unpackb(payload)
     v, role, utterance, revision, start_ms, end_ms, speech_age, age = when
     emitted_at = stored_at - age
     text, text_source, confidence, probs, audio_probs, text_probs, modalities, degraded, reason, *added = rest
     labels = context.labels
-    data = msgpack.packb(
-        {
-            "v": v,
-            "type": type,
-            "id": id,
-            "call": call,
-            "channel": channel,
-            "role": role,
-            "utterance": utterance,
-            "revision": revision,
-            "offset": offset,
-            "seq": seq,
-            "start_ms": start_ms,
-            "end_ms": end_ms,
-            "speech_ended_at": speech_age if speech_age is None else emitted_at - speech_age,
-            "emitted_at": emitted_at,
-            "text": text,
-            "text_source": text_source,
-            "emotion": emotion,
-            "confidence": _whole_number(confidence),
-            "probs": _whole(probs, labels),
-            "audio_probs": _whole(audio_probs, labels),
-            "text_probs": _whole(text_probs, labels),
-            "modalities": modalities,
-            "model": context.model,
-            "degraded": degraded,
-            "reason": reason,
-            **dict(zip(("text_confidence",), map(_whole_number, added), strict=False)),
-        }
-    )
+    values = {
+        "v": v,
+        "type": type,
+        "id": id,
+        "call": call,
+        "channel": channel,
+        "role": role,
+        "utterance": utterance,
+        "revision": revision,
+        "offset": offset,
+        "seq": seq,
+        "start_ms": start_ms,
+        "end_ms": end_ms,
+        "speech_ended_at": speech_age if speech_age is None else emitted_at - speech_age,
+        "emitted_at": emitted_at,
+        "text": text,
+        "text_source": text_source,
+        "emotion": emotion,
+        "confidence": _whole_number(confidence),
+        "probs": _whole(probs, labels),
+        "audio_probs": _whole(audio_probs, labels),
+        "text_probs": _whole(text_probs, labels),
+        "modalities": modalities,
+        "model": context.model,
+        "degraded": degraded,
+        "reason": reason,
+        **dict(zip(("text_confidence",), map(_whole_number, added), strict=False)),
+    }
+    if not is_plain(values):
+        for name, value in values.items():
+            checked(name, value)
+    data = msgpack.packb(values)
     return Entry(offset, stored_at, topic_of(call, channel, type), data)
 
 

@@ -86,7 +86,8 @@ def test_a_call_is_erased_while_the_hub_runs(hub: EventHub, journal: JournalConf
     assert {event.call for event in hub.journal.read()} == {"second"}
     last = hub.publish(call_events("third", 1, 0)).result(10)[-1]
     assert last == 14
-    result = CliRunner().invoke(app, ["erase", "first", "--yes", "--journal", str(journal.path)])
+    assert "had been erased before" in run("erase", "first", "--yes", "--journal", journal.path)
+    result = CliRunner().invoke(app, ["erase", "nobody", "--yes", "--journal", str(journal.path)])
     assert "no such call" in str(result.exception)
 
 

@@ -14,10 +14,14 @@ import zmq
 from bcaf_stream.events.bus import BusConfig
 from bcaf_stream.events.codec import encode
 from bcaf_stream.events.hub import EventHub, EventHubConfig
+from bcaf_stream.events.journal import Journal
 from bcaf_stream.events.journal_file import JournalConfig
 from bcaf_stream.events.messages import Event, topic
-from bcaf_stream.events.replay import MAX_FRAME_BYTES, MAX_REQUEST_BYTES, ReplayConfig
+from bcaf_stream.events.replay import MAX_FRAME_BYTES, MAX_REQUEST_BYTES, REFRESH_S, ReplayConfig
+from bcaf_stream.events.replay_job import QUIET_S
+from bcaf_stream.events.retention import erase
 from bcaf_stream.events.subscriber import EventSubscriber
+from bcaf_stream.loops import faults
 from tests.deployed import free_address
 from tests.hub_process import HubProcess
 
@@ -103,6 +107,120 @@ def test_a_replay_gives_as_much_as_was_asked_for_and_stops_when_told(hub: EventH
     assert dealer.answers() == [("events", 2), ("end", 0)]
 
 
+def test_a_replay_whose_credit_is_used_up_exactly_gets_its_end(hub: EventHub, dealer: Dealer):
+    hub.publish([event(n) for n in range(100)]).result(WAIT_S)
+    for credit in (50, 100):  # a page, and two
+        dealer.ask(ask="replay", credit=credit, id=credit, **{"from": {"offset": 101 - credit}})
+        assert dealer.answers() == [*[("events", 50)] * (credit // 50), ("end", 0)]
+    dealer.ask(ask="replay", credit=0, id=2, topics=["emo.v1.b."], **{"from": "start"})
+    assert dealer.answers() == [("end", 0)], "what is not asked for costs no credit"
+    assert hub.replay.running == 0
+
+
+def test_replays_that_want_nothing_any_more_make_room_and_are_forgotten(config: EventHubConfig):
+    limits = replace_config(config.replay, per_second=1000, max_replays=8, max_replays_each=4, idle_s=6.0)
+    with EventHub(config.model_copy(update={"replay": limits})) as hub, zmq.Context() as context:
+        hub.publish([event(n) for n in range(10)]).result(WAIT_S)
+        sockets = [context.socket(zmq.DEALER) for _ in range(3)]
+        dealers = [Dealer(socket) for socket in sockets]
+        for dealer in dealers:
+            dealer.socket.connect(hub.replay.endpoint)
+        for dealer in dealers[:2]:
+            for id in range(5):
+                dealer.ask(ask="replay", credit=1, id=id, **{"from": "start"})
+            assert dealer.answers() == [*[("events", 1)] * 4, ("busy", 0)], "four for each"
+        assert hub.replay.running == 8
+        dealers[2].ask(ask="replay", credit=100, **{"from": "start"})
+        assert dealers[2].answers() == [("busy", 0)], "none has been quiet for long"
+        sockets[0].close(0)  # as if it were killed
+        time.sleep(QUIET_S - 0.4)
+        dealers[2].ask(ask="replay", credit=100, **{"from": "start"})
+        assert dealers[2].answers() == [("events", 10), ("end", 0)]
+        deadline = time.monotonic() + WAIT_S
+        while hub.replay.running:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        assert dealers[1].answers() == [("busy", 0)] * 4, "told, so that it may ask again"
+        assert hub.replay.given_up == 8
+        for socket in sockets:
+            socket.close(0)
+
+
+def test_a_reader_whose_replay_was_given_up_asks_again_and_misses_nothing(config: EventHubConfig):
+    impatient = config.model_copy(update={"replay": replace_config(config.replay, idle_s=0.1)})
+    with EventHub(impatient) as hub:
+        for at in range(0, 9000, 500):
+            hub.publish([event(n) for n in range(at, at + 500)]).result(WAIT_S)
+        with EventSubscriber(hub.bus.endpoint, hub.replay.endpoint, start="start") as reader:
+            assert [reader.receive(WAIT_S).seq for _ in range(50)] == list(range(50))
+            deadline = time.monotonic() + WAIT_S
+            while not hub.replay.given_up:
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+            assert [reader.receive(WAIT_S).seq for _ in range(8950)] == list(range(50, 9000))
+
+
+BAD = [{}, {"ask": "replay"}, {"ask": ["replay"]}, {"ask": "credit"}, {"ask": "count", "after": None}, {"v": []}]
+BAD += [
+    {"ask": "replay", "credit": 1, "from": start} for start in (None, {}, {"offset": 2**64 - 1}, {"time": -1}, [])
+]
+BAD += [{"ask": "replay", "credit": 1, "from": "start", "speed": speed} for speed in (1e-310, 0, "1", [1], -1.0)]
+
+
+def test_no_request_ends_the_replay_for_others(hub: EventHub, dealer: Dealer, caplog: pytest.LogCaptureFixture):
+    hub.publish([event(0)]).result(WAIT_S)
+    for fields in BAD:
+        dealer.ask(**fields)
+        assert dealer.answers(0.1) == [("error", 0)], fields
+    assert hub.stats()["refused"] == len(BAD)
+    dealer.ask(ask="replay", credit=10, **{"from": "start"})
+    assert dealer.answers() == [("events", 1), ("end", 0)]
+    assert caplog.text.count("replay: refused: request: ") >= 1
+
+
+def test_a_fault_of_ours_costs_one_request_and_is_counted_without_content(
+    hub: EventHub, dealer: Dealer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    hub.publish([event(n) for n in range(3)]).result(WAIT_S)
+    for name, ask in (("topics", "count"), ("page", "replay")):
+        with monkeypatch.context() as broken:
+            broken.setattr(hub.replay._journal, name, lambda *_: {}["secret words"])
+            dealer.ask(ask=ask, id=3, after=0, to=9, credit=9, **{"from": "start"})
+            assert dealer.answers() == [("error", 0)]
+        dealer.ask(ask="replay", credit=9, **{"from": "start"})
+        assert dealer.answers() == [("events", 3), ("end", 0)]
+    assert {"replay request", "replay"} <= faults.counts.keys()
+    assert "secret" not in caplog.text
+
+
+def test_a_damaged_event_is_told_to_those_who_ask_for_it_and_the_replay_goes_on(hub: EventHub, dealer: Dealer):
+    hub.publish([event(n) for n in range(120)]).result(WAIT_S)
+    hub.journal.query("UPDATE events SET payload = x'c1' WHERE offset IN (7, 50, 51)")
+    dealer.ask(ask="replay", credit=500, **{"from": "start"})
+    assert dealer.answers() == [("events", 50), ("events", 50), ("events", 20), ("end", 0)]
+    with EventSubscriber(hub.bus.endpoint, hub.replay.endpoint, start="start") as reader:
+        got = [reader.receive(WAIT_S) for _ in range(120)]
+        hub.publish([event(120)]).result(WAIT_S)
+        assert reader.receive(WAIT_S).seq == 120
+    assert [e.seq for e in got] == list(range(120))
+    assert [e.offset for e in got if e.type == "degraded"] == [7, 50, 51]
+
+
+def test_what_a_replay_has_read_ahead_of_a_call_that_is_erased_is_not_sent(hub: EventHub, dealer: Dealer):
+    both = [replace(event(n), call=call, id=f"{call}-{n}") for n in range(10) for call in ("secret", "other")]
+    hub.publish(both).result(WAIT_S)
+    dealer.ask(ask="replay", credit=1, **{"from": "start"})
+    assert dealer.answers() == [("events", 1)]
+    with Journal(hub.journal.config, maintenance=True) as beside:
+        erase(beside, "secret", now=1)
+    time.sleep(REFRESH_S)
+    dealer.ask(ask="credit", n=100)
+    assert dealer.answers(1.0) == [("events", 10), ("end", 0)]
+    assert hub.publish([replace(event(11), call="secret", id="later")]).result(WAIT_S) == [0]
+    assert hub.progress("secret").ended
+    assert hub.stats()["erased"] == 1
+
+
 def test_a_replay_in_original_time_is_never_early(hub: EventHub, dealer: Dealer, clock: Clock):
     for seq in range(3):
         hub.publish([event(seq)]).result(WAIT_S)
@@ -154,7 +272,7 @@ def test_a_client_that_asks_for_all_and_does_not_read_gets_it_later(hub: EventHu
         hub.publish([event(n, 10_000) for n in range(at, at + 100)]).result(WAIT_S)
     dealer.ask(ask="replay", credit=10_000, **{"from": "start"})
     deadline = time.monotonic() + WAIT_S
-    while not any(run.held for run in list(hub.replay._replays.values())):
+    while not any(job.held_since for job in list(hub.replay._jobs.values())):
         assert time.monotonic() < deadline
         time.sleep(0.01)
     assert hub.publish([event(3000)]).result(WAIT_S) == [3001]  # nobody else waits

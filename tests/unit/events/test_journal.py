@@ -198,15 +198,6 @@ def test_a_journal_of_a_later_version_is_refused(config: JournalConfig):
         Journal(config)
 
 
-def test_a_damaged_event_is_named_by_its_offset(config: JournalConfig, journal: Journal):
-    journal.append([event(0), event(1)])
-    journal._db.execute("UPDATE events SET payload = x'c1' WHERE offset = 2")
-    reader = journal.read()
-    assert next(reader).seq == 0
-    with pytest.raises(EventError, match="offset 2 is damaged"):
-        next(reader)
-
-
 def test_a_damaged_file_is_named(config: JournalConfig):
     with Journal(config) as journal:
         journal.append([event(n) for n in range(200)])

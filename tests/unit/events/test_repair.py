@@ -12,7 +12,7 @@ from bcaf_stream.events.journal import Journal
 from bcaf_stream.events.journal_file import JournalConfig
 from bcaf_stream.events.messages import Event
 from bcaf_stream.events.repair import LEAP, repair
-from bcaf_stream.events.upkeep import erase
+from bcaf_stream.events.retention import erase
 from tests.deployed import free_address
 from tests.hub_process import HubProcess
 

@@ -1,12 +1,14 @@
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from bcaf_stream.errors import EventError, JournalError
-from bcaf_stream.events.journal import Journal
+from bcaf_stream.errors import JournalError
+from bcaf_stream.events.journal import NOT_STORED, Journal
 from bcaf_stream.events.journal_file import JournalConfig
 from bcaf_stream.events.messages import Event
-from bcaf_stream.events.upkeep import DAY_NS, erase, expire
+from bcaf_stream.events.retention import DAY_NS, erase, expire
 
 
 def event(n: int, call: str = "a", text: str = "hello") -> Event:
@@ -61,13 +63,70 @@ def test_an_erased_call_leaves_no_byte_beside_its_audit_line(tmp_path: Path):
         for n in range(300):
             journal.append([event(n, "secret-call", "the forbidden words"), event(n, "other")])
         with Journal(config(tmp_path), maintenance=True) as beside:
-            assert erase(beside, "secret-call", now=7) == 300
+            assert erase(beside, "secret-call", now=7) == (300, False, [])
         assert [e.call for e in journal.read()] == ["other"] * 300
         assert journal.query("SELECT * FROM audit") == [(7, "erase", "secret-call", 300)]
         assert journal.query("SELECT call FROM latest") == [("other",)]
         assert journal.epoch == 1
     for path in tmp_path.iterdir():
         assert b"forbidden words" not in path.read_bytes()
+
+
+def bytes_of(folder: Path) -> bytes:
+    return b"".join(path.read_bytes() for path in folder.iterdir())
+
+
+def test_what_a_reader_holds_back_is_said_and_goes_when_it_is_erased_again(tmp_path: Path):
+    with Journal(config(tmp_path)) as journal:
+        journal.append([event(n, "secret", "the forbidden words") for n in range(300)])
+        journal.append([event(0, "other")])
+        with closing(sqlite3.connect(tmp_path / "j.sqlite", isolation_level=None)) as reader:
+            reader.execute("BEGIN")
+            reader.execute("SELECT count(*) FROM events").fetchone()
+            with Journal(config(tmp_path), maintenance=True) as beside:
+                with pytest.raises(JournalError, match="300 events are erased, but their bytes stay"):
+                    erase(beside, "secret", now=7, wait_s=0.2)
+                assert b"forbidden words" in bytes_of(tmp_path)
+                assert journal.append([event(1, "other")]), "whoever writes goes on meanwhile"
+                reader.execute("COMMIT")
+                assert erase(beside, "secret", now=8) == (0, True, [])
+        assert b"forbidden words" not in bytes_of(tmp_path)
+
+
+def test_of_a_call_that_is_erased_while_it_runs_nothing_more_is_stored(tmp_path: Path):
+    with Journal(config(tmp_path)) as journal, Journal(config(tmp_path), maintenance=True) as beside:
+        journal.append([event(0, "secret", "the forbidden words"), event(0, "other")])
+        erase(beside, "secret", now=7)
+        both = [event(1, "other"), event(1, "secret", "the forbidden words"), event(2, "other")]
+        assert [entry.offset for entry in journal.store(both)] == [3, 0, 4]
+        assert journal.store([event(2, "secret", "the forbidden words")]) == [NOT_STORED]
+        assert journal.is_erased("secret")
+        assert journal.unfinished() == ["other"]
+        assert erase(beside, "nobody", now=8) == (0, False, [])
+        assert not journal.is_erased("nobody"), "a wrong name closes nothing"
+        assert b"forbidden words" not in bytes_of(tmp_path)
+    with Journal(config(tmp_path)) as journal:
+        assert journal.append([event(3, "secret")]) == []
+
+
+def test_what_a_repair_has_left_beside_the_journal_is_erased_as_well(tmp_path: Path):
+    left = [tmp_path / name for name in ("j.sqlite.broken-1", "j.sqlite.broken-1-wal", ".j.sqlite.repaired-wal")]
+    with Journal(config(tmp_path)) as journal:
+        journal.append([event(0, "secret")])
+    for path in left:
+        path.write_text("the forbidden words")
+    (tmp_path / "other.sqlite.broken-1").write_text("of somebody else")
+    with Journal(config(tmp_path), maintenance=True) as beside:
+        assert erase(beside, "nobody", now=7).copies == []
+        assert sorted(erase(beside, "secret", now=7).copies) == sorted(left)
+    assert b"forbidden words" not in bytes_of(tmp_path)
+    assert (tmp_path / "other.sqlite.broken-1").exists()
+
+
+def test_a_half_written_repair_is_gone_when_a_writer_opens_the_journal(tmp_path: Path):
+    (tmp_path / ".j.sqlite.repaired").write_text("the forbidden words")
+    with Journal(config(tmp_path)):
+        assert not (tmp_path / ".j.sqlite.repaired").exists()
 
 
 def test_a_clock_that_is_set_back_moves_nothing_back(tmp_path: Path):
@@ -104,8 +163,10 @@ def test_a_journal_left_open_is_checked_and_damage_is_not_built_upon(tmp_path: P
     path.write_bytes(data)
     with pytest.raises(JournalError, match="damaged"):
         Journal(config(tmp_path))
-    with Journal(config(tmp_path, check_mb=0)) as journal, pytest.raises(EventError):
-        list(journal.read())
+    with Journal(config(tmp_path, check_mb=0)) as journal:
+        read = list(journal.read())
+        assert journal.damaged == sum(e.reason is not None for e in read) > 0
+        assert [e.offset for e in read] == list(range(1, 2001))
 
 
 def test_a_torn_log_costs_only_its_torn_end(tmp_path: Path):

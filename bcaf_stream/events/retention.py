@@ -1,0 +1,96 @@
+"""What is deleted from the journal: what is too old or too much, and the calls that must be forgotten."""
+
+import glob
+import sqlite3
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
+
+from bcaf_stream.errors import JournalError
+from bcaf_stream.events.journal import Journal
+from bcaf_stream.events.journal_file import locked
+
+WAIT_S = 10.0  # for those who read the journal meanwhile
+SLICE = 1000  # events deleted at once: nobody who appends waits for long
+DAY_NS = 86_400 * 10**9
+
+
+def expire(journal: Journal, now: int) -> int:
+    """Delete what the journal's configuration does not keep at `now` (unix ns), at most SLICE events.
+
+    Returns how many were deleted: call again until it is 0. Raises JournalError.
+    """
+    before = 0 if journal.config.keep_days is None else now - int(journal.config.keep_days * DAY_NS)
+    with journal.transaction() as db:
+        keep_all = not _is_too_large(journal, db)
+        oldest = db.execute("SELECT offset, stored_at FROM events ORDER BY offset LIMIT ?", (SLICE,)).fetchall()
+        # `stored_at` never falls, so that the old ones are a prefix.
+        old = [offset for offset, stored_at in oldest if stored_at < before or not keep_all]
+        if old:
+            _delete(db, "offset <= ?", old[-1])
+    if old:
+        journal.shrink()
+    return len(old)
+
+
+class Erased(NamedTuple):
+    """How many events were erased; whether the call was erased before; which damaged copies were deleted."""
+
+    events: int
+    before: bool
+    copies: list[Path]
+
+
+def erase(journal: Journal, call: str, now: int, wait_s: float = WAIT_S) -> Erased:
+    """Forget a call: its events, its latest values, and their bytes in every file of the journal's folder.
+
+    Nothing that comes of the call from now on is stored. The copies that `repair` moved aside are deleted as a
+    whole, for what is in them cannot be told. One audit line stays, but not of a call that was never there.
+
+    Raises:
+        JournalError: not all bytes are gone; erase it again then.
+    """
+    with journal.transaction() as db:
+        before = journal.is_erased(call)
+        count = _delete(db, "call = ?", call)
+        if count:
+            journal.note_erasure(db, call, now, count)
+    copies = _delete_copies(journal.path) if count or before else []
+    if not journal.shrink(wait_s):
+        log = f"{journal.path.name}-wal"
+        way_out = "end that one, and erase the call again"
+        raise JournalError(
+            f"journal {journal.path}: {count} events are erased, but their bytes stay in {log} while another "
+            f"program reads the journal: {way_out}"
+        )
+    return Erased(count, before, copies)
+
+
+def _delete_copies(path: Path) -> list[Path]:
+    """Delete what `repair` moved aside, and what it left half-written when it was killed."""
+    beside = glob.escape(path.name)
+    copies = sorted(path.parent.glob(f"{beside}.broken-*"))
+    with suppress(JournalError), locked(path):  # a hub that runs has removed those
+        copies += sorted(path.parent.glob(f".{beside}.repaired*"))
+    for copy in copies:
+        try:
+            copy.unlink(missing_ok=True)
+        except OSError as error:
+            raise JournalError(
+                f"{copy}: cannot be deleted: {error.strerror}: delete it, and erase again"
+            ) from None
+    return copies
+
+
+def _delete(db: sqlite3.Connection, where: str, value: object) -> int:
+    count = db.execute(f"DELETE FROM events WHERE {where}", (value,)).rowcount
+    db.execute(f"DELETE FROM latest WHERE {where}", (value,))
+    return count
+
+
+def _is_too_large(journal: Journal, db: sqlite3.Connection) -> bool:
+    limit = journal.config.keep_mb
+    pages, free, size = (
+        db.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "freelist_count", "page_size")
+    )
+    return limit is not None and (pages - free) * size > limit * 1e6
