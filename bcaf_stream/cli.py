@@ -1,6 +1,7 @@
 """bcaf-stream: analyze a recording, send one as if it were live, listen to events, see what is installed."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -9,9 +10,18 @@ import typer
 from bcaf_stream.cli_bridges import bridge_app
 from bcaf_stream.cli_events import register
 from bcaf_stream.config import load_config
-from bcaf_stream.console import EventView, Format, clock, progress_bar, run, stderr_note, writing_to
+from bcaf_stream.console import (
+    EventView,
+    Format,
+    clock,
+    connection_note,
+    progress_bar,
+    run,
+    stderr_note,
+    writing_to,
+)
 from bcaf_stream.display import printable
-from bcaf_stream.errors import UsageError
+from bcaf_stream.errors import LinkError, UsageError
 
 app = typer.Typer(
     no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None, add_completion=False
@@ -106,8 +116,14 @@ def send(
     rate: Annotated[int | None, typer.Option(min=8000, max=192_000, help="of - (needed) and mic, in Hz")] = None,
     channels: Annotated[int | None, typer.Option(min=1, max=16, help="of - and mic; default: 1")] = None,
     device: Annotated[str | None, typer.Option(help="of mic: a part of its name; default: the system's")] = None,
+    give_up: Annotated[
+        float, typer.Option(min=0, help="seconds to look for a lost deployment again, before the call is given up")
+    ] = 60.0,
 ) -> None:
     """Stream a recording, standard input or the microphone to a running deployment."""
+    from bcaf_stream.client.link import SenderConfig
+
+    config = SenderConfig(give_up_s=give_up)
     roles = _pairs(role, "--role")
     mode = _text_mode(text, transcript)
     if source in ("-", "mic"):
@@ -120,7 +136,8 @@ def send(
             )
         named = live_call(source, channels or 1, roles, call)
         words = read_transcript(transcript, [side.name for side in named.channels]) if transcript else None
-        closed = send_live(live_source(source, rate, channels or 1, device), named, to, mode, words)
+        with _own_options():
+            closed = send_live(live_source(source, rate, channels or 1, device), named, to, mode, words, config)
     else:
         from bcaf_stream.recording import Recording
         from bcaf_stream.sending import send_recording
@@ -130,7 +147,10 @@ def send(
         recording = Recording.open(source, _pairs(channel, "--channel"), roles, call, unique=True)
         named = recording.call
         words = recording.transcript(transcript) if transcript else None
-        closed = send_recording(recording, to, 1.0 if speed is None else speed, mode, words)
+        with _own_options():
+            closed = send_recording(
+                recording, to, 1.0 if speed is None else speed, mode, words, config, connection_note
+            )
     print(printable(f"call {named.id}: {closed.utterances} utterances, {closed.reason}"))
 
 
@@ -140,6 +160,22 @@ def doctor() -> None:
     from bcaf_stream.doctor import examine
 
     raise typer.Exit(examine())
+
+
+@contextmanager
+def _own_options() -> Iterator[None]:
+    """Names this command's options where the server, which knows nothing of them, says what is wrong."""
+    try:
+        yield
+    except LinkError as error:
+        ways = {
+            "running already": "choose another --call",
+            "in the journal already": "choose another --call",
+            "has no speech recognition": "give --transcript FILE or --text none",
+        }
+        text = str(error)
+        way = next((way for problem, way in ways.items() if problem in text and way not in text), None)
+        raise LinkError(f"{text}; {way}" if way else text) from None
 
 
 def _pairs(options: Sequence[str] | None, flag: str) -> dict[str, str]:

@@ -247,3 +247,8 @@ def _why(error: OSError | ValueError) -> str:
 def stderr_note(message: str) -> None:
     """A remark beside the results: on stderr, so that a pipe stays clean."""
     print(printable(message), file=sys.stderr)
+
+
+def connection_note(message: str) -> None:
+    """What a sender says of its connection."""
+    stderr_note(f"bcaf-stream: {message}")

@@ -1,7 +1,8 @@
 """Sound that comes live, sent to a deployment as it comes: standard input and the microphone.
 
-The pace is the source's. A deployment that is too far behind makes the sender wait, and with it the program before
-the pipe; nothing is cut.
+The pace is the source's. What a deployment does not take yet, because it is too far behind or was lost, is kept;
+when there is no room for more, the sender waits, and with it the program before the pipe. A microphone does not
+wait: then the oldest sound is given up, and is a gap in the call.
 """
 
 import io
@@ -12,9 +13,10 @@ from collections.abc import Mapping, Sequence
 
 from bcaf_stream.audio.live_sources import LiveSource, Microphone, PcmPipe
 from bcaf_stream.audio.sources import default_channels
-from bcaf_stream.console import stderr_note
+from bcaf_stream.client.link import LinkSender, SenderConfig
+from bcaf_stream.console import connection_note, stderr_note
 from bcaf_stream.errors import SourceError, UsageError
-from bcaf_stream.ingest.link import Closed, LinkSender
+from bcaf_stream.ingest.link_protocol import Closed
 from bcaf_stream.recording import TextMode, with_roles
 from bcaf_stream.types import Call, Words
 
@@ -49,7 +51,12 @@ def live_call(word: str, channels: int, roles: Mapping[str, str], call: str | No
 
 
 def send_live(
-    source: LiveSource, call: Call, endpoint: str, text: TextMode, words: Sequence[Words] | None = None
+    source: LiveSource,
+    call: Call,
+    endpoint: str,
+    text: TextMode,
+    words: Sequence[Words] | None = None,
+    config: SenderConfig | None = None,
 ) -> Closed:
     """Send a source to its end, or until it is interrupted: that is how a microphone ends.
 
@@ -57,14 +64,16 @@ def send_live(
 
     Raises:
         SourceError: no sound came, or it broke.
-        LinkError: the deployment cannot be reached, refuses the call, or goes away.
+        LinkError: the deployment refuses the call, or is not reached for `config.give_up_s`.
     """
     blocks = iter(source)
     first = list(itertools.islice(blocks, 1))  # before it there is no call: a source may take its time, or fail
     endless = isinstance(source, Microphone)
     if endless:
         stderr_note(f"bcaf-stream: listening as call {call.id}; end with Ctrl-C")
-    with LinkSender(endpoint, call, source.rate, text) as sender:
+    with LinkSender(
+        endpoint, call, source.rate, text, config, live=True, drop=endless, note=connection_note
+    ) as sender:
         if words is not None:
             sender.send_words(words, last=True)
         try:

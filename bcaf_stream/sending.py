@@ -2,15 +2,16 @@
 
 import itertools
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bcaf_stream.audio.resample import Resampler
+from bcaf_stream.client.link import LinkSender, SenderConfig
 from bcaf_stream.errors import SourceError
-from bcaf_stream.ingest.link import Closed, LinkSender
-from bcaf_stream.ingest.link_protocol import RATES
+from bcaf_stream.ingest.link_protocol import RATES, Closed
 from bcaf_stream.recording import Recording, TextMode
 from bcaf_stream.types import SAMPLE_RATE, AudioChunk, Words
 
@@ -18,21 +19,31 @@ PcmNC = NDArray[np.int16]
 
 
 def send_recording(
-    recording: Recording, endpoint: str, speed: float, text: TextMode, words: Sequence[Words] | None = None
+    recording: Recording,
+    endpoint: str,
+    speed: float,
+    text: TextMode,
+    words: Sequence[Words] | None = None,
+    config: SenderConfig | None = None,
+    note: Callable[[str], None] = lambda _: None,
 ) -> Closed:
     """Stream a recording; `speed` 1 is real time, 0 as fast as the deployment takes it.
 
-    An interruption or broken sound hangs up: what was sent until then is analysed to its end.
+    An interruption or broken sound hangs up: what was sent until then is analysed to its end. After a lost
+    connection the call goes on: what the deployment asks for is read from the files once more, and `note` is told.
 
     Raises:
-        LinkError: the deployment cannot be reached, refuses the call, or goes away.
+        LinkError: the deployment refuses the call, or is not reached for `config.give_up_s`.
         SourceError: the sound is broken.
     """
     with recording.chunks() as source:
         chunks = iter(source)
         first = list(itertools.islice(chunks, len(recording.call.channels)))
         rate = _link_rate({chunk.rate for chunk in first})
-        with LinkSender(endpoint, recording.call, rate, text) as sender:
+        again = (
+            None if source.duration_ms is None else partial(_again, recording, rate)
+        )  # a stream has no second time
+        with LinkSender(endpoint, recording.call, rate, text, config, again=again, note=note) as sender:
             if words is not None:
                 sender.send_words(words, last=True)
             try:
@@ -50,6 +61,16 @@ def _play(sender: LinkSender, columns: "_SideBySide", chunks: Iterator[AudioChun
         sent += len(samples_NC)
         if per_second:
             time.sleep(max(0.0, started + sent / per_second - time.monotonic()))
+
+
+def _again(recording: Recording, rate: int, start: int) -> Iterator[PcmNC]:
+    """The same samples once more, from `start` on."""
+    at = 0
+    with recording.chunks() as source:
+        for samples_NC in _SideBySide(recording, rate).slices(iter(source)):
+            if at + len(samples_NC) > start:
+                yield samples_NC[max(0, start - at) :]
+            at += len(samples_NC)
 
 
 def _link_rate(rates: set[int]) -> int:

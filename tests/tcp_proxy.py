@@ -8,9 +8,9 @@ import threading
 class TcpProxy:
     """`endpoint` leads to `target` (tcp://127.0.0.1:PORT); `cut` breaks what is connected at that moment."""
 
-    def __init__(self, target: str) -> None:
+    def __init__(self, target: str, port: int = 0) -> None:
         self._target = ("127.0.0.1", int(target.rpartition(":")[2]))
-        self._listening = socket.create_server(("127.0.0.1", 0))
+        self._listening = socket.create_server(("127.0.0.1", port))
         self.endpoint = f"tcp://127.0.0.1:{self._listening.getsockname()[1]}"
         self._open: set[socket.socket] = set()
         threading.Thread(target=self._accept, daemon=True).start()
@@ -21,6 +21,8 @@ class TcpProxy:
                 end.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
+        with contextlib.suppress(OSError):
+            self._listening.shutdown(socket.SHUT_RDWR)  # close alone does not wake who waits in accept
         self._listening.close()
         self.cut()
 

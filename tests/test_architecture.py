@@ -28,7 +28,7 @@ LAYERS = [  # low to high; members of one set must not import each other
     {"bcaf_stream.dialogue", "bcaf_stream.bridges"},  # bridges: on events alone, from them to other systems
     {"bcaf_stream.engine"},  # encoders and model together
     {"bcaf_stream.analyzer"},
-    {"bcaf_stream.console", "bcaf_stream.recording", "bcaf_stream.demo"},
+    {"bcaf_stream.console", "bcaf_stream.recording", "bcaf_stream.client", "bcaf_stream.demo"},
     {
         "bcaf_stream.timeline",
         "bcaf_stream.doctor",
@@ -41,7 +41,7 @@ LAYERS = [  # low to high; members of one set must not import each other
     {"actors", "training"},
 ]
 MAY_IMPORT = {  # third-party package -> the only modules allowed to import it
-    "zmq": ("bcaf_stream.events", "bcaf_stream.ingest.link"),  # events: bus, keys, replay, subscriber
+    "zmq": ("bcaf_stream.events", "bcaf_stream.ingest.link", "bcaf_stream.client.link"),
     "websockets": ("bcaf_stream.ingest",),
     "httpx2": ("bcaf_stream.bridges.webhook",),
     "aiokafka": ("bcaf_stream.bridges.kafka",),

@@ -2,72 +2,69 @@
 
 from collections.abc import Iterator, Sequence
 
-import numpy as np
-
 from bcaf_stream.errors import LinkError
 from bcaf_stream.ingest.link_protocol import Accepted, Audio, Closed, Credit, Refused, ServerMessage, WordsMessage
-from bcaf_stream.types import PcmN, Words
+from bcaf_stream.types import Words
 
 PIECE_MS = 200  # the longest audio message
 PIECE_BYTES = 60_000  # and the biggest
 BATCH_CHARS = 10_000  # of text in one message of words, unless one item alone has more
 
 
-class AudioCutter:
-    """Cuts audio into numbered messages that fit into half the window, so that some credit always suffices."""
+PASSING = ("busy:", "no call is open here")  # how refusals begin that are no end to a sender with an open call
 
-    def __init__(self, rate: int, channels: int, window_ms: int) -> None:
-        self._step = max(1, min(min(PIECE_MS, window_ms // 2) * rate // 1000, PIECE_BYTES // (2 * channels)))
-        self._channels = channels
-        self._seq = self._start = 0
 
-    def push(self, samples_NC: PcmN) -> Iterator[Audio]:
-        """The messages of the next N samples of C channels.
+class ConnectionLostError(LinkError):
+    """The connection is gone, or the server does not know its call (yet): another connection may go on with it."""
 
-        Raises:
-            LinkError: they are not int16, or not of the call's channels.
-        """
-        if samples_NC.dtype != np.int16 or samples_NC.shape[1:] != (self._channels,):
-            shape = f"int16 of shape (N, {self._channels})"
-            raise LinkError(f"audio must be {shape}, not {samples_NC.dtype} of {samples_NC.shape}")
-        for begin in range(0, len(samples_NC), self._step):
-            piece_NC = samples_NC[begin : begin + self._step]
-            yield Audio(self._seq, self._start, piece_NC)
-            self._seq += 1
-            self._start += len(piece_NC)
+
+def piece_samples(rate: int, channels: int, window_ms: int) -> int:
+    """The most samples of one audio message: at most half the window, so that some credit always suffices."""
+    return max(1, min(min(PIECE_MS, window_ms // 2) * rate // 1000, PIECE_BYTES // (2 * channels)))
 
 
 class SenderState:
-    """What a sender knows of its call from the server's messages."""
+    """What a sender knows of its call from what the server says over one connection.
 
-    def __init__(self, rate: int) -> None:
+    Args:
+        resumed: the call was open before, over another connection.
+    """
+
+    def __init__(self, rate: int, resumed: bool = False) -> None:
         self._rate = rate
-        self._credit_ms = 0
+        self._resumed = resumed
+        self.credit_ms = self.settled_ms = 0
         self.accepted: Accepted | None = None
         self.closing = False  # the sender said that it is done
         self.closed: Closed | None = None
 
-    def may_send(self, audio: Audio) -> bool:
-        """Whether the server has room for this audio."""
-        return (audio.start + len(audio.samples_NC)) * 1000 <= self._credit_ms * self._rate
+    def may_send(self, end: int) -> bool:
+        """Whether the server has room for audio to before this sample."""
+        return end * 1000 <= self.credit_ms * self._rate
 
     def take(self, message: ServerMessage) -> None:
         """Follow the server.
 
         Raises:
+            ConnectionLostError: it cannot go on with the call over this connection.
             LinkError: the call is over, though the sender was not done.
         """
         match message:
-            case Accepted():
+            case Accepted(_, window_ms, start):
+                if self._resumed and start is None:
+                    raise LinkError("connection lost, and this older deployment cannot go on: send the call again")
                 self.accepted = message
-                self._credit_ms = message.window_ms
-            case Credit(upto_ms):
-                self._credit_ms = max(self._credit_ms, upto_ms)
+                self.credit_ms = (start or 0) * 1000 // self._rate + window_ms
+            case Credit(upto_ms, settled_ms):
+                self.credit_ms = max(self.credit_ms, upto_ms)
+                self.settled_ms = max(self.settled_ms, settled_ms)
             case Closed(_, reason):
-                if not self.closing:
+                if not self.closing or (self._resumed and reason != "complete"):
                     raise LinkError(f"the server ended the call: {reason}")
                 self.closed = message
             case Refused(text):
+                if (self._resumed or self.accepted) and text.startswith(PASSING):
+                    raise ConnectionLostError(text)
                 raise LinkError(f"refused: {text}")
 
 

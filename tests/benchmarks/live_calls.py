@@ -25,11 +25,11 @@ from actors.config import ServeConfig
 from actors.launch import Deployment
 from bcaf_stream.audio.segmenter import SegmenterConfig
 from bcaf_stream.audio.sources import FileSource
+from bcaf_stream.client.link import LinkSender
 from bcaf_stream.config import load_config
 from bcaf_stream.demo import CALL, SCRIPT
 from bcaf_stream.events.listener import EventListener
 from bcaf_stream.events.messages import Event
-from bcaf_stream.ingest.link import LinkSender
 from bcaf_stream.recording import Recording
 from bcaf_stream.types import Call, PcmN, TextSource, Words
 

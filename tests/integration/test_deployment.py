@@ -11,6 +11,7 @@ import ray
 
 from actors.launch import Deployment, Endpoints
 from bcaf_stream.analyzer import AnalyzerConfig
+from bcaf_stream.client.link import SenderConfig
 from bcaf_stream.config import load_config
 from bcaf_stream.demo import CALL, SCRIPT
 from bcaf_stream.errors import BcafError, LinkError
@@ -64,7 +65,8 @@ class Sending(threading.Thread):
 
     def __init__(self, recording: Recording, endpoint: str, speed: float) -> None:
         super().__init__()
-        self._arguments = (recording, endpoint, speed, "given", recording.transcript(SCRIPT))
+        give_up = SenderConfig(give_up_s=1)  # what is bound to port * comes back at another one
+        self._arguments = (recording, endpoint, speed, "given", recording.transcript(SCRIPT), give_up)
         self.outcome: Closed | BcafError | None = None
 
     def run(self) -> None:

@@ -1,20 +1,24 @@
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bcaf_stream.client.backlog import Backlog, SecondReading
 from bcaf_stream.errors import LinkError
 from bcaf_stream.ingest.link_flow import (
     BATCH_CHARS,
     PIECE_BYTES,
     PIECE_MS,
-    AudioCutter,
     AudioOrder,
+    ConnectionLostError,
     SenderState,
+    piece_samples,
     words_messages,
 )
 from bcaf_stream.ingest.link_protocol import Accepted, Audio, Closed, Credit, Refused
-from bcaf_stream.types import Words
+from bcaf_stream.types import PcmN, Words
 
 
 def audio(seq: int, start: int, length: int) -> Audio:
@@ -31,44 +35,104 @@ def test_whatever_the_chunks_the_pieces_are_whole_in_order_and_fit_the_window(
     rate: int, channels: int, window_ms: int, lengths: list[int]
 ):
     """Played through with a server that gives the least credit it may: the sender is never stuck."""
-    cutter, order, state = AudioCutter(rate, channels, window_ms), AudioOrder(), SenderState(rate)
+    order, state, backlog = AudioOrder(), SenderState(rate), Backlog(channels, 100_000)
     state.take(Accepted("7", window_ms))
+    step = piece_samples(rate, channels, window_ms)
     samples_NC = np.arange(sum(lengths) * channels, dtype=np.int64).astype(np.int16).reshape(-1, channels)
     got, at = [], 0
     for length in lengths:
-        for piece in cutter.push(samples_NC[at : at + length]):
+        backlog.push(samples_NC[at : at + length])
+        at += length
+        while backlog.unsent:
+            piece = Audio(len(got), backlog.cursor, backlog.piece(step))
+            backlog.cursor += len(piece.samples_NC)
             assert piece.samples_NC.nbytes <= PIECE_BYTES
             assert len(piece.samples_NC) * 1000 <= PIECE_MS * rate
-            if not state.may_send(piece):
+            if not state.may_send(backlog.cursor):
                 state.take(Credit(order.received * 1000 // rate + window_ms))
-            assert state.may_send(piece)
+            assert state.may_send(backlog.cursor)
             assert order.accept(piece)
             got.append(piece.samples_NC)
-        at += length
     assert order.received == len(samples_NC)
     if got:
         np.testing.assert_array_equal(np.concatenate(got), samples_NC)
 
 
+@given(st.integers(1, 50), st.lists(st.tuples(st.integers(0, 80), st.integers(1, 60)), max_size=20))
+def test_a_backlog_holds_the_last_of_what_came(capacity: int, steps: list[tuple[int, int]]):
+    backlog, came = Backlog(1, capacity), np.zeros((0, 1), np.int16)
+    for length, most in steps:
+        new = np.arange(len(came), len(came) + length, dtype=np.int16).reshape(-1, 1)
+        came = np.concatenate([came, new])
+        backlog.push(new)
+        new[:] = -1  # it is the caller's again
+        assert (backlog.start, backlog.end) == (max(0, len(came) - capacity), len(came))
+        assert backlog.room == max(0, capacity - backlog.unsent)
+        backlog.cursor = max(backlog.cursor, backlog.start)
+        piece = backlog.piece(most)
+        assert 0 < len(piece) <= most or not backlog.unsent
+        np.testing.assert_array_equal(piece, came[backlog.cursor :][: len(piece)])
+        backlog.cursor += len(piece)
+
+
+@given(st.lists(st.tuples(st.integers(0, 300), st.integers(1, 200)), max_size=10), st.integers(1, 50))
+def test_sound_read_again_is_the_same_from_wherever(asked: list[tuple[int, int]], part: int):
+    sound = np.arange(500, dtype=np.int16).reshape(-1, 1)
+
+    def again(start: int) -> Iterator[PcmN]:
+        for at in range(start, len(sound), part):
+            yield sound[at : at + part]
+
+    second = SecondReading(again)
+    for start, count in [*asked, (100, 10), (110, 20)]:
+        np.testing.assert_array_equal(second.piece(start, count), sound[start : start + count])
+    with pytest.raises(LinkError, match="was the file changed"):
+        second.piece(400, 101)
+
+
 def test_a_sender_may_send_up_to_its_credit_and_no_sample_further():
     state = SenderState(rate=8000)
-    assert not state.may_send(audio(0, 0, 1))
+    assert not state.may_send(1)
     state.take(Accepted("7", 100))
-    assert state.may_send(audio(0, 0, 800))
-    assert not state.may_send(audio(0, 0, 801))
+    assert state.may_send(800)
+    assert not state.may_send(801)
     state.take(Credit(200))
     state.take(Credit(150))  # credit is never taken back
-    assert state.may_send(audio(1, 800, 800))
-    assert not state.may_send(audio(1, 800, 801))
+    assert state.may_send(1600)
+    assert not state.may_send(1601)
+    resumed = SenderState(rate=8000, resumed=True)
+    resumed.take(Accepted("7", 100, start=8000))
+    assert resumed.may_send(8800)
+    assert not resumed.may_send(8801)
 
 
 def test_a_sender_learns_why_its_call_is_over():
     state = SenderState(rate=8000)
-    with pytest.raises(LinkError, match="refused: busy"):
-        state.take(Refused("busy"))
+    for refusal in ("busy", "busy: 64 calls", "no call is open here"):
+        with pytest.raises(LinkError, match=f"refused: {refusal}"):
+            state.take(Refused(refusal))
     with pytest.raises(LinkError, match="the server ended the call: sender lost"):
         state.take(Closed(0, "sender lost"))
     state.closing = True
+    state.take(Closed(3, "complete"))
+    assert state.closed == Closed(3, "complete")
+
+
+def test_a_sender_that_resumes_knows_what_passes_and_what_does_not():
+    state = SenderState(rate=8000, resumed=True)
+    for passing in ("busy: the hub is starting", "no call is open here: the server may have restarted"):
+        with pytest.raises(ConnectionLostError):
+            state.take(Refused(passing))
+    with pytest.raises(LinkError, match="older deployment"):
+        state.take(Accepted("7", 100))
+    with pytest.raises(LinkError, match="refused: call 7 is running already") as final:
+        state.take(Refused("call 7 is running already"))
+    assert not isinstance(final.value, ConnectionLostError)
+    with pytest.raises(LinkError, match="ended the call: complete"):  # the sender is not done
+        state.take(Closed(1, "complete"))
+    state.closing = True
+    with pytest.raises(LinkError, match="ended the call: sender lost"):
+        state.take(Closed(1, "sender lost"))
     state.take(Closed(3, "complete"))
     assert state.closed == Closed(3, "complete")
 
@@ -78,7 +142,7 @@ def test_a_sender_learns_why_its_call_is_over():
 )
 def test_samples_that_do_not_fit_the_call(samples: np.ndarray):
     with pytest.raises(LinkError, match=r"int16 of shape \(N, 1\), not "):
-        list(AudioCutter(8000, 1, 1000).push(samples))
+        Backlog(1, 8000).push(samples)
 
 
 def test_audio_sent_twice_is_ignored_and_missing_audio_is_an_error():
