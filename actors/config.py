@@ -4,11 +4,11 @@ from typing import Any
 
 from pydantic import Field
 
+from actors.hub import HubConfig as HubConfig
 from actors.liveness import LiveConfig
 from actors.overload import OverloadConfig
 from bcaf_stream.analyzer import AnalyzerConfig
 from bcaf_stream.config import Config
-from bcaf_stream.events.hub import EventHubConfig
 from bcaf_stream.ingest.doors import DoorsConfig
 
 
@@ -37,12 +37,6 @@ class EmotionConfig(Config):
     num_gpus: float = Field(0.0, ge=0)
     retry_s: float = Field(60.0, gt=0)
     batch: BatchConfig = BatchConfig()
-
-
-class HubConfig(EventHubConfig):
-    """The event hub; an owner of a call keeps an event for `retry_s` while the hub cannot take it."""
-
-    retry_s: float = Field(60.0, gt=0)
 
 
 class RayConfig(Config):

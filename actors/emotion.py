@@ -5,13 +5,16 @@ of the call asks another replica with the same state and gets the same answer.
 """
 
 import asyncio
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from actors.batching import MicroBatcher
 from actors.config import BatchConfig
+from actors.readiness import Readiness
 from bcaf_stream.engine import EmotionEngine, ModelConfig
+from bcaf_stream.loops import exit_on_death, faults, spawn_task, watch_event_loop
 from bcaf_stream.model.bcaf import DialogueState
 from bcaf_stream.types import SAMPLE_RATE, EmotionPrediction, Utterance
 
@@ -20,17 +23,26 @@ Answer = tuple[EmotionPrediction, DialogueState]
 
 
 class EmotionActor:
-    """One replica of the engine.
-
-    Raises (at creation): CheckpointError, EncoderError.
-    """
+    """One replica of the engine. It is made at once, and ready when its checkpoint is loaded."""
 
     def __init__(self, model: ModelConfig, batch: BatchConfig) -> None:
-        self._engine = EmotionEngine(model)
+        exit_on_death()
+        watch_event_loop()
+        self._engine: EmotionEngine | None = None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="engine")
         self._batcher: MicroBatcher[Request, Answer] = MicroBatcher(self._run, _audio_seconds, batch)
+        self._busy_since: float | None = None
+        self._readiness = Readiness("the emotion actor")
+        spawn_task("emotion actor start", self._start(model))
 
-    async def describe(self) -> dict[str, Any]:
+    async def ready(self, first: bool = False) -> dict[str, Any]:
+        """What the model is, once it is loaded.
+
+        Raises:
+            BcafError: with `first`: why it cannot be loaded. Without, it is tried for ever.
+        """
+        await self._readiness.wait(first)
+        assert self._engine
         engine = self._engine
         return {"model": engine.model_id, "modalities": engine.modalities, "caveats": engine.caveats}
 
@@ -38,18 +50,37 @@ class EmotionActor:
         """The emotion of the next utterance of a dialogue; `state` None begins one. What is urgent goes first.
 
         Raises:
+            NotReadyError: the model is not loaded yet.
             ModelError: the encoders or the model gave numbers that are not finite, or the utterance has nothing
                 that the model was trained on.
         """
+        self._readiness.check()
         return await self._batcher.submit((state, utterance), urgent)
 
+    async def busy_s(self) -> float:
+        """For how long the batch that runs now has been running; 0.0 where none does."""
+        return 0.0 if self._busy_since is None else time.monotonic() - self._busy_since
+
     async def stats(self) -> dict[str, Any]:
-        return {"batches": self._batcher.batches, "utterances": self._batcher.items}
+        made = {"batches": self._batcher.batches, "utterances": self._batcher.items}
+        return {**self._readiness.stats, **made, "faults": faults.counts}
+
+    async def _start(self, model: ModelConfig) -> None:
+        async def load() -> EmotionEngine:
+            return await asyncio.get_running_loop().run_in_executor(self._thread, EmotionEngine, model)
+
+        self._engine = await self._readiness.attempt(load)
+        self._readiness.done()
 
     async def _run(self, requests: Sequence[Request]) -> Sequence[Answer | BaseException]:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, self._answer, requests)
+        self._busy_since = time.monotonic()
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._thread, self._answer, requests)
+        finally:
+            self._busy_since = None
 
     def _answer(self, requests: Sequence[Request]) -> list[Answer | BaseException]:
+        assert self._engine
         try:
             features = self._engine.encode([utterance for _, utterance in requests])
             states = [state if state is not None else self._engine.initial_state() for state, _ in requests]

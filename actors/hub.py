@@ -1,23 +1,49 @@
-"""HubActor: the event hub, lent to Ray. An event is journalled, then published, then acknowledged."""
+"""HubActor: the event hub, lent to Ray. An event is journalled, then published, then acknowledged.
+
+Nothing here may load torch: a hub that was killed is back within two seconds.
+"""
 
 import asyncio
 from collections.abc import Sequence
 from typing import Any
 
-from actors.config import HubConfig
-from bcaf_stream.events.hub import EventHub
+from pydantic import Field
+
+from actors.readiness import Readiness
+from bcaf_stream.events.hub import EventHub, EventHubConfig
 from bcaf_stream.events.messages import Event
 from bcaf_stream.events.progress import Progress
+from bcaf_stream.loops import exit_on_death, faults, spawn_task, watch_event_loop
+
+
+class HubConfig(EventHubConfig):
+    """The event hub; an owner of a call keeps an event for `retry_s` while the hub cannot take it."""
+
+    retry_s: float = Field(60.0, gt=0)
 
 
 class HubActor:
     """Takes events from the owners of the calls and answers when they are on disk and on the wire.
 
-    Raises (at creation): EventError, when a port or the journal cannot be opened.
+    It is made at once, and ready when its ports and its journal are open. Whatever needs them raises
+    NotReadyError before.
     """
 
     def __init__(self, config: HubConfig) -> None:
-        self._hub = EventHub(config)
+        exit_on_death()
+        watch_event_loop()
+        self._opened: EventHub | None = None
+        self._readiness = Readiness("the event hub")
+        spawn_task("hub actor start", self._start(config))
+
+    async def ready(self, first: bool = False) -> dict[str, Any]:
+        """Where the hub is reached, once it is open.
+
+        Raises:
+            EventError: with `first`: a port or the journal cannot be opened. Without, it is tried for ever.
+        """
+        await self._readiness.wait(first)
+        return {"events": self._hub.bus.endpoint, "replay": self._hub.replay.endpoint}
 
     async def endpoint(self) -> str:
         return self._hub.bus.endpoint
@@ -41,17 +67,25 @@ class HubActor:
         """The calls of the journal that have no end."""
         return await asyncio.to_thread(self._hub.journal.unfinished)
 
-    async def beat(self) -> None:
-        """For ever: as long as this does not end, the hub, which beats by itself, is alive."""
-        await asyncio.Event().wait()
-
     async def wait_for_subscriber(self, timeout_s: float) -> bool:
         """Whether somebody listens within `timeout_s`, so that a first listener misses nothing."""
         return await asyncio.to_thread(self._hub.bus.wait_for_subscriber, timeout_s)
 
     async def stats(self) -> dict[str, Any]:
-        return await asyncio.to_thread(self._hub.stats)
+        opened = await asyncio.to_thread(self._opened.stats) if self._opened else {}
+        return {**self._readiness.stats, **opened, "faults": faults.counts}
 
     async def close(self) -> None:
         """Send what is queued and close the journal."""
-        await asyncio.to_thread(self._hub.close)
+        if self._opened:
+            await asyncio.to_thread(self._opened.close)
+
+    @property
+    def _hub(self) -> EventHub:
+        self._readiness.check()
+        assert self._opened
+        return self._opened
+
+    async def _start(self, config: HubConfig) -> None:
+        self._opened = await self._readiness.attempt(lambda: asyncio.to_thread(EventHub, config))
+        self._readiness.done()

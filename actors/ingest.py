@@ -1,60 +1,80 @@
 """IngestActor: the doors for live calls, and the calls themselves. Frames never leave this process."""
 
 import asyncio
-import logging
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
-from typing import Any
+from itertools import count
+from typing import Any, TypeVar
 
 import ray
-from ray.exceptions import RayActorError
+from ray.exceptions import RayError, RayTaskError
 
 from actors.calls import Calls
 from actors.config import ServeConfig
 from actors.history import Answer
 from actors.overload import Overload
+from actors.policy import rest_s
 from actors.pool import EmotionPool
+from actors.readiness import NotReadyError, Readiness
 from bcaf_stream.errors import BcafError, BusyError, JournalError
 from bcaf_stream.events.messages import Event
 from bcaf_stream.events.progress import Progress
 from bcaf_stream.ingest.doors import make_doors
+from bcaf_stream.ingest.live import Door
 from bcaf_stream.ingest.udp import RtpDoor
+from bcaf_stream.loops import exit_on_death, faults, start_task, watch_event_loop
 from bcaf_stream.model.state import DialogueState
-from bcaf_stream.transcripts.asr import load_transcriber
+from bcaf_stream.transcripts.asr import Transcriber, load_transcriber
 from bcaf_stream.types import Modality, Utterance
 
-log = logging.getLogger(__name__)
-
 HUB_REST_S = 0.2  # between two tries
+HUB_ANSWER_S = 5.0  # a hub that gave no answer for so long is asked again: it knows by their ids what it has
+
+T = TypeVar("T")
 
 
 class IngestActor:
-    """Owns the calls that come in by its doors.
+    """Owns the calls that come in by its doors. It is made at once; its doors open when the model is known.
 
     Args:
         emotions: names of the EmotionActors in this Ray namespace.
         hub: name of the HubActor. Names, because a restarted actor can look them up again.
-
-    Raises (at creation): LinkError, AsrError.
     """
 
     def __init__(self, config: ServeConfig, emotions: Sequence[str], hub: str) -> None:
+        exit_on_death()
+        watch_event_loop()
         self._config = config
-        self._hub = ray.get_actor(hub, config.name)
+        self._names = (hub, *emotions)
+        self._hub: Any = None
         self.model_id = ""
         self.modalities: tuple[Modality, ...] = ()
-        self.transcriber = load_transcriber(config.analyzer.text.asr)
+        self.transcriber: Transcriber | None = None
         self.executor = ThreadPoolExecutor(1, thread_name_prefix="asr")
-        self._pool = EmotionPool([ray.get_actor(name, config.name) for name in emotions], config.emotion.retry_s)
-        self._doors = make_doors(config.ingest)
-        self._open = False
+        self._doors: list[Door] = []
         self.overload = Overload(config.ingest.overload)
         self._calls = Calls(config.analyzer, config.ingest, self, self.overload)
+        self._pool: EmotionPool
+        self._readiness = Readiness("the ingest actor")
         self._retried = 0  # times that the hub did not take events
+        self._running = start_task("ingest actor", self._run())
+
+    async def ready(self, first: bool = False) -> dict[str, Any]:
+        """Where each door is reached, once all of them are open.
+
+        Raises:
+            BcafError: with `first`: why one cannot be opened, or what else is in the way. Without, it is tried
+                for ever.
+        """
+        await self._readiness.wait(first)
+        names = dict.fromkeys(door.name for door in self._doors)
+        doors = {name: ", ".join(d.endpoint for d in self._doors if d.name == name) for name in names}
+        return {"audio": await self.endpoint(), "doors": doors}
 
     async def endpoint(self) -> str:
         """Where `bcaf-stream send` goes."""
+        self._readiness.check()
         return self._doors[0].endpoint  # the link's
 
     async def predict(self, state: DialogueState | None, utterance: Utterance, urgent: bool = True) -> Answer:
@@ -63,16 +83,16 @@ class IngestActor:
     async def publish(self, events: Sequence[Event]) -> object:
         """Hand events over and keep them until they are acknowledged: the hub drops what it knows already.
 
-        Meanwhile their call waits, and its sender with it, for no credit is given. Raises EventError or
-        RayActorError when the hub could not take them for `hub.retry_s`.
+        Meanwhile their call waits, and its sender with it, for no credit is given. Raises EventError, RayError or
+        TimeoutError when the hub could not take them for `hub.retry_s`.
         """
         loop = asyncio.get_running_loop()
         give_up = loop.time() + self._config.hub.retry_s
         while True:
             try:
-                return await self._hub.publish.remote(list(events))
-            except (RayActorError, JournalError):
-                if loop.time() > give_up:
+                return await _in_time(self._hub.publish.remote(list(events)))
+            except (RayError, JournalError, NotReadyError, TimeoutError) as error:
+                if loop.time() > give_up or _is_final(error):
                     raise
                 self._retried += 1
                 await asyncio.sleep(HUB_REST_S)
@@ -80,47 +100,22 @@ class IngestActor:
     async def progress(self, call: str) -> Progress | None:
         """How far the journal says that the call has got; raises BusyError while nobody can say."""
         try:
-            progress: Progress | None = await self._hub.progress.remote(call)
-        except RayActorError:
+            progress: Progress | None = await _in_time(self._hub.progress.remote(call))
+        except (RayError, NotReadyError, TimeoutError) as error:
+            if _is_final(error):
+                raise
             raise BusyError("busy: the event hub is starting again; try again in a few seconds") from None
         return progress
-
-    async def serve(self, model_id: str, modalities: tuple[Modality, ...]) -> None:
-        """Answer senders for ever; `model_id` is what the events say of the model, `modalities` what it knows."""
-        await self.open_doors(model_id, modalities)
-        await asyncio.gather(self._calls.tend(), self._bury())
-
-    async def open_doors(self, model_id: str, modalities: tuple[Modality, ...]) -> dict[str, str]:
-        """Listen, with that model behind the doors; return where each door is reached.
-
-        Raises:
-            LinkError: one cannot be opened.
-        """
-        self.model_id, self.modalities = model_id, modalities
-        if not self._open:
-            self._open = True
-            for door in self._doors:
-                await door.start(self._calls)
-        names = dict.fromkeys(door.name for door in self._doors)
-        return {name: ", ".join(d.endpoint for d in self._doors if d.name == name) for name in names}
-
-    async def _bury(self) -> None:
-        """End what died with the last IngestActor, after its senders had time to come back."""
-        try:
-            names = await self._hub.unfinished.remote()
-            await asyncio.sleep(self._config.ingest.live.grace_s)
-            await self._calls.bury(names)
-        except (BcafError, RayActorError) as error:
-            log.warning("calls without an end stay without one: %s", type(error).__name__)
 
     async def stats(self) -> dict[str, Any]:
         rtp = [door for door in self._doors if isinstance(door, RtpDoor)]
         return {
+            **self._readiness.stats,
             **self._calls.stats(),
-            "serving": bool(self.model_id),
             "refused": sum(door.refused for door in self._doors),
-            "failovers": self._pool.failovers,
+            "failovers": self._pool.failovers if self._hub else 0,
             "retried": self._retried,
+            "faults": faults.counts,
             **{door.endpoint: asdict(door.counts) | {"dropped": door.dropped} for door in rtp},
         }
 
@@ -129,3 +124,64 @@ class IngestActor:
         await self._calls.drain()
         for door in self._doors:
             await door.close()
+        self._running.cancel()
+
+    async def _run(self) -> None:
+        """Open the doors, and follow the load for ever."""
+        attempt = self._readiness.attempt
+        await attempt(self._find_actors)
+        asr = self._config.analyzer.text.asr
+        self.transcriber = await attempt(lambda: self._on_thread(lambda: load_transcriber(asr)))
+        self._doors = await attempt(self._make_doors)
+        described = await attempt(self._pool.describe)
+        self.model_id, self.modalities = described["model"], described["modalities"]
+        await asyncio.gather(self._open_doors(), self._calls.tend(), self._bury())
+
+    async def _find_actors(self) -> None:
+        def find() -> list[Any]:
+            return [ray.get_actor(name, self._config.name) for name in self._names]
+
+        hub, *emotions = await self._on_thread(find)
+        self._pool = EmotionPool(emotions, self._config.emotion.retry_s)
+        self._hub = hub
+
+    async def _make_doors(self) -> list[Door]:
+        return make_doors(self._config.ingest)
+
+    async def _open_doors(self) -> None:
+        """A door that cannot be opened now is tried again, and the others are open meanwhile."""
+
+        def opening(door: Door) -> Awaitable[None]:
+            return self._readiness.attempt(lambda: door.start(self._calls))
+
+        await asyncio.gather(*(opening(door) for door in self._doors))
+        self._readiness.done()
+
+    async def _bury(self) -> None:
+        """End what died with the last IngestActor, after its senders had time to come back."""
+        names = await self._until_answered(lambda: _in_time(self._hub.unfinished.remote()))
+        await asyncio.sleep(self._config.ingest.live.grace_s)
+        await self._until_answered(lambda: self._calls.bury(names))
+
+    async def _until_answered(self, ask: Callable[[], Awaitable[T]]) -> T:
+        for failures in count(1):
+            try:
+                return await ask()
+            except (BcafError, RayError, TimeoutError) as error:
+                faults.count("calls without an end", error)
+            await asyncio.sleep(rest_s(failures))
+        raise AssertionError
+
+    async def _on_thread(self, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self.executor, work)
+
+
+async def _in_time(answer: Awaitable[T]) -> T:
+    """The hub's answer; raises TimeoutError when it gives none."""
+    async with asyncio.timeout(HUB_ANSWER_S):
+        return await answer
+
+
+def _is_final(error: BaseException) -> bool:
+    """Whether it is the hub's answer: asked again, it would say the same."""
+    return isinstance(error, RayTaskError) and not isinstance(error, JournalError | NotReadyError)

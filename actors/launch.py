@@ -1,22 +1,30 @@
-"""Ray is started and its actors are created here and nowhere else.
+"""The actors are created here and nowhere else.
 
 The process that holds a Deployment owns it: when it ends, the actors end, and a Ray that it started too.
 """
 
 import logging
+import random
+import socket
+import time
 from dataclasses import dataclass
 from typing import Any
 
 import ray
-from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError
+from ray.exceptions import GetTimeoutError, RayError
 
+from actors.cluster import Cluster, plain
 from actors.config import ServeConfig
 from actors.emotion import EmotionActor
 from actors.hub import HubActor
 from actors.ingest import IngestActor
-from bcaf_stream.errors import BcafError, DeploymentError
+from bcaf_stream.errors import DeploymentError
 
 log = logging.getLogger(__name__)
+
+STATS_S = 2.0  # an actor that does not answer within this is not alive as far as anybody can see
+LOOK_S = 0.25
+PORTS = range(20_000, 32_000)  # below those that systems give to connections by themselves
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,18 +45,14 @@ class Endpoints:
 class Deployment:
     """HubActor, EmotionActors and IngestActor on a local Ray or a cluster.
 
-    Use as a context manager, or `up()` and `down()`.
+    Use as a context manager: `up()`, or `create()` and then `ready()` until it gives the endpoints; `down()`.
+    Ray restarts an actor that dies, and the actors find each other again by themselves.
     """
 
     def __init__(self, config: ServeConfig) -> None:
-        self._config = config
-        self._hub: Any = None
-        self._emotions: list[Any] = []
-        self._ingest: Any = None
-        self._model: tuple[Any, ...] = ()  # what the IngestActor must know of it
-        self._lost: list[str] = []  # actors whose loop ended with them
-        self._owns_ray = self._connected = False
-        self._running: dict[Any, str] = {}  # the loops that never end by themselves, and whose they are
+        self._config = _with_ports(config)
+        self._cluster: Cluster | None = None
+        self._actors: dict[str, Any] = {}  # by name; the hub comes first
 
     def __enter__(self) -> "Deployment":
         return self
@@ -63,120 +67,120 @@ class Deployment:
             DeploymentError: Ray cannot be started or reached, lacks the resources, or an actor does not start.
             BcafError: an actor says why it cannot start (a port in use, a broken checkpoint, ...).
         """
+        self.create()
+        refs = {actor.ready.remote(True): name for name, actor in self._actors.items()}
+        waiting, deadline = list(refs), time.monotonic() + self._config.ray.start_timeout_s
+        while waiting:
+            done, waiting = ray.wait(waiting, timeout=max(0.0, deadline - time.monotonic()))
+            if not done:
+                seconds = f"{self._config.ray.start_timeout_s:g}"
+                who = f"the {refs[waiting[0]]} actor"
+                message = f"{who} did not start within {seconds} s: is the cluster busy? (ray.start_timeout_s)"
+                raise DeploymentError(message)
+            try:
+                ray.get(done[0])
+            except RayError as error:
+                raise plain(error, f"the {refs[done[0]]} actor") from None
+        endpoints = self.ready()
+        assert endpoints
+        return endpoints
+
+    def create(self) -> None:
+        """Start Ray and the actors, which then open what they need, and try again while they cannot.
+
+        Raises:
+            DeploymentError: Ray cannot be started or reached, or lacks the resources.
+        """
         config = self._config
-        self._connect()
+        self._cluster = Cluster(config.ray)
         self._check_resources()
         threads = max(1, int(config.emotion.num_cpus))
         model = config.analyzer.model.model_copy(update={"threads": config.analyzer.model.threads or threads})
-        self._hub = self._create("hub", HubActor, 0, 0, config.hub)
         names = [f"emotion-{i}" for i in range(config.emotion.replicas)]
         cpus, gpus = config.emotion.num_cpus, config.emotion.num_gpus
-        self._emotions = [
-            self._create(name, EmotionActor, cpus, gpus, model, config.emotion.batch) for name in names
-        ]
-        self._ingest = self._create("ingest", IngestActor, config.ingest.num_cpus, 0, config, names, "hub")
-        # All start at the same time; asked in the order in which they can know that they fail.
-        events = self._get(self._hub.endpoint.remote(), "the hub actor")
-        replay = self._get(self._hub.replay_endpoint.remote(), "the hub actor")
-        audio = self._get(self._ingest.endpoint.remote(), "the ingest actor")
-        described = self._get(self._emotions[0].describe.remote(), "the emotion actor")
-        self._model = (described["model"], described.pop("modalities"))
-        doors = self._get(self._ingest.open_doors.remote(*self._model), "the ingest actor")
-        endpoints = Endpoints(audio=audio, doors=doors, events=events, replay=replay, **described)
-        self._running = {self._loop(name): name for name in ("ingest", "hub")}
-        return endpoints
+        self._create("hub", HubActor, 0, 0, config.hub)
+        self._create("ingest", IngestActor, config.ingest.num_cpus, 0, config, names, "hub")
+        for name in names:
+            self._create(name, EmotionActor, cpus, gpus, model, config.emotion.batch)
+
+    def ready(self) -> Endpoints | None:
+        """Where the deployment is reached, when all of it is ready; None when it is not."""
+        refs = [self._actors[name].ready.remote() for name in ("hub", "ingest", "emotion-0")]
+        done, _ = ray.wait(refs, num_returns=len(refs), timeout=STATS_S)
+        if len(done) < len(refs):
+            return None
+        try:
+            hub, ingest, emotion = ray.get(refs)
+        except RayError:
+            return None
+        emotion.pop("modalities")
+        return Endpoints(**hub, **ingest, **emotion)
 
     def wait_for_listener(self, timeout_s: float) -> bool:
-        return bool(self._get(self._hub.wait_for_subscriber.remote(timeout_s), "the hub actor"))
+        try:
+            return bool(ray.get(self._actors["hub"].wait_for_subscriber.remote(timeout_s), timeout=timeout_s + 5))
+        except RayError:
+            return False
 
     def stats(self) -> dict[str, dict[str, Any]]:
         """What each actor says of itself; an actor that does not answer says `alive: False`."""
-        named = {"hub": self._hub, "ingest": self._ingest}
-        named |= {f"emotion-{i}": handle for i, handle in enumerate(self._emotions)}
-        refs = {name: handle.stats.remote() for name, handle in named.items()}
+        refs = {name: actor.stats.remote() for name, actor in self._actors.items()}
+        ray.wait(list(refs.values()), num_returns=len(refs), timeout=STATS_S)
         stats: dict[str, dict[str, Any]] = {}
         for name, ref in refs.items():
             try:
-                stats[name] = {"alive": True, **ray.get(ref, timeout=5)}
-            except (RayActorError, GetTimeoutError):
+                stats[name] = {"alive": True, **ray.get(ref, timeout=0)}
+            except (RayError, GetTimeoutError):
                 stats[name] = {"alive": False}
         return stats
 
+    def trouble(self, stats: dict[str, dict[str, Any]]) -> str | None:
+        """What keeps the deployment from working as it should at the moment; None: nothing."""
+        assert self._cluster
+        silent = [f"{name} does not answer" for name, its in stats.items() if not its["alive"]]
+        waiting = [f"{name}: {its['not_ready']}" for name, its in stats.items() if "not_ready" in its]
+        head = self._cluster.trouble()
+        return "; ".join([*([head] if head else []), *silent, *waiting]) or None
+
     def keep_running(self, timeout_s: float) -> None:
-        """Wait up to `timeout_s`; start the loop of an actor that Ray restarted again, once it answers.
+        """Wait for `timeout_s`, unless Ray breaks meanwhile.
 
         Raises:
-            DeploymentError: a loop broke for another reason than its actor's death.
+            DeploymentError: Ray has lost a process of its own and will not come back.
         """
-        for name in [name for name in self._lost if self._answers(name)]:
-            self._lost.remove(name)
-            self._running[self._loop(name)] = name
-        done, _ = ray.wait(list(self._running), num_returns=1, timeout=timeout_s)
-        for ref in done:
-            name = self._running.pop(ref)
-            try:
-                ray.get(ref)
-            except RayActorError:
-                log.warning("the %s actor died; Ray restarts it", name)
-                self._lost.append(name)
-            except RayTaskError as error:
-                raise DeploymentError(f"the {name} actor broke: {error.cause}") from None
+        assert self._cluster
+        deadline = time.monotonic() + timeout_s
+        while True:
+            self._cluster.check()
+            left = deadline - time.monotonic()
+            if left <= 0:
+                return
+            time.sleep(min(LOOK_S, left))
 
     def down(self) -> None:
         """Let running calls end, publish what is left, stop the actors, and leave Ray."""
-        if not self._connected:
+        if self._cluster is None:
             return
-        for handle, farewell in ((self._ingest, "drain"), (self._hub, "close")):
-            if handle is not None:
+        for name, farewell in (("ingest", "drain"), ("hub", "close")):
+            if name in self._actors:
                 try:
-                    ray.get(getattr(handle, farewell).remote(), timeout=10)
-                except (RayError, GetTimeoutError):
-                    log.warning("an actor did not answer while going down")
-        for handle in (self._ingest, self._hub, *self._emotions):
-            if handle is not None:
-                ray.kill(handle)
-        if self._owns_ray:
-            ray.shutdown()
-        self._connected = False
-
-    def _answers(self, name: str) -> bool:
-        try:
-            ray.get((self._ingest if name == "ingest" else self._hub).endpoint.remote(), timeout=1)
-        except (RayActorError, GetTimeoutError):
-            return False
-        return True
-
-    def _loop(self, name: str) -> Any:
-        return self._ingest.serve.remote(*self._model) if name == "ingest" else self._hub.beat.remote()
-
-    def _connect(self) -> None:
-        settings, address = self._config.ray, self._config.ray.address
-        self._owns_ray = not ray.is_initialized()
-        self._connected = True
-        if not self._owns_ray:
-            return  # the embedding program has its own Ray
-        try:
-            ray.init(
-                address=address or "local",
-                num_cpus=None if address else settings.num_cpus,
-                include_dashboard=None if address else False,
-                runtime_env=settings.runtime_env or None,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-            )
-        except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
-            where = (
-                f"the Ray cluster at {address} cannot be reached" if address else "a local Ray cannot be started"
-            )
-            raise DeploymentError(f"{where}: {str(error).splitlines()[0]}") from None
+                    ray.get(getattr(self._actors[name], farewell).remote(), timeout=10)
+                except RayError:
+                    log.warning("the %s actor did not answer while going down", name)
+        for actor in self._actors.values():
+            ray.kill(actor)
+        self._actors.clear()
+        self._cluster.leave()
+        self._cluster = None
 
     def _check_resources(self) -> None:
+        assert self._cluster
         emotion, ingest = self._config.emotion, self._config.ingest
         needed = {
             "CPU": emotion.replicas * emotion.num_cpus + ingest.num_cpus,
             "GPU": emotion.replicas * emotion.num_gpus,
         }
-        there = ray.cluster_resources()
+        there = self._cluster.resources()
         for kind, amount in needed.items():
             if amount > there.get(kind, 0.0):
                 raise DeploymentError(
@@ -184,30 +188,32 @@ class Deployment:
                     "lower emotion.replicas, emotion.num_cpus, emotion.num_gpus or ingest.num_cpus"
                 )
 
-    def _create(self, name: str, actor: type, num_cpus: float, num_gpus: float, *args: Any) -> Any:
+    def _create(self, name: str, actor: type, num_cpus: float, num_gpus: float, *args: Any) -> None:
         options = {"name": name, "namespace": self._config.name, "num_cpus": num_cpus, "num_gpus": num_gpus}
         options |= {"max_restarts": -1, "max_concurrency": 1000}
-        return ray.remote(actor).options(**options).remote(*args)
-
-    def _get(self, ref: Any, who: str) -> Any:
         try:
-            return ray.get(ref, timeout=self._config.ray.start_timeout_s)
-        except GetTimeoutError:
-            seconds = f"{self._config.ray.start_timeout_s:g}"
-            message = f"{who} did not start within {seconds} s: is the cluster busy? (ray.start_timeout_s)"
-            raise DeploymentError(message) from None
-        except RayTaskError as error:
-            raise _plain(error.cause, who) from None
-        except RayActorError as error:
-            raise _plain(error, who) from None
+            self._actors[name] = ray.remote(actor).options(**options).remote(*args)
+        except (ValueError, RayError) as error:  # ValueError: the name is taken
+            raise plain(error, f"the {name} actor") from None
 
 
-def _plain(error: BaseException, who: str) -> BcafError:
-    """The reason in one line: an actor's own BcafError where there is one."""
-    if isinstance(error, BcafError):
-        return error
-    lines = [text.strip() for text in str(error).splitlines() if text.strip()]
-    own = [text for text in lines if text.startswith("bcaf_stream.errors.")]
-    if own:
-        return DeploymentError(own[-1].partition(": ")[2])
-    return DeploymentError(f"{who} does not start: {lines[-1] if lines else type(error).__name__}")
+def _with_ports(config: ServeConfig) -> ServeConfig:
+    """A port that is left to the system is chosen once: an actor that starts again is found where it was."""
+    data = config.model_dump()
+    for part in (data["ingest"]["link"], data["hub"]["bus"], data["hub"]["replay"]):
+        host, _, port = part["bind"].rpartition(":")
+        if part["bind"].startswith("tcp://") and port in ("*", "0"):
+            part["bind"] = f"{host}:{_free_port(host.removeprefix('tcp://'))}"
+    return ServeConfig.model_validate(data)
+
+
+def _free_port(host: str) -> int:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    for port in random.sample(PORTS, 100):
+        with socket.socket(family) as probe:
+            try:
+                probe.bind(("" if host == "*" else host.strip("[]"), port))
+            except OSError:
+                continue
+            return port
+    raise DeploymentError(f"tcp://{host}: no free port was found: name one")

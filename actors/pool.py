@@ -1,4 +1,4 @@
-"""The caller's side of the EmotionActors: asks the least loaded one, and another one when it dies."""
+"""The caller's side of the EmotionActors: asks the least loaded one, and another one when it dies or hangs."""
 
 import asyncio
 from dataclasses import replace
@@ -8,13 +8,25 @@ from ray.exceptions import RayActorError
 
 from actors.emotion import Answer
 from actors.policy import Replica, choose, rest_s
+from actors.readiness import NotReadyError
 from bcaf_stream.errors import DeploymentError
 from bcaf_stream.model.bcaf import DialogueState
 from bcaf_stream.types import Utterance
 
+PATIENCE_S = 5.0  # for an answer, before the replica is asked whether it is still at work
+PONG_S = 2.0  # for its answer to that
+
+
+class _HungError(Exception):
+    """The replica is silent, or its engine is stuck."""
+
 
 class EmotionPool:
-    """`predict` on whichever replica lives. The request carries the whole state, so asking twice is harmless."""
+    """`predict` on whichever replica lives. The request carries the whole state, so asking twice is harmless.
+
+    Args:
+        retry_s: for how long a request looks for a replica; a batch that takes longer is a stuck one.
+    """
 
     def __init__(self, handles: list[Any], retry_s: float) -> None:
         self._handles = handles
@@ -22,6 +34,17 @@ class EmotionPool:
         self._replicas = [Replica(0) for _ in handles]
         self._failures = [0] * len(handles)
         self.failovers = 0
+
+    async def describe(self) -> dict[str, Any]:
+        """What the model is: of the first replica that is ready."""
+        asked = [asyncio.wrap_future(handle.ready.remote().future()) for handle in self._handles]
+        try:
+            done, _ = await asyncio.wait(asked, return_when=asyncio.FIRST_COMPLETED)
+            described: dict[str, Any] = done.pop().result()
+            return described
+        finally:
+            for answer in asked:
+                answer.cancel()
 
     async def predict(self, state: DialogueState | None, utterance: Utterance, urgent: bool = True) -> Answer:
         """As EmotionActor.predict.
@@ -36,7 +59,7 @@ class EmotionPool:
             await asyncio.sleep(max(0.0, self._replicas[i].resting_until - loop.time()))
             try:
                 return await self._ask(i, state, utterance, urgent)
-            except RayActorError:
+            except (RayActorError, NotReadyError, _HungError):
                 self.failovers += 1
                 self._failures[i] += 1
                 rest = loop.time() + rest_s(self._failures[i])
@@ -48,8 +71,30 @@ class EmotionPool:
     async def _ask(self, i: int, state: DialogueState | None, utterance: Utterance, urgent: bool) -> Answer:
         self._replicas[i] = replace(self._replicas[i], outstanding=self._replicas[i].outstanding + 1)
         try:
-            answer: Answer = await self._handles[i].predict.remote(state, utterance, urgent)
+            answer = await self._answer(i, self._handles[i].predict.remote(state, utterance, urgent))
         finally:
             self._replicas[i] = replace(self._replicas[i], outstanding=self._replicas[i].outstanding - 1)
         self._failures[i] = 0
         return answer
+
+    async def _answer(self, i: int, asked: Any) -> Answer:
+        """The answer, however long it takes a replica that is at work; raises _HungError where it is not."""
+        future = asyncio.wrap_future(asked.future())
+        try:
+            while True:
+                done, _ = await asyncio.wait({future}, timeout=PATIENCE_S)
+                if done:
+                    answer: Answer = future.result()
+                    return answer
+                await self._check_at_work(i)
+        finally:
+            future.cancel()
+
+    async def _check_at_work(self, i: int) -> None:
+        try:
+            async with asyncio.timeout(PONG_S):
+                busy_s: float = await self._handles[i].busy_s.remote()
+        except TimeoutError:
+            raise _HungError from None
+        if busy_s > self._retry_s:
+            raise _HungError

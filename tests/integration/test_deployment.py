@@ -150,7 +150,7 @@ def test_a_killed_ingest_actor_comes_back_and_its_sender_is_told(running: Runnin
     assert isinstance(sending.outcome, LinkError)
     for _ in range(100):
         running.deployment.keep_running(timeout_s=1)
-        if running.deployment.stats()["ingest"].get("serving"):
+        if running.deployment.stats()["ingest"].get("ready"):
             break
     endpoint = ray.get(actor("ingest").endpoint.remote(), timeout=10)
     again = Recording.open(str(CALL), {}, {}, "again")

@@ -1,0 +1,153 @@
+"""Ray itself: it is started or joined here, watched, and left; and its errors become one line."""
+
+import contextlib
+import logging
+import os
+import secrets
+import time
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray._private import ray_constants, worker
+from ray._private.authentication.authentication_token_setup import maybe_enable_token_auth_if_token_available
+from ray.exceptions import RayError, RayTaskError
+
+from actors.config import RayConfig
+from bcaf_stream.errors import BcafError, DeploymentError
+from bcaf_stream.loops import spawn_thread
+
+TOKEN = Path(".ray") / "auth_token"  # in the home folder
+PROBE_S = 1.0
+SLOW_S = 4.0  # without an answer of the cluster's head: said
+LOST_S = 45.0  # before Ray's own processes give up, one after another (60 s)
+SYSTEM = {"health_check_failure_threshold": 20}  # a node that stood still for half a minute is no dead node
+
+
+class Cluster:
+    """The Ray of this process: its own, that of the program around it, or a cluster's.
+
+    Raises:
+        DeploymentError: Ray cannot be started or reached.
+    """
+
+    def __init__(self, config: RayConfig) -> None:
+        self.owned = not ray.is_initialized()
+        if self.owned:
+            _connect(config)
+        self._asked_at: float | None = None  # a question that has no answer yet
+        self._next_probe = 0.0
+        self._node_lost = False
+
+    def resources(self) -> dict[str, float]:
+        there: dict[str, float] = ray.cluster_resources()
+        return there
+
+    def trouble(self) -> str | None:
+        """What is wrong with Ray and may pass: its head gives no answer."""
+        silent_s = self._probe()
+        return f"Ray's head has not answered for {silent_s:.0f} s" if silent_s > SLOW_S else None
+
+    def check(self) -> None:
+        """Raises DeploymentError when this Ray will not come back: a process of it died, or its head is gone."""
+        node = worker._global_node
+        dead: list[str] = [kind for kind, _ in node.dead_processes()] if node is not None else []
+        died = [kind for kind in dead if kind in ("raylet", "gcs_server")]
+        if died:
+            raise DeploymentError(f"Ray is broken: its {died[0]} died")
+        silent_s = self._probe()
+        if self._node_lost:
+            raise DeploymentError("Ray is broken: the cluster has given up this node")
+        if silent_s > LOST_S:
+            raise DeploymentError(f"Ray is broken: its head has not answered for {LOST_S:g} s")
+
+    def leave(self) -> None:
+        if self.owned:
+            ray.shutdown()
+
+    def _probe(self) -> float:
+        """Ask the head once in a while, on a thread, for it may be that no answer comes; since when none has."""
+        now, asked_at = time.monotonic(), self._asked_at
+        if asked_at is not None:
+            return now - asked_at
+        if now >= self._next_probe:
+            self._asked_at, self._next_probe = now, now + PROBE_S
+            spawn_thread("question to Ray's head", self._ask_head)
+        return 0.0
+
+    def _ask_head(self) -> None:
+        try:
+            nodes = ray.nodes()
+            mine = ray.get_runtime_context().get_node_id()
+            self._node_lost = any(node["NodeID"] == mine and not node["Alive"] for node in nodes)
+        finally:
+            self._asked_at = None
+
+
+def plain(error: BaseException, who: str) -> BcafError:
+    """The reason in one line: an actor's own BcafError where there is one."""
+    if isinstance(error, RayTaskError):
+        error = error.cause
+    if isinstance(error, BcafError):
+        return error
+    lines = [text.strip() for text in str(error).splitlines() if text.strip()]
+    own = [text for text in lines if text.startswith("bcaf_stream.errors.")]
+    if own:
+        return DeploymentError(own[-1].partition(": ")[2])
+    return DeploymentError(f"{who} does not start: {lines[-1] if lines else type(error).__name__}")
+
+
+def _connect(config: RayConfig) -> None:
+    address = config.address
+    if address:
+        maybe_enable_token_auth_if_token_available(warn_if_disabled=False)  # Ray does it for address="auto" alone
+    else:
+        _stay_on_loopback()
+        _close_token()
+    options: dict[str, Any] = {} if address else {"num_cpus": config.num_cpus, "_system_config": SYSTEM}
+    try:
+        ray.init(
+            address=address or "local",
+            include_dashboard=None if address else False,
+            runtime_env=config.runtime_env or None,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            **options,
+        )
+    except (OSError, RuntimeError, ValueError, RayError) as error:  # OSError: ConnectionError and TimeoutError too
+        where = f"the Ray cluster at {address} cannot be reached" if address else "a local Ray cannot be started"
+        raise DeploymentError(f"{where}: {_reason(error)}") from None
+
+
+def _stay_on_loopback() -> None:
+    """Ray's own switch, meant for other systems: no port is open beyond this machine. It is read at import."""
+    os.environ[ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR] = "0"
+    ray_constants.ENABLE_RAY_CLUSTER = False
+
+
+def _close_token() -> None:
+    """The token that lets into a local Ray: readable by its owner alone; kept in memory where there is no home."""
+    if os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH"):
+        return
+    path = Path.home() / TOKEN
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with contextlib.suppress(FileExistsError), open(path, "x", opener=_private) as file:
+            file.write(secrets.token_hex(32))
+        if path.stat().st_mode & 0o077:
+            path.chmod(0o600)
+        if not path.read_text(encoding="utf-8").strip():
+            raise OSError
+    except OSError:
+        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+
+
+def _private(name: str, flags: int) -> int:
+    return os.open(name, flags, 0o600)
+
+
+def _reason(error: BaseException) -> str:
+    causes = [error]
+    while causes[-1].__cause__ is not None:
+        causes.append(causes[-1].__cause__)
+    return str(causes[-1]).strip().splitlines()[0] if str(causes[-1]).strip() else type(error).__name__
