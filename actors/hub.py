@@ -87,5 +87,8 @@ class HubActor:
         return self._opened
 
     async def _start(self, config: HubConfig) -> None:
-        self._opened = await self._readiness.attempt(lambda: asyncio.to_thread(EventHub, config))
+        async def opened() -> EventHub:
+            return await asyncio.to_thread(EventHub, config)
+
+        self._opened = await self._readiness.attempt(opened)
         self._readiness.done()
