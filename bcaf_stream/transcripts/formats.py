@@ -1,42 +1,37 @@
-"""The transcript formats as pure parsers: decoded text in, cues with their place in the file out.
+"""The transcript formats of lines and columns as pure parsers: decoded text in, cues with their place in the file out.
 
 pysubs2 reads the time stamps and the markup of SRT and WebVTT, one cue at a time: given a whole file it takes
 WebVTT notes and cue names for speech, a last line of digits for the next cue's number, and a broken time line
 for words, and it knows no line numbers. CTM (NIST: file, channel, start, duration, word) and STM (NIST: file,
-channel, speaker, start, end, [<label>], text) are columns of seconds.
+channel, speaker, start, end, [<label>], text) are columns of seconds. JSON stands in `json_formats`.
 """
 
 import html
 import json
-import math
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
 
 from pysubs2 import SSAFile
 
 from bcaf_stream.errors import TranscriptError
+from bcaf_stream.transcripts.cues import Cue, TimedWord, is_number, seconds, timed_cue
+from bcaf_stream.transcripts.json_formats import parse_json, parse_json_lines
 
 ARROW = "-->"
 CLOCK = re.compile(r"\s*(?:\d{1,2}:)?\d{1,2}:\d{2}[.,]\d{1,3}\s*-->\s*(?:\d{1,2}:)?\d{1,2}:\d{2}[.,]\d{1,3}(\s|$)")
 VTT_BLOCK = re.compile(r"(WEBVTT|NOTE|STYLE|REGION)(\s|$)")
 VTT_VOICE = re.compile(r"<v(?:\.[^\s>]*)?\s+([^>]+)>")
-VTT_CLOCK = re.compile(r"<[\d:.]+>")  # a time inside the payload: pysubs2 would take two of them for a time line
+VTT_CLOCK = re.compile(r"<(?:(\d+):)?(\d{1,2}):(\d{2})\.(\d{3})>")  # a time inside the payload
+VTT_TAG = re.compile(r"</?(?:[cibuv]|ruby|rt|lang)(?:[.\s][^>]*)?>")
+WEBEX_NAME = re.compile(r'\d+\s+"(?P<name>[^"]+)"(?:\s+\(\d+\))?\s*$')  # the name of a cue: 12 "Maria Lopez" (3400)
+MARK = "\u2060"  # a word joiner: no sound, no width
+CLOCKS_OF = {"srt": "00:00:00,000 --> 00:00:01,000", "vtt": "00:00:00.000 --> 00:00:01.000"}
 STM_LABEL = re.compile(r"<[^>]*>$")
+STM_ALTERNATIVES = re.compile(r"\{\s*([^/{}]*?)\s*/[^{}]*\}")  # { heard / or / @ }: the first one
 STM_GAPS = {"inter_segment_gap", "ignore_time_segment_in_scoring"}
-
-
-@dataclass(frozen=True, slots=True)
-class Cue:
-    """Words of a transcript, not yet checked; `where` is for messages, `labels` name the channel, best first."""
-
-    where: str
-    start_ms: int
-    end_ms: int
-    text: str
-    labels: tuple[str, ...] = ()
+CTM_MARKS = re.compile(r"<[^>]+>$|%\w+$|\(%?\w+\)$")  # <unk>, <ALT>, %hesitation: no words
 
 
 def parse_srt(text: str) -> Iterator[Cue]:
@@ -44,7 +39,7 @@ def parse_srt(text: str) -> Iterator[Cue]:
 
 
 def parse_vtt(text: str) -> Iterator[Cue]:
-    """WebVTT; a voice tag `<v Name>` is the channel, and a cue with several voices becomes several cues."""
+    """WebVTT; a voice tag `<v Name>` is the speaker, and a cue with several voices becomes several cues."""
     return _subtitles(text, "vtt")
 
 
@@ -55,10 +50,11 @@ def parse_ctm(text: str) -> Iterator[Cue]:
             raise TranscriptError(
                 f"{where}: CTM needs file, channel, start, duration and word; {len(fields)} given"
             )
-        start, duration = _seconds(where, "start", fields[2]), _seconds(where, "duration", fields[3])
+        start, duration = seconds(where, "start", fields[2]), seconds(where, "duration", fields[3])
         if duration < 0:
             raise TranscriptError(f"{where}: the duration is negative")
-        yield Cue(where, start, start + duration, fields[4], (fields[1],))
+        word = "" if CTM_MARKS.match(fields[4]) else fields[4]
+        yield timed_cue(where, [TimedWord(start, start + duration, word)], fields[1], recording=fields[0])
 
 
 def parse_stm(text: str) -> Iterator[Cue]:
@@ -68,41 +64,12 @@ def parse_stm(text: str) -> Iterator[Cue]:
             raise TranscriptError(
                 f"{where}: STM needs file, channel, speaker, start, end and text; {len(fields)} given"
             )
-        start, end = _seconds(where, "start", fields[3]), _seconds(where, "end", fields[4])
+        start, end = seconds(where, "start", fields[3]), seconds(where, "end", fields[4])
         label, _, after = (fields[5] if len(fields) > 5 else "").partition(" ")
         words = after if STM_LABEL.match(label) else f"{label} {after}"
+        words = STM_ALTERNATIVES.sub(r"\1", words)
         if fields[2] not in STM_GAPS and words.strip().lower() not in STM_GAPS:
-            yield Cue(where, start, end, words, (fields[2], fields[1]))
-
-
-def parse_jsonl(text: str) -> Iterator[Cue]:
-    """One object per line: `start_ms`, `end_ms`, `text`, and `channel` or null; other keys are left alone."""
-    for number, line in enumerate(_lines(text), 1):
-        if not line.strip():
-            continue
-        where = f"line {number}"
-        item = _object(where, _loads(where, line))
-        start, end = (_milliseconds(where, item, key) for key in ("start_ms", "end_ms"))
-        channel = item.get("channel")
-        if channel is not None and not isinstance(channel, str):
-            raise TranscriptError(f"{where}: channel must be a name or null")
-        yield Cue(where, start, end, _text(where, item, "text"), () if channel is None else (channel,))
-
-
-def parse_whisper(text: str) -> Iterator[Cue]:
-    """openai-whisper's result: its `segments` (or their bare list), word by word where every word has a time."""
-    data = _loads("", text)
-    segments = data.get("segments") if isinstance(data, dict) else data
-    if not isinstance(segments, list):
-        raise TranscriptError("no list of segments: Whisper's JSON result has a key `segments`")
-    for number, raw in enumerate(segments, 1):
-        where = f"segment {number}"
-        segment = _object(where, raw)
-        words = segment.get("words")
-        timed = isinstance(words, list) and all(isinstance(w, dict) and "start" in w and "end" in w for w in words)
-        for item, key in ((w, "word") for w in words) if words and timed else ((segment, "text"),):
-            start, end = _seconds(where, "start", item.get("start")), _seconds(where, "end", item.get("end"))
-            yield Cue(where, start, end, _text(where, item, key))
+            yield Cue(where, start, end, words.strip(), fields[1], fields[2], fields[0])
 
 
 PARSERS: dict[str, Callable[[str], Iterator[Cue]]] = {
@@ -110,8 +77,8 @@ PARSERS: dict[str, Callable[[str], Iterator[Cue]]] = {
     "vtt": parse_vtt,
     "ctm": parse_ctm,
     "stm": parse_stm,
-    "jsonl": parse_jsonl,
-    "whisper": parse_whisper,
+    "jsonl": parse_json_lines,
+    "json": parse_json,
 }
 
 
@@ -120,80 +87,150 @@ def sniff(text: str) -> str | None:
     head = text.lstrip()
     if head.startswith("WEBVTT"):
         return "vtt"
-    if head.startswith(("{", "[")):
+    if head.startswith(("{", "[{", "[\n", "[ ")):
         return _sniff_json(head)
     if ARROW in text:
         return "srt"
     first = next((line.split() for _, line in _columns(text)), [])
-    if len(first) >= 5 and all(map(_is_number, first[3:5])) and not _is_number(first[2]):
+    if len(first) >= 5 and all(map(is_number, first[3:5])) and not is_number(first[2]):
         return "stm"
-    return "ctm" if len(first) >= 5 and all(map(_is_number, first[2:4])) else None
+    if len(first) >= 5 and all(map(is_number, first[2:4])):
+        return "ctm"
+    return "json" if head.startswith("[") else None
 
 
 def _sniff_json(text: str) -> str:
     try:
         data = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         first = _lines(text)[0]
-        return "jsonl" if '"start_ms"' in first else "whisper"
-    return "jsonl" if isinstance(data, dict) and "start_ms" in data else "whisper"
+        return "jsonl" if '"start_ms"' in first else "json"
+    return "jsonl" if isinstance(data, dict) and "start_ms" in data else "json"
+
+
+@dataclass(slots=True)
+class Screen:
+    """What a subtitle file shows at once: the lines of its payload, with and without markup."""
+
+    where: str
+    start_ms: int
+    end_ms: int
+    lines: list[tuple[str, str]]  # as it stands, as it is read
+    name: str | None
 
 
 def _subtitles(text: str, kind: str) -> Iterator[Cue]:
-    for number, lines in _blocks(text):
-        if kind == "vtt" and VTT_BLOCK.match(lines[0]):
+    screens = [screen for number, lines in _blocks(text, kind) for screen in _screens(number, lines, kind)]
+    for screen in _unrolled(screens):
+        if kind == "srt":
+            yield Cue(screen.where, screen.start_ms, screen.end_ms, _plain(screen.lines), speaker=screen.name)
             continue
-        # A cue may have a name or number above its time line; any more is not a cue.
-        at = next((i for i, line in enumerate(lines[:2]) if ARROW in line), None)
-        if at is None:
-            raise TranscriptError(
-                f"line {number}: no time line such as 00:00:01{_mark(kind)}000 --> 00:00:02{_mark(kind)}000"
-            )
-        tops = [i for i, line in enumerate(lines) if ARROW in line] + [len(lines)]
-        for top, end in pairwise(tops):  # some writers leave out the empty line between cues
-            body = lines[top + 1 : end]
-            if end < len(lines) and body and body[-1].strip().isdigit():
-                body = body[:-1]
-            yield from _cue(f"line {number + top}", lines[top], " ".join(body), kind)
+        for voice, lines in _voices([raw for raw, _ in screen.lines]):
+            read = "\n".join(filter(None, (_read_line(line, kind) for line in lines)))
+            words = _inline(lines, screen.start_ms, screen.end_ms)
+            yield Cue(screen.where, screen.start_ms, screen.end_ms, read, None, voice or screen.name, None, words)
 
 
-def _cue(where: str, clock: str, payload: str, kind: str) -> Iterator[Cue]:
-    # One line of payload: pysubs2 drops a last line of digits, which may be the customer's number.
-    for voice, part in _voices(payload) if kind == "vtt" else [(None, payload)]:
+def _screens(number: int, lines: list[str], kind: str) -> Iterator[Screen]:
+    """The cues of one block, which begins at that line."""
+    if kind == "vtt" and VTT_BLOCK.match(lines[0]):
+        cue = next((i for i, line in enumerate(lines) if CLOCK.match(line)), 0)
+        if not (cue and lines[0].startswith("WEBVTT")):
+            return
+        number, lines = number + cue, lines[cue:]  # the empty line after the header is missing
+    # A cue may have a name or number above its time line; any more is not a cue.
+    at = next((i for i, line in enumerate(lines[:2]) if ARROW in line), None)
+    if at is None:
+        raise TranscriptError(
+            f"line {number}: no time line such as 00:00:01{_mark(kind)}000 --> 00:00:02{_mark(kind)}000"
+        )
+    tops = [i for i, line in enumerate(lines) if ARROW in line] + [len(lines)]
+    for top, end in pairwise(tops):  # some writers leave out the empty line between cues
+        where = f"line {number + top}"
+        body = lines[top + 1 : end]
+        # The number or name of the next cue: digits, or what stands after a line of blanks.
+        if end < len(lines) and body and (body[-1].strip().isdigit() or (body[1:] and not body[-2].strip())):
+            body = body[:-1]
         # pysubs2 searches for two times, and would find them inside "-00:00:01,000" and "100:00:01,000".
-        events = SSAFile.from_string(f"{clock}\n{part}\n", format_=kind).events if CLOCK.match(clock) else []
+        events = SSAFile.from_string(f"{lines[top]}\nx\n", format_=kind).events if CLOCK.match(lines[top]) else []
         if len(events) != 1:
             raise TranscriptError(
                 f"{where}: no valid times: write HH:MM:SS{_mark(kind)}mmm --> HH:MM:SS{_mark(kind)}mmm"
             )
-        words = events[0].plaintext
-        yield Cue(
-            where,
-            events[0].start,
-            events[0].end,
-            html.unescape(words) if kind == "vtt" else words,
-            () if voice is None else (voice,),
-        )
+        named = WEBEX_NAME.match(lines[0]) if top == at == 1 else None
+        payload = [(line, _read_line(line, kind)) for line in body if line.strip()]
+        yield Screen(where, events[0].start, events[0].end, payload, named["name"] if named else None)
+
+
+def _unrolled(screens: list[Screen]) -> list[Screen]:
+    """The same without what rolls: captions that show the last line again above, or instead of, the new one.
+
+    It is the way of the whole file, or it is none: somebody may well say the same sentence twice.
+    """
+    texts = [[read for _, read in screen.lines if read] for screen in screens]
+    pairs = [(a, b) for a, b in pairwise(texts) if a and b]
+    if len(pairs) < 2 or 2 * sum(a[-1] == b[0] for a, b in pairs) < len(pairs):
+        return screens
+    before: list[str] = []
+    for screen, shown in zip(screens, texts, strict=True):
+        again = next((n for n in range(min(len(before), len(shown)), 0, -1) if before[-n:] == shown[:n]), 0)
+        screen.lines = [line for line in screen.lines if line[1]][again:]
+        before = shown or before
+    return [screen for screen in screens if screen.lines]
+
+
+def _plain(lines: list[tuple[str, str]]) -> str:
+    return "\n".join(read for _, read in lines if read)
+
+
+def _read_line(line: str, kind: str) -> str:
+    """A line without markup, as pysubs2 reads it."""
+    if kind == "vtt":
+        line = VTT_TAG.sub("", VTT_CLOCK.sub("", line))
+    if not any(mark in line for mark in "<{\\"):
+        return line.strip()
+    clock = CLOCKS_OF[kind]
+    # With a mark before it: pysubs2 drops a last line of digits, which may be the customer's number.
+    events = SSAFile.from_string(f"{clock}\n{MARK}{line}\n", format_=kind).events
+    return " ".join(" ".join(event.plaintext for event in events).replace(MARK, "").split())
+
+
+def _inline(lines: list[str], start_ms: int, end_ms: int) -> tuple[TimedWord, ...]:
+    """The words of a payload with times inside: `Hi.<00:00:05.830><c> My</c>`; none where there are no times."""
+    first, *rest = VTT_CLOCK.split("\n".join(lines))
+    if not rest:
+        return ()
+    times = [
+        min(max(int(h or 0) * 3_600_000 + int(m) * 60_000 + int(s) * 1000 + int(f), start_ms), end_ms)
+        for h, m, s, f in zip(*(rest[i::5] for i in range(4)), strict=True)
+    ]
+    pieces = [" ".join(_read_line(line, "vtt") for line in piece.split("\n")) for piece in [first, *rest[4::5]]]
+    spans = zip([start_ms, *times], [*times, end_ms], pieces, strict=True)
+    return tuple(TimedWord(at, max(at, to), f" {piece.strip()}") for at, to, piece in spans if piece.strip())
 
 
 def _mark(kind: str) -> str:
     return "." if kind == "vtt" else ","
 
 
-def _voices(payload: str) -> list[tuple[str | None, str]]:
+def _voices(body: list[str]) -> list[tuple[str | None, list[str]]]:
     """Split a WebVTT payload at its voice tags; what stands before the first has no voice."""
-    before, *rest = VTT_VOICE.split(VTT_CLOCK.sub("", payload))
-    parts: list[tuple[str | None, str]] = [
-        (html.unescape(n).strip(), t) for n, t in zip(rest[::2], rest[1::2], strict=True)
+    before, *rest = VTT_VOICE.split("\n".join(body))
+    parts: list[tuple[str | None, list[str]]] = [
+        (" ".join(html.unescape(n).split()) or None, t.split("\n"))
+        for n, t in zip(rest[::2], rest[1::2], strict=True)
     ]
-    return [(None, before), *parts] if before.strip() or not parts else parts
+    return [(None, before.split("\n")), *parts] if before.strip() or not parts else parts
 
 
-def _blocks(text: str) -> Iterator[tuple[int, list[str]]]:
-    """Runs of lines between empty lines, each with the number of its first line."""
+def _blocks(text: str, kind: str) -> Iterator[tuple[int, list[str]]]:
+    """Runs of lines between empty lines, each with the number of its first line.
+
+    In WebVTT a line of blanks is no empty line: it may stand in a payload.
+    """
     block: list[str] = []
     for number, line in enumerate([*_lines(text), ""], 1):
-        if line.strip():
+        if line.strip() or (kind == "vtt" and line and block):
             block.append(line)
         elif block:
             yield number - len(block), block
@@ -209,44 +246,3 @@ def _columns(text: str) -> Iterator[tuple[str, str]]:
     for number, line in enumerate(_lines(text), 1):
         if line.strip() and not line.lstrip().startswith(";;"):
             yield f"line {number}", line.strip()
-
-
-def _is_number(raw: str) -> bool:
-    try:
-        return math.isfinite(float(raw))
-    except ValueError:
-        return False
-
-
-def _seconds(where: str, name: str, raw: Any) -> int:
-    if isinstance(raw, bool) or not isinstance(raw, str | int | float) or not _is_number(str(raw)):
-        raise TranscriptError(f"{where}: {name} must be a number of seconds")
-    return round(float(raw) * 1000)
-
-
-def _milliseconds(where: str, item: dict[str, Any], key: str) -> int:
-    raw = item.get(key)
-    if isinstance(raw, bool) or not isinstance(raw, int | float) or not math.isfinite(raw):
-        raise TranscriptError(f"{where}: {key} must be a number of milliseconds")
-    return round(raw)
-
-
-def _text(where: str, item: dict[str, Any], key: str) -> str:
-    if not isinstance(item.get(key), str):
-        raise TranscriptError(f"{where}: {key} must be a string")
-    return str(item[key])
-
-
-def _loads(where: str, text: str) -> Any:
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        raise TranscriptError(f"{where or f'line {error.lineno}'}: not valid JSON: {error.msg}") from None
-    except RecursionError:
-        raise TranscriptError(f"{where or 'line 1'}: not valid JSON: nested too deep") from None
-
-
-def _object(where: str, item: Any) -> dict[str, Any]:
-    if not isinstance(item, dict):
-        raise TranscriptError(f"{where}: must be a JSON object")
-    return item

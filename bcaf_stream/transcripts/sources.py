@@ -1,41 +1,66 @@
-"""Transcript files beside a recording: SRT, WebVTT, CTM, STM, JSON lines and Whisper's JSON, read and checked.
+"""Transcript files beside a recording: subtitles, CTM, STM, JSON lines and the JSON of recognisers, read and checked.
 
 A transcript that does not hold together is refused as a whole, with its file, line and way out: words at the
 wrong time or on the wrong side would be taken for evidence. The words themselves never appear in a message.
 """
 
 import codecs
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
+from types import MappingProxyType
 
 from bcaf_stream.errors import TranscriptError
-from bcaf_stream.transcripts.channels import resolve_channel
-from bcaf_stream.transcripts.formats import PARSERS, Cue, sniff
-from bcaf_stream.types import Words
+from bcaf_stream.transcripts.channels import Attribution, called
+from bcaf_stream.transcripts.cleanup import blank_marks, mend
+from bcaf_stream.transcripts.cues import Cue, TimedWord
+from bcaf_stream.transcripts.formats import PARSERS, sniff
+from bcaf_stream.transcripts.names import Names, Part
+from bcaf_stream.types import Channel, Words
 
 SUFFIXES = {".srt": "srt", ".vtt": "vtt", ".ctm": "ctm", ".stm": "stm", ".jsonl": "jsonl", ".ndjson": "jsonl"}
-FORMATS = "SRT, WebVTT, CTM, STM, JSON lines (start_ms, end_ms, channel, text) or Whisper JSON"
+FORMATS = "SRT, WebVTT, CTM, STM, JSON lines (start_ms, end_ms, channel, text) or a recogniser's JSON"
 BOMS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
 OVERHANG_MS = 1000  # the last cue of a well-made file may stay on the screen a little longer than the sound
+MS_PER_CHAR = 80  # of speech whose end is not known
+NOTHING = Words(0, 0, "")  # a transcript in which nothing is said is still a transcript
 
 
-def read_transcript(path: Path | str, channels: Sequence[str] | None = None) -> list[Words]:
+@dataclass(frozen=True, slots=True)
+class Transcript:
+    """The words of a file in order of time, one entry per cue, turn or word.
+
+    `lanes` are the speakers, where the call has one channel and the file tells them apart: the words have these
+    for channels, and the sound is to be cut between them. `notes` are for the user, a line each.
+    """
+
+    words: list[Words]
+    lanes: tuple[Channel, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def read_transcript(
+    path: Path | str,
+    channels: Sequence[Channel] | None = None,
+    speakers: Mapping[str, str] = MappingProxyType({}),
+    recordings: Mapping[str, str | None] = MappingProxyType({}),
+) -> Transcript:
     """Read a transcript; the suffix tells the format, and the content where the suffix does not.
 
     Args:
         path: the file, in UTF-8 (or UTF-16 with a byte order mark).
-        channels: the call's channel names in order. Labels are then mapped onto them (see `resolve_channel`),
-            and a cue of SRT or WebVTT that begins with "name: " belongs to that channel. None keeps the
-            labels as they stand in the file.
-
-    Returns:
-        The words in the order of the file, one entry per cue, turn or word; a cue without words is left out.
+        channels: the call's channels in order. The file's labels and names are mapped onto them (see
+            `Attribution`). None keeps them as they stand in the file.
+        speakers: name in the file -> channel or role, as the user says.
+        recordings: the names of the recording's files, each with the channel that it holds, or None for all: of a
+            file with rows of several recordings only those of these are read.
 
     Raises:
-        TranscriptError: the file is missing, empty, not text, in no known format or not parseable; a time is
-            negative, an end before its start, a start before the previous start of its channel; a label names no
-            channel of the call.
+        TranscriptError: the file is missing, empty, not text, in no known format or not parseable; it holds rows
+            of other recordings alone; a time is negative, an end before its start; two transcripts lie over each
+            other; a label names no channel of the call.
+        UsageError: a speaker's target is neither a channel nor a role.
     """
     path = Path(path)
     text = _read(path)
@@ -43,12 +68,26 @@ def read_transcript(path: Path | str, channels: Sequence[str] | None = None) -> 
     if kind is None:
         raise TranscriptError(f"{path}: not a known transcript format: give {FORMATS}")
     try:
-        words = list(_checked(PARSERS[kind](text), kind, channels))
+        cues = [_mended(cue) for cue in PARSERS[kind](text)]
+        for cue in cues:
+            _check_times(cue)
+        cues, other = _of_recording(cues, recordings)
+        _check_one_clock(cues)
+        cues = _ended(sorted(cues, key=lambda cue: cue.start_ms))
+        known = [channel.name for channel in channels or ()]
+        parts = [part for cue in cues for part in _by_name(cue, Names(_unnamed(cues), [*known, *speakers]))]
+        attribution = None if channels is None else Attribution(channels, speakers, parts)
+        words = list(_attributed(parts, attribution))
     except TranscriptError as error:
         raise TranscriptError(f"{path}, {error}") from None
-    if not words:
+    if not cues:
         raise TranscriptError(f"{path}: holds no words (read as {kind}): leave it out, or give {FORMATS}")
-    return words
+    notes = [f"{path}: read as the transcript of this recording, though it says {other!r}"] if other else []
+    if not words:
+        notes.append(f"{path}: holds no words, only marks such as [MUSIC]: what is said is judged by its sound alone")
+    if attribution is not None and attribution.note:
+        notes.append(f"{path}: {attribution.note}")
+    return Transcript(words or [NOTHING], attribution.lanes if attribution else (), tuple(notes))
 
 
 def check_fits(words: Sequence[Words], duration_ms: int, name: str = "transcript") -> None:
@@ -58,7 +97,7 @@ def check_fits(words: Sequence[Words], duration_ms: int, name: str = "transcript
         TranscriptError: an entry starts at or after the end, or ends more than a second after it.
     """
     for number, entry in enumerate(words, 1):
-        if entry.start_ms >= duration_ms or entry.end_ms > duration_ms + OVERHANG_MS:
+        if entry.text and (entry.start_ms >= duration_ms or entry.end_ms > duration_ms + OVERHANG_MS):
             raise TranscriptError(
                 f"{name}: entry {number} ({_clock(entry.start_ms)} to {_clock(entry.end_ms)}) lies past the end "
                 f"of the sound ({_clock(duration_ms)}): is it the transcript of another recording?"
@@ -87,43 +126,139 @@ def _read(path: Path) -> str:
     return text
 
 
-def _checked(cues: Iterator[Cue], kind: str, channels: Sequence[str] | None) -> Iterator[Words]:
-    latest: dict[str | None, int] = {}
+def _mended(cue: Cue) -> Cue:
+    words = tuple(replace(word, text=mend(word.text)) for word in cue.words)
+    speaker = mend(cue.speaker).strip() if cue.speaker else None
+    return replace(cue, text=mend(cue.text), words=words, speaker=speaker or None)
+
+
+def _check_times(cue: Cue) -> None:
+    if cue.start_ms < 0:
+        raise TranscriptError(f"{cue.where}: starts before 0; times count from the first sample of the recording")
+    if cue.end_ms is not None and cue.end_ms < cue.start_ms:
+        raise TranscriptError(
+            f"{cue.where}: ends at {_clock(cue.end_ms)}, before its start {_clock(cue.start_ms)}"
+        )
+
+
+def _of_recording(cues: list[Cue], recordings: Mapping[str, str | None]) -> tuple[list[Cue], str | None]:
+    """The cues of this recording; and whose they are said to be, where that is another name, but the only one."""
+    there = dict.fromkeys(cue.recording for cue in cues if cue.recording is not None)
+    known = {name.casefold(): channel for name, channel in recordings.items()}
+    mine = [name for name in there if name.casefold() in known]
+    if mine:
+        own = {name: known[name.casefold()] for name in mine}
+        kept = [cue for cue in cues if cue.recording is None or cue.recording in own]
+        return [replace(c, channel=own.get(c.recording or "") or c.channel) for c in kept], None
+    if len(there) > 1:
+        listed = ", ".join(list(there)[:8]) + (" ..." if len(there) > 8 else "")
+        raise TranscriptError(
+            f"rows of {len(there)} recordings, none of them this one: {listed}; name the call after its rows with --call"
+        )
+    return cues, next(iter(there), None) if recordings else None
+
+
+def _check_one_clock(cues: Sequence[Cue]) -> None:
+    """Refuse two transcripts in one file: where the times fall back, and lie over what was before."""
+    latest: dict[tuple[object, object], list[Cue]] = {}
+    for cue in cues:
+        if cue.words and len(cue.words) == 1:
+            continue  # a word of a table: several may be said at once
+        before = latest.setdefault((cue.channel, cue.speaker), [])
+        if before and cue.start_ms < before[-1].start_ms:
+            over = sum(_covers(b, cue) for b in before)
+            rest = [c for c in cues[cues.index(cue) :] if (c.channel, c.speaker) == (cue.channel, cue.speaker)]
+            clashes = sum(any(_covers(b, c) for b in before) for c in rest[:8])
+            if over and len(before) >= 2 and clashes >= 2 and 2 * clashes >= len(rest[:8]):
+                raise TranscriptError(
+                    f"{cue.where}: the times begin again at {_clock(cue.start_ms)}, over what stands before it: "
+                    "are these two transcripts in one file? give one of them"
+                )
+        before.append(cue)
+
+
+def _covers(one: Cue, other: Cue) -> bool:
+    """Whether at least half of the shorter lies in the longer."""
+    ends = [c.start_ms if c.end_ms is None else c.end_ms for c in (one, other)]
+    common = min(ends) - max(one.start_ms, other.start_ms)
+    return common > 0 and 2 * common >= min(ends[0] - one.start_ms, ends[1] - other.start_ms)
+
+
+def _ended(cues: Sequence[Cue]) -> list[Cue]:
+    """The same with an end for each: where the file has none, the next one's start, or what its letters last."""
+    done = []
+    for cue, following in pairwise([*cues, None]):
+        assert cue is not None
+        if cue.end_ms is None:
+            guess = cue.start_ms + MS_PER_CHAR * len(cue.text)
+            cue = replace(cue, end_ms=min(guess, following.start_ms) if following else guess)
+        done.append(cue)
+    return done
+
+
+def _unnamed(cues: Sequence[Cue]) -> list[str]:
+    return [_text_of(cue) for cue in cues if cue.speaker is None]
+
+
+def _text_of(cue: Cue) -> str:
+    return " ".join(word.text.strip() for word in cue.words) if cue.words else cue.text
+
+
+def _by_name(cue: Cue, names: Names) -> Iterator[Cue]:
+    """A cue as one or more cues of one speaker each, with spaces where a name or a mark stood."""
+    text = _text_of(cue)
+    parts = names.split(text) if cue.speaker is None else [Part(cue.speaker, 0, len(text))]
+    blanked = blank_marks(text)
+    start_ms, end_ms = cue.start_ms, cue.start_ms if cue.end_ms is None else cue.end_ms
+    letters = [sum(map(len, blanked[part.start : part.end].split())) for part in parts]
+    spans = [0, *(sum(letters[: i + 1]) for i in range(len(letters)))]
+    length = (end_ms - start_ms) / max(1, spans[-1])
+    for part, (before, after) in zip(parts, pairwise(spans), strict=True):
+        speaker = cue.speaker or part.speaker
+        if cue.words:
+            words = tuple(_cut_out(cue.words, blanked, part))
+            if words:
+                yield replace(cue, start_ms=words[0].start_ms, text="", speaker=speaker, words=words)
+            continue
+        said = blanked[part.start : part.end]
+        a, b = (start_ms + round(length * n) for n in (before, after))
+        if len(parts) == 1:
+            a, b = start_ms, end_ms
+        if _holds_words(said) or part.speaker:
+            yield replace(cue, start_ms=a, end_ms=b, text=" ".join(said.split()), speaker=speaker)
+
+
+def _cut_out(words: Sequence[TimedWord], blanked: str, part: Part) -> Iterator[TimedWord]:
+    """The words of the joined text that lie in the part, as they are left in it."""
+    at = 0
+    for word in words:
+        end = at + len(word.text.strip())
+        left = " ".join(blanked[max(at, part.start) : min(end, part.end)].split())
+        if _holds_words(left):
+            yield replace(word, text=left)
+        at = end + 1
+
+
+def _holds_words(text: str) -> bool:
+    return any(letter.isalnum() for letter in text)
+
+
+def _attributed(cues: Sequence[Cue], attribution: Attribution | None) -> Iterator[Words]:
+    before: str | None = None
+    found = []
     for cue in cues:
         try:
-            channel, text = _attribute(cue, kind, channels)
+            channel = called(cue) if attribution is None else attribution.channel(cue)
         except TranscriptError as error:
             raise TranscriptError(f"{cue.where}: {error}") from None
-        if cue.start_ms < 0:
-            raise TranscriptError(
-                f"{cue.where}: starts before 0; times count from the first sample of the recording"
-            )
-        if cue.end_ms < cue.start_ms:
-            raise TranscriptError(
-                f"{cue.where}: ends at {_clock(cue.end_ms)}, before its start {_clock(cue.start_ms)}"
-            )
-        if cue.start_ms < latest.get(channel, 0):
-            raise TranscriptError(
-                f"{cue.where}: starts at {_clock(cue.start_ms)}, before the one above it on the same channel "
-                f"({_clock(latest[channel])}): sort the file by time"
-            )
-        latest[channel] = cue.start_ms
-        if text:
-            yield Words(cue.start_ms, cue.end_ms, text, channel)
-
-
-def _attribute(cue: Cue, kind: str, channels: Sequence[str] | None) -> tuple[str | None, str]:
-    text = " ".join(cue.text.split())
-    if channels is None:
-        return (cue.labels[-1] if cue.labels else None), text
-    if not cue.labels and kind in ("srt", "vtt"):
-        # Only the call's own names: "Note: ..." is speech, and must stay.
-        prefix = (
-            re.match(rf"({'|'.join(map(re.escape, channels))})\s*:\s*", text, re.IGNORECASE) if channels else None
-        )
-        if prefix:
-            return resolve_channel([prefix.group(1)], channels), text[prefix.end() :]
-    return resolve_channel(cue.labels, channels), text
+        if attribution is not None and attribution.lanes:
+            channel = before = channel or before  # captions name a speaker where the speaker changes
+        if cue.words:
+            found += [Words(w.start_ms, w.end_ms, w.text, channel) for w in cue.words]
+        elif _holds_words(cue.text):
+            assert cue.end_ms is not None
+            found.append(Words(cue.start_ms, cue.end_ms, cue.text, channel))
+    yield from sorted(found, key=lambda words: words.start_ms)
 
 
 def _clock(ms: int) -> str:
