@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -38,7 +39,11 @@ Channels = Annotated[
 Roles = Annotated[list[str] | None, typer.Option("--role", help="NAME=customer|agent|speaker")]
 Transcript = Annotated[
     Path | None,
-    typer.Option(help="SRT, WebVTT, CTM, STM, JSON lines or Whisper JSON; default: speech recognition"),
+    typer.Option(help="SRT, WebVTT, CTM, STM, JSON lines or a recogniser's JSON; default: speech recognition"),
+]
+Speakers = Annotated[
+    list[str] | None,
+    typer.Option("--speaker", help="NAME=CHANNEL or role: whose the words of that name in the transcript are"),
 ]
 TextOption = Literal["asr", "none"]
 TextMode = Annotated[
@@ -60,6 +65,7 @@ def analyze(
     channel: Channels = None,
     role: Roles = None,
     transcript: Transcript = None,
+    speaker: Speakers = None,
     text: TextMode = "asr",
     format: Annotated[Format, typer.Option(help="how events are shown")] = "table",
     output: Output = None,
@@ -76,7 +82,12 @@ def analyze(
         raise UsageError(f"--plot {plot}: no such folder")
     settings = load_config(AnalyzerConfig, config, set_ or ())
     recording = Recording.open(source, _pairs(channel, "--channel"), _pairs(role, "--role"), call)
-    words = recording.transcript(transcript) if transcript else None
+    speakers = _speakers(speaker, transcript)
+    words = None
+    if transcript:
+        recording, given = recording.with_transcript(transcript, speakers)
+        words = given.words
+        _note(given.notes)
     events = []
     with (
         writing_to(output) as out,
@@ -111,6 +122,7 @@ def send(
     channel: Channels = None,
     role: Roles = None,
     transcript: Transcript = None,
+    speaker: Speakers = None,
     text: TextMode = "asr",
     call: Annotated[str | None, typer.Option(help="the call's id; default: the file's name and the time")] = None,
     rate: Annotated[int | None, typer.Option(min=8000, max=192_000, help="of - (needed) and mic, in Hz")] = None,
@@ -126,6 +138,8 @@ def send(
     config = SenderConfig(give_up_s=give_up)
     roles = _pairs(role, "--role")
     mode = _text_mode(text, transcript)
+    speakers = _speakers(speaker, transcript)
+    words = None
     if source in ("-", "mic"):
         from bcaf_stream.live_sending import live_call, live_source, send_live
         from bcaf_stream.transcripts.sources import read_transcript
@@ -135,7 +149,12 @@ def send(
                 f"send {source}: --channel, --speed and a microphone's --transcript are not for live sound"
             )
         named = live_call(source, channels or 1, roles, call)
-        words = read_transcript(transcript, [side.name for side in named.channels]) if transcript else None
+        if transcript:
+            # Sound that is not there yet is not cut between the speakers of a single channel.
+            sides = named.channels if len(named.channels) > 1 else None
+            given = read_transcript(transcript, sides, speakers)
+            words = given.words if sides else [replace(entry, channel=None) for entry in given.words]
+            _note(given.notes)
         with _own_options():
             closed = send_live(live_source(source, rate, channels or 1, device), named, to, mode, words, config)
     else:
@@ -145,8 +164,11 @@ def send(
         if rate or channels or device:
             raise UsageError("--rate, --channels and --device are for - and mic: a recording has its own")
         recording = Recording.open(source, _pairs(channel, "--channel"), roles, call, unique=True)
+        if transcript:
+            recording, given = recording.with_transcript(transcript, speakers)
+            words = given.words
+            _note(given.notes)
         named = recording.call
-        words = recording.transcript(transcript) if transcript else None
         with _own_options():
             closed = send_recording(
                 recording, to, 1.0 if speed is None else speed, mode, words, config, connection_note
@@ -188,6 +210,17 @@ def _pairs(options: Sequence[str] | None, flag: str) -> dict[str, str]:
             raise UsageError(f"{flag} {name}: given twice")
         pairs[name] = value
     return pairs
+
+
+def _speakers(options: Sequence[str] | None, transcript: Path | None) -> dict[str, str]:
+    if options and transcript is None:
+        raise UsageError("--speaker says who is who in a transcript: give it with --transcript")
+    return _pairs(options, "--speaker")
+
+
+def _note(notes: Sequence[str]) -> None:
+    for note in notes:
+        stderr_note(f"bcaf-stream: {note}")
 
 
 def _text_mode(text: TextOption, transcript: Path | None) -> Literal["asr", "given", "none"]:

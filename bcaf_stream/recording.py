@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Literal, Self, cast, get_args
@@ -14,7 +14,8 @@ from bcaf_stream.engine import EmotionEngine
 from bcaf_stream.errors import SourceError, UsageError
 from bcaf_stream.events.messages import Event
 from bcaf_stream.transcripts.asr import load_transcriber
-from bcaf_stream.transcripts.sources import check_fits, read_transcript
+from bcaf_stream.transcripts.lanes import Cut, LaneCutter, cuts_between
+from bcaf_stream.transcripts.sources import Transcript, check_fits, read_transcript
 from bcaf_stream.types import AudioChunk, Call, Channel, Role, Words
 
 TextMode = Literal["asr", "given", "none"]
@@ -26,10 +27,15 @@ BATCH = 8  # segments that are encoded together
 
 @dataclass(frozen=True, slots=True)
 class Recording:
-    """A call in files: `source` is one file or URL with all channels, or a file for each channel."""
+    """A call in files: `source` is one file or URL with all channels, or a file for each channel.
+
+    Where a transcript tells the speakers of a single channel apart, the call's channels are these (and the channel
+    itself, for speech that the transcript gives nobody), and `cuts` says where the sound passes between them.
+    """
 
     source: Location | dict[str, Location]
     call: Call
+    cuts: tuple[Cut, ...] = ()
 
     @classmethod
     def open(
@@ -65,6 +71,8 @@ class Recording:
         return cls(place, Call(identity, named))
 
     def chunks(self) -> FileSource:
+        if self.cuts:
+            return _LaneSource(self.source, self.call.channels, self.cuts)
         return FileSource(self.source, self.call.channels, slice_ms=SLICE_MS)
 
     @property
@@ -73,16 +81,50 @@ class Recording:
             return source.duration_ms
 
     def transcript(self, path: Path) -> list[Words]:
-        """The words of a transcript file for this recording.
+        """The words of a transcript, as `with_transcript` has them, for a call that it does not cut."""
+        return self.with_transcript(path)[1].words
+
+    def with_transcript(
+        self, path: Path, speakers: Mapping[str, str] = MappingProxyType({})
+    ) -> tuple[Self, Transcript]:
+        """The words of a transcript file, and the recording as they cut it: see `read_transcript`.
 
         Raises:
             TranscriptError: it cannot be read, or is another recording's.
+            UsageError: a speaker's target is neither a channel nor a role.
         """
-        words = read_transcript(path, [channel.name for channel in self.call.channels])
+        files = self.source if isinstance(self.source, dict) else {None: self.source}
+        stems = {Path(str(place).partition("?")[0]).stem: channel for channel, place in files.items()}
+        transcript = read_transcript(path, self.call.channels, speakers, {self.call.id: None, **stems})
         duration_ms = self.duration_ms  # opens the files
         if duration_ms is not None:
-            check_fits(words, duration_ms, str(path))
-        return words
+            check_fits(transcript.words, duration_ms, str(path))
+        if not transcript.lanes:
+            return self, transcript
+        (whole,) = self.call.channels
+        cuts = tuple(cuts_between(transcript.words, whole.name))
+        others = () if whole.name in {lane.name for lane in transcript.lanes} else (whole,)
+        call = replace(self.call, channels=(*transcript.lanes, *others))
+        return replace(self, call=call, cuts=cuts), transcript
+
+
+class _LaneSource(FileSource):
+    """A file with one channel, as the lanes of its speakers."""
+
+    def __init__(self, source: Location | Mapping[str, Location], lanes: Sequence[Channel], cuts: Sequence[Cut]):
+        super().__init__(source, slice_ms=SLICE_MS)
+        self.channels = tuple(lanes)
+        self._cuts = cuts
+
+    def __iter__(self) -> Iterator[AudioChunk]:
+        cutter = LaneCutter([lane.name for lane in self.channels], self._cuts)
+        try:
+            for chunk in super().__iter__():
+                yield from cutter.push(chunk)
+        except SourceError:
+            yield from cutter.flush()
+            raise
+        yield from cutter.flush()
 
 
 class Analysis:

@@ -1,7 +1,7 @@
 """Which channel of the call a transcript means by its own labels and names.
 
-Transcript formats carry "1", "A", "ch_0", a speaker or a voice. A channel's label that fits no channel is an error,
-never a guess: words on the wrong side of a call would turn the agent's mood into the customer's. A speaker's name
+Transcript formats carry "1", "A", "ch_0", a speaker or a voice. A channel's label that fits no channel is an
+error, never a guess: words on the wrong side of a call would turn the agent's mood into the customer's. A name
 that fits none is nobody's label: its words go where they are spoken, and the user can say whose they are.
 """
 

@@ -9,15 +9,16 @@ import re
 
 ENTITY = re.compile(r"&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,30});")
 C1 = re.compile("[\x80-\x9f]")
-INVISIBLE = re.compile("[\u200b\u200e\u200f\u2028\u2029\u202a-\u202e\u2060-\u2064\ufeff]")
+INVISIBLE = re.compile("[\u200b\u200e\u200f\u202a-\u202e\u2060-\u2064\ufeff]")
 # UTF-8 that was once read as Windows-1252: the apostrophe, quotes, dashes and dots that captions have.
 TWICE_ENCODED = re.compile("\u00e2\u20ac[\u0080-\u009f\u00a0-\u00bf\u0152-\u0178\u2018-\u2122\u02dc]")
 
 SOUNDS = (
-    r"applaus|beep|breath|buzz|chatter|chuckl|clap|clear\w* throat|click|cough|cries|cross-?talk|cry|dial tone|ding"
-    r"|exhal|foreign|gasp|giggl|groan|hold music|indistinct|inaudible|inhal|keyboard|laugh|line ring|mumbl|murmur|music"
-    r"|no audio|noise|pause|phone ring|ringing|sigh|silence|silent|singing|sniff|snor|sob|speaking|static|typing"
-    r"|unclear|unintelligible|unknown|vocaliz|whisper|whistl|yawn|hesitation|mouth|background|scoff|grunt|scream|shout"
+    r"applaus|beep|breath|buzz|chatter|chuckl|clap|clear\w* throat|click|cough|cries|cross-?talk|cry|dial tone"
+    r"|ding|exhal|foreign|gasp|giggl|groan|hold music|indistinct|inaudible|inhal|keyboard|laugh|line ring"
+    r"|mumbl|murmur|music|no audio|noise|pause|phone ring|ringing|sigh|silence|silent|singing|sniff|snor|sob"
+    r"|speaking|static|typing|unclear|unintelligible|unknown|vocaliz|whisper|whistl|yawn|hesitation|mouth|background"
+    r"|scoff|grunt|scream|shout"
 )
 LAUGHED_WORD = re.compile(r"\[laughter-([^\]\s]+)\]", re.IGNORECASE)  # Switchboard: a word that was laughed
 MARKS = re.compile(
@@ -36,21 +37,26 @@ ASIDE = re.compile(r"(?m)^[^\S\n]*(?:\((?!.*\b(?:I|you|we|me|my)\b)[^()\n\d]*[^(
 CHANGE = re.compile(r"(?m)^[^\S\n]*(?:>+|[-\u2013\u2014](?=[^\S\n]*[^\W\d_]))|(?<=\s)>>+(?=\s|$)")
 
 
+def mend_encoding(text: str) -> str:
+    """The text without traces of another encoding: C1 control codes are Windows-1252 that was read as Latin-1."""
+    text = TWICE_ENCODED.sub(_decoded_again, text)
+    return C1.sub(lambda found: found[0].encode("latin-1").decode("cp1252", "replace"), text)
+
+
 def mend(text: str) -> str:
     """The text with the characters that it was meant to have.
 
-    C1 control codes are Windows-1252 that was read as Latin-1, named and numbered entities are their characters
-    (also when they were escaped twice), and what has no sound and no width is gone.
+    The encoding is mended, named and numbered entities are their characters (also when escaped twice), and
+    what has no sound and no width is gone.
     """
-    text = TWICE_ENCODED.sub(_decoded_again, text)
-    text = C1.sub(lambda found: found[0].encode("latin-1").decode("cp1252", "replace"), text)
+    text = mend_encoding(text)
     for _ in range(2):
         text = ENTITY.sub(lambda found: html.unescape(found[0]), text)
     return INVISIBLE.sub("", text).replace("\xa0", " ").replace("\x00", "")
 
 
 def blank_marks(text: str) -> str:
-    """The text with spaces for what is no word: [MUSIC], (laughs), *sighs*, <unk>, ♪ a song ♪, >> and a line's dash."""
+    """The text with spaces for what is no word: [MUSIC], (laughs), *sighs*, <unk>, ♪ a song ♪, >>, a dash."""
     text = LAUGHED_WORD.sub(lambda found: f"{found[1]:<{len(found[0])}}", text)
     for marks in (MARKS, ASIDE, CHANGE):
         text = marks.sub(lambda found: " " * len(found[0]), text)

@@ -52,16 +52,17 @@ def timed_cue(
 
 
 def joined(words: Sequence[TimedWord]) -> tuple[TimedWord, ...]:
-    """Whole words from tokens: where some begin with a space, one that does not goes on with the word before it."""
+    """Whole words from tokens: where some begin with a space, one that does not belongs to the word before it."""
     if not any(word.text[:1].isspace() for word in words[1:]):
         return tuple(words)
     whole: list[TimedWord] = []
     for word in words:
         if whole and word.text[:1] and not word.text[:1].isspace():
-            last = whole.pop()
+            last = whole[-1]
             end_ms = max(last.end_ms, word.end_ms)
-            word = TimedWord(last.start_ms, end_ms, last.text + word.text, last.speaker)
-        whole.append(word)
+            whole[-1] = TimedWord(last.start_ms, end_ms, last.text + word.text, last.speaker)
+        else:
+            whole.append(word)
     return tuple(whole)
 
 

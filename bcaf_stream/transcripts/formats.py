@@ -1,4 +1,4 @@
-"""The transcript formats of lines and columns as pure parsers: decoded text in, cues with their place in the file out.
+"""The formats of lines and columns as pure parsers: decoded text in, cues with their place in the file out.
 
 pysubs2 reads the time stamps and the markup of SRT and WebVTT, one cue at a time: given a whole file it takes
 WebVTT notes and cue names for speech, a last line of digits for the next cue's number, and a broken time line
@@ -25,7 +25,9 @@ VTT_BLOCK = re.compile(r"(WEBVTT|NOTE|STYLE|REGION)(\s|$)")
 VTT_VOICE = re.compile(r"<v(?:\.[^\s>]*)?\s+([^>]+)>")
 VTT_CLOCK = re.compile(r"<(?:(\d+):)?(\d{1,2}):(\d{2})\.(\d{3})>")  # a time inside the payload
 VTT_TAG = re.compile(r"</?(?:[cibuv]|ruby|rt|lang)(?:[.\s][^>]*)?>")
-WEBEX_NAME = re.compile(r'\d+\s+"(?P<name>[^"]+)"(?:\s+\(\d+\))?\s*$')  # the name of a cue: 12 "Maria Lopez" (3400)
+WEBEX_NAME = re.compile(
+    r'\d+\s+"(?P<name>[^"]+)"(?:\s+\(\d+\))?\s*$'
+)  # the name of a cue: 12 "Maria Lopez" (3400)
 MARK = "\u2060"  # a word joiner: no sound, no width
 CLOCKS_OF = {"srt": "00:00:00,000 --> 00:00:01,000", "vtt": "00:00:00.000 --> 00:00:01.000"}
 STM_LABEL = re.compile(r"<[^>]*>$")

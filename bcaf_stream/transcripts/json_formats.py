@@ -6,7 +6,6 @@ Times are seconds unless a reader says otherwise. Where a file has times for wor
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from itertools import pairwise
 from typing import Any, NamedTuple
 
 from bcaf_stream.errors import TranscriptError
@@ -29,7 +28,9 @@ def parse_json(text: str) -> Iterator[Cue]:
             try:
                 yield from reader.read(data)
             except (AttributeError, IndexError, KeyError, OverflowError, TypeError, ValueError):
-                raise TranscriptError(f"taken for JSON of {reader.name}, but a part of it has another form") from None
+                raise TranscriptError(
+                    f"taken for JSON of {reader.name}, but a part of it has another form"
+                ) from None
             return
     raise TranscriptError(f"JSON of an unknown kind: known are {', '.join(r.name for r in READERS)}")
 
@@ -136,7 +137,9 @@ def _transcribe(data: Any) -> Iterator[Cue]:
     labels = results.get("channel_labels")
     streams: list[tuple[Any, Any]] = [(None, results.get("items") or ())]
     if isinstance(labels, dict) and isinstance(labels.get("channels"), list):
-        streams = [(c.get("channel_label"), c.get("items") or ()) for c in labels["channels"] if isinstance(c, dict)]
+        streams = [
+            (c.get("channel_label"), c.get("items") or ()) for c in labels["channels"] if isinstance(c, dict)
+        ]
     speakers: dict[float, str] = {}
     table = results.get("speaker_labels")
     for part in (table.get("segments") or ()) if isinstance(table, dict) else ():
@@ -183,7 +186,8 @@ def _call_analytics(data: Any) -> Iterator[Cue]:
         role = turn.get("ParticipantRole") or roles.get(who) or who
         words = [
             TimedWord(i["BeginOffsetMillis"], i["EndOffsetMillis"], " " + str(i.get("Content", "")))
-            if i.get("Type", "pronunciation") == "pronunciation" and _has(i, "BeginOffsetMillis", "EndOffsetMillis")
+            if i.get("Type", "pronunciation") == "pronunciation"
+            and _has(i, "BeginOffsetMillis", "EndOffsetMillis")
             else TimedWord(0, 0, str(i.get("Content", "")))
             for i in turn.get("Items") or ()
             if isinstance(i, dict)
@@ -231,7 +235,7 @@ def _is_assembly_ai(data: Any) -> bool:
 
 
 def _assembly_ai(data: Any) -> Iterator[Cue]:
-    """AssemblyAI: ms; the whole result, or its utterances, sentences or paragraphs alone. Speakers are no channels."""
+    """AssemblyAI: ms; the whole result, or its utterances, sentences or paragraphs alone."""
     items = data if isinstance(data, list) else None
     for key in ("utterances", "sentences", "paragraphs"):
         items = items or data.get(key)
@@ -289,7 +293,9 @@ def _google_results(data: Any) -> list[Any]:
     results = data.get("results")
     if isinstance(results, dict):
         inner = [r for r in results.values() if isinstance(r, dict)]
-        found = [_google_results(r.get("transcript") or r.get("inlineResult", {}).get("transcript")) for r in inner]
+        found = [
+            _google_results(r.get("transcript") or r.get("inlineResult", {}).get("transcript")) for r in inner
+        ]
         return found[0] if len(found) == 1 else []
     known = isinstance(results, list) and any(
         isinstance(r, dict) and isinstance(r.get("alternatives"), list) for r in results
@@ -298,9 +304,11 @@ def _google_results(data: Any) -> list[Any]:
 
 
 def _google(data: Any) -> Iterator[Cue]:
-    """Google Speech-to-Text v1 and v2: `startTime: "1.200s"`; with diarization the last result has all words again."""
+    """Google Speech-to-Text v1, v2: `startTime: "1.200s"`; with speakers the last result has all words again."""
     results = [_object(f"result {n}", r) for n, r in enumerate(_google_results(data), 1)]
-    heard = [(number, r, _first(r.get("alternatives"))) for number, r in enumerate(results, 1) if r.get("alternatives")]
+    heard = [
+        (number, r, _first(r.get("alternatives"))) for number, r in enumerate(results, 1) if r.get("alternatives")
+    ]
     tagged = [(n, r, a) for n, r, a in heard if any(_google_speaker(w) for w in a.get("words") or ())]
     if tagged and len(tagged) < len(heard) and tagged[-1][0] == heard[-1][0]:
         heard = tagged[-1:]
@@ -356,10 +364,8 @@ def _azure(data: Any) -> Iterator[Cue]:
         for conversation in data["conversations"]:
             yield from _azure_items(_object("conversation", conversation).get("conversationItems") or ())
         return
-    if isinstance(data, dict):
-        phrases = data.get("recognizedPhrases") or data.get("phrases") or [data]
-    else:
-        phrases = data
+    whole = data if isinstance(data, dict) else {}
+    phrases = whole.get("recognizedPhrases") or whole.get("phrases") or ([data] if whole else data)
     channels = {p.get("channel", p.get("Channel")) for p in phrases if isinstance(p, dict)}
     for number, raw in enumerate(phrases, 1):
         where = f"phrase {number}"
@@ -436,12 +442,19 @@ def _azure_words(where: str, text: str, words: Iterable[Any]) -> tuple[TimedWord
 
 def _is_nemo(data: Any) -> bool:
     if isinstance(data, list):
-        return bool(data) and isinstance(data[0], dict) and (
-            _has(data[0], "start_time", "end_time") or _is_nemo(data[0])
+        return (
+            bool(data)
+            and isinstance(data[0], dict)
+            and (_has(data[0], "start_time", "end_time") or _is_nemo(data[0]))
         )
     return isinstance(data, dict) and (
-        any(isinstance(data.get(k), list) and _any(data[k], "start_time", "end_time") for k in ("words", "sentences"))
-        or any(isinstance(data.get(k), dict) and _any(data[k].get("word"), "start") for k in ("timestamp", "timestep"))
+        any(
+            isinstance(data.get(k), list) and _any(data[k], "start_time", "end_time")
+            for k in ("words", "sentences")
+        )
+        or any(
+            isinstance(data.get(k), dict) and _any(data[k].get("word"), "start") for k in ("timestamp", "timestep")
+        )
     )
 
 
@@ -482,7 +495,9 @@ def _speechmatics(data: Any) -> Iterator[Cue]:
         elif item.get("type") == "word":
             start, end = (seconds(where, key, item.get(key)) for key in ("start_time", "end_time"))
             speaker = best.get("speaker")
-            word = TimedWord(start, end, _text(where, best, "content"), None if speaker == "UU" else _name(speaker))
+            word = TimedWord(
+                start, end, _text(where, best, "content"), None if speaker == "UU" else _name(speaker)
+            )
             stream.append((word, item.get("channel")))
     for stream in found.values():
         yield from _turns(stream)
@@ -529,14 +544,12 @@ def _spoken(
     ms: bool = False,
     channel: str | int | None = None,
 ) -> Iterator[Cue]:
-    """A stretch of speech with start, end, text and perhaps words and a speaker, cut where the words' speaker changes."""
+    """What has start, end, text and perhaps words and a speaker; cut where the speaker of its words changes."""
     read = milliseconds if ms else seconds
     speaker = _name(item.get("speaker"))
     words = _words(where, item.get("words") or (), *word_keys, "word", "text", ms=ms)
     if len({word.speaker for word in words}) > 1:
-        yield from _turns(
-            (TimedWord(w.start_ms, w.end_ms, w.text, w.speaker or speaker), channel) for w in words
-        )
+        yield from _turns((TimedWord(w.start_ms, w.end_ms, w.text, w.speaker or speaker), channel) for w in words)
         return
     text = _text(where, item, text_key) if text_key in item or not words else timed_cue(where, words).text
     start, end = read(where, "start", item.get("start")), read(where, "end", item.get("end"))
@@ -545,8 +558,10 @@ def _spoken(
 
 
 def _words(where: str, items: Any, *keys: str, ms: bool = False) -> list[TimedWord]:
-    """Words with their times; one without (WhisperX gives none to numbers) takes the time between its neighbours."""
-    times = [(("start", "end") if "start" in w else ("start_time", "end_time")) for w in items if isinstance(w, dict)]
+    """Words with their times; one without (WhisperX gives numbers none) takes the time between its neighbours."""
+    times = [
+        (("start", "end") if "start" in w else ("start_time", "end_time")) for w in items if isinstance(w, dict)
+    ]
     if len(times) != len(items):
         raise TranscriptError(f"{where}: words must be JSON objects")
     read = milliseconds if ms else seconds
@@ -571,7 +586,7 @@ def _words(where: str, items: Any, *keys: str, ms: bool = False) -> list[TimedWo
 
 
 def _turns(words: Iterable[tuple[TimedWord, str | int | None]]) -> Iterator[Cue]:
-    """Cues of words in order, cut where the speaker or channel changes; a mark without a time joins the word before."""
+    """Cues of words, cut where the speaker or channel changes; a mark without a time joins the word before."""
     turn: list[TimedWord] = []
     side: str | int | None = None
     number = 1
@@ -595,9 +610,9 @@ def _with_marks(words: Iterable[TimedWord]) -> list[TimedWord]:
     kept: list[TimedWord] = []
     for word in words:
         if kept and not word.text.startswith(" "):
-            last = kept.pop()
-            word = TimedWord(last.start_ms, last.end_ms, last.text + word.text)
-        kept.append(word)
+            kept[-1] = TimedWord(kept[-1].start_ms, kept[-1].end_ms, kept[-1].text + word.text)
+        else:
+            kept.append(word)
     return kept
 
 
@@ -661,7 +676,9 @@ def _loads(where: str, text: str) -> Any:
     except json.JSONDecodeError as error:
         raise TranscriptError(f"{where or f'line {error.lineno}'}: not valid JSON: {error.msg}") from None
     except (RecursionError, ValueError):
-        raise TranscriptError(f"{where or 'line 1'}: not valid JSON: nested too deep, or a number too long") from None
+        raise TranscriptError(
+            f"{where or 'line 1'}: not valid JSON: nested too deep, or a number too long"
+        ) from None
 
 
 def _object(where: str, item: Any) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """The sound of one channel cut between the speakers whom its transcript tells apart: a lane for each of them.
 
-Every sample belongs to exactly one lane, and the others have silence for it, so that nothing is heard twice or lost:
-while two speak at once, the sound is that of who began last; between two turns the cut lies in the quietest moment,
-for the times of a transcript are seldom exact.
+Every sample belongs to exactly one lane, and the others have silence for it, so that nothing is heard twice or
+lost: while two speak at once, the sound is that of who began last; between two turns the cut lies in the quietest
+moment, for the times of a transcript are seldom exact. Speech that the transcript gives nobody has a lane too.
 """
 
 import heapq
@@ -16,6 +16,7 @@ from bcaf_stream.types import AudioChunk, PcmN, Words
 
 SAME_TURN_MS = 700  # a longer pause between two words ends a speaker's turn
 REACH_MS = 200  # how far from its place by the times a cut may lie
+FAR_MS = 1000  # from every turn: half of it may still belong to the turn, for nobody times a transcript exactly
 LISTENED_MS = 40  # over this long a moment is quiet
 
 
@@ -33,11 +34,13 @@ class Cut(NamedTuple):
     lane: str
 
 
-def cuts_between(words: Iterable[Words]) -> list[Cut]:
-    """Where the sound passes from one lane to another, in order; the first one begins it. Words without one have no say."""
-    owned = _owned(_turns(words))
-    if not owned:
-        return []
+def cuts_between(words: Iterable[Words], rest: str) -> list[Cut]:
+    """Where the sound passes from one lane to another, in order; the first one begins it.
+
+    What lies far from every turn belongs to the lane `rest`: nobody knows who speaks there. Words without a
+    channel have no say.
+    """
+    owned = _with_rest(_owned(_turns(words)), rest)
     cuts = [Cut(0, 0, owned[0].lane)]
     for before, after in pairwise(owned):
         if before.lane != after.lane:
@@ -46,6 +49,20 @@ def cuts_between(words: Iterable[Words]) -> list[Cut]:
             latest = min(middle + REACH_MS, (after.start_ms + after.end_ms) // 2)
             cuts.append(Cut(min(earliest, middle), max(latest, earliest, middle), after.lane))
     return cuts
+
+
+def _with_rest(owned: Sequence[Turn], rest: str) -> list[Turn]:
+    """The same with what lies between the turns, where it is long; the last one has no end."""
+    done: list[Turn] = []
+    end_ms = 0
+    for turn in owned:
+        begin = end_ms + FAR_MS if done else 0
+        if turn.start_ms - FAR_MS > begin:
+            done.append(Turn(begin, turn.start_ms - FAR_MS, rest))
+        done.append(turn)
+        end_ms = turn.end_ms
+    begin = end_ms + FAR_MS if done else 0
+    return [*done, Turn(begin, begin + 2 * FAR_MS, rest)]
 
 
 def _turns(words: Iterable[Words]) -> list[Turn]:
@@ -92,13 +109,13 @@ class LaneCutter:
 
     Args:
         lanes: their names, in the order of their chunks.
-        cuts: from `cuts_between`.
+        cuts: from `cuts_between`, at least one.
     """
 
     def __init__(self, lanes: Sequence[str], cuts: Sequence[Cut]) -> None:
         self._lanes = list(lanes)
         self._cuts = list(cuts)
-        self._current = cuts[0].lane if cuts else self._lanes[0]
+        self._current = cuts[0].lane
         self._next = 1  # cut
         self._start = 0  # of what is kept
         self._kept = np.zeros(0, np.int16)
@@ -142,11 +159,10 @@ class LaneCutter:
 def _quietest(samples_N: PcmN, first: int, last: int, rate: int) -> int:
     """The middle of the quietest moment from `first` to `last`; of equal ones the middle one."""
     width = max(1, LISTENED_MS * rate // 1000)
-    begin, end = max(0, first - width // 2), min(len(samples_N), last + width // 2)
-    if end - begin <= width:
+    searched = samples_N[first:last].astype(np.float64)
+    if len(searched) <= width:
         return min((first + last) // 2, len(samples_N))
-    power = np.concatenate([[0.0], np.cumsum(samples_N[begin:end].astype(np.float64) ** 2)])
+    power = np.concatenate([[0.0], np.cumsum(searched**2)])
     levels = power[width:] - power[:-width]
-    quiet = np.flatnonzero(levels <= levels.min() * 1.01 + width)
-    centre = begin + int(quiet[np.argmin(np.abs(quiet + width // 2 + begin - (first + last) // 2))]) + width // 2
-    return min(max(centre, first), last, len(samples_N))
+    quiet = np.flatnonzero(levels <= levels.min() + width)  # one step of int16 is no sound
+    return first + width // 2 + int(quiet[np.argmin(np.abs(quiet - (len(levels) - 1) // 2))])

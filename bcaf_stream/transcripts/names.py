@@ -1,7 +1,7 @@
 """The names of speakers that stand in the text itself: "Name:", "[SPEAKER_00]:", ">> Caller:".
 
-"Note: my number is 4711" is speech. So a prefix is a name only by evidence: its form (a tag, a role, the call's own
-names), or the way of the whole file (most cues begin with one, the same ones come again, they are written as names).
+"Note: my number is 4711" is speech. So a prefix is a name only by evidence: its form (a tag, a role, the call's
+own names), or the way of the whole file (most cues begin with one, they come again, they are written as names).
 """
 
 import re
@@ -25,22 +25,28 @@ ROLE = re.compile(rf"(?:{'|'.join(ROLE_WORDS)})(?:[ _#-]*\d{{1,3}})?$", re.IGNOR
 PREFIX = re.compile(
     r"(?P<turn>[^\S\n]*(?:>+|[-\u2013\u2014])?[^\S\n]*)"
     r"(?:[\[(](?P<boxed>[^\[\]()\n:]{1,40})[\])](?P<mark>[^\S\n]*[:\uff1a])?"
-    r"|(?P<name>[^\W\d_][^:\uff1a\n\[\]<>{}|=]{0,59}?)[^\S\n]*[:\uff1a](?=\s|$|[^\x00-\x7f]))"
+    r"|(?P<name>[^\W\d_][^:\uff1a\n\[\]<>{}|=]{0,59}?)[^\S\n]*(?::(?=\s|$)|\uff1a))"
 )
 PLACE = re.compile(r"(?m)^|(?<=[.?!\u2026])[^\S\n]+(?=\S)|(?<=\s)(?=>>)|(?=\[)|(?<=\s)(?=\(speaker)")
 ASIDE = re.compile(r"\s*\([^()]*\)\s*$")
-PARTICLES = {"de", "da", "di", "du", "del", "della", "der", "den", "van", "von", "la", "le", "al", "bin", "ben", "el", "y", "of", "zu", "ten", "ter", "dos", "das"}
-NO_NAMES = frozenset(
-    """note look listen question answer remember warning attention reminder example first second third fourth finally
-    option step result conclusion problem update tip fact plus ps re subject to from date time address phone email
-    e-mail number name total price well so and but okay ok yes no yeah yep nope sure right hi hello hey sorry please
-    thanks wait see here now then today tomorrow yesterday also again or because if when where what why who how
-    monday tuesday wednesday thursday friday saturday sunday january february march april may june july august
-    september october november december important anyway actually basically honestly seriously besides however
-    therefore meanwhile otherwise next last one two three four five six seven eight nine ten summary title chapter
-    source website url web password username pin code id account reference ref case ticket order invoice item amount
-    balance reason issue solution caution danger disclaimer translation subtitles captions transcript kind language
-    guess imagine quote unquote meaning namely point truth bottom""".split()
+PARTICLE = re.compile(
+    r"(?:de|da|di|du|del|della|der|den|van|von|la|le|al|bin|ben|el|y|of|zu|ten|ter|dos|das)$", re.IGNORECASE
+)
+NO_NAME = re.compile(  # what people begin a sentence with
+    r"(?:"
+    r"note|look|listen|question|answer|remember|warning|attention|reminder|example|first|second|third"
+    r"|fourth|finally|option|step|result|conclusion|problem|update|tip|fact|plus|ps|re|subject|to|from|date"
+    r"|time|address|phone|email|e-mail|number|name|total|price|well|so|and|but|okay|ok|yes|no|yeah|yep|nope"
+    r"|sure|right|hi|hello|hey|sorry|please|thanks|wait|see|here|now|then|today|tomorrow|yesterday|also"
+    r"|again|or|because|if|when|where|what|why|who|how|monday|tuesday|wednesday|thursday|friday|saturday"
+    r"|sunday|january|february|march|april|may|june|july|august|september|october|november|december"
+    r"|important|anyway|actually|basically|honestly|seriously|besides|however|therefore|meanwhile|otherwise"
+    r"|next|last|one|two|three|four|five|six|seven|eight|nine|ten|summary|title|chapter|source|website|url"
+    r"|web|password|username|pin|code|id|account|reference|ref|case|ticket|order|invoice|item|amount"
+    r"|balance|reason|issue|solution|caution|danger|disclaimer|translation|subtitles|captions|transcript"
+    r"|kind|language|guess|imagine|quote|unquote|meaning|namely|point|truth|bottom"
+    r")$",
+    re.IGNORECASE,
 )
 
 
@@ -88,9 +94,9 @@ class Names:
         if _folded(name) in self._known or _folded(bare) in self._known:
             return not found["boxed"] or bool(found["mark"])
         if found["boxed"]:
-            return bool(TAG.match(name) or (found["mark"] and _folded(name) not in NO_NAMES))
+            return bool(TAG.match(name) or (found["mark"] and not NO_NAME.match(name)))
         if ">" in found["turn"] and _written_as_name(name):
-            return _folded(name) not in NO_NAMES
+            return not NO_NAME.match(name)
         return bool(TAG.match(bare) or ROLE.match(bare))
 
     def _evident(self, openings: list[list[re.Match[str]]], cues: int) -> set[str]:
@@ -108,7 +114,7 @@ class Names:
             name = _named(found)
             count, key = counts[_folded(name)], _folded(name)
             strong = _written_as_name(name) and (" " in name or name.isupper())
-            if key in NO_NAMES or (not _written_as_name(name) and not (always and count > 1)):
+            if NO_NAME.match(name) or (not _written_as_name(name) and not (always and count > 1)):
                 continue
             if usual:
                 evident = count > 1 or several or strong
@@ -149,9 +155,13 @@ def _written_as_name(name: str) -> bool:
         return False
     for place, word in enumerate(words):
         plain = word.strip(".'\u2019\"")
-        if not plain or any(mark in plain for mark in "?!;\u2026") or ("." in plain and not re.match(r"(\w\.)+\w$", plain)):
+        if (
+            not plain
+            or any(mark in plain for mark in "?!;\u2026")
+            or ("." in plain and not re.match(r"(\w\.)+\w$", plain))
+        ):
             return False
-        if plain[0].islower() and (place == 0 or plain.casefold() not in PARTICLES):
+        if plain[0].islower() and (place == 0 or not PARTICLE.match(plain)):
             return False
         if word.endswith(".") and len(plain) > 3:
             return False

@@ -1,4 +1,4 @@
-"""Transcript files beside a recording: subtitles, CTM, STM, JSON lines and the JSON of recognisers, read and checked.
+"""Transcript files beside a recording (subtitles, CTM, STM, JSON lines, recognisers' JSON), read and checked.
 
 A transcript that does not hold together is refused as a whole, with its file, line and way out: words at the
 wrong time or on the wrong side would be taken for evidence. The words themselves never appear in a message.
@@ -13,7 +13,7 @@ from types import MappingProxyType
 
 from bcaf_stream.errors import TranscriptError
 from bcaf_stream.transcripts.channels import Attribution, called
-from bcaf_stream.transcripts.cleanup import blank_marks, mend
+from bcaf_stream.transcripts.cleanup import blank_marks, mend, mend_encoding
 from bcaf_stream.transcripts.cues import Cue, TimedWord
 from bcaf_stream.transcripts.formats import PARSERS, sniff
 from bcaf_stream.transcripts.names import Names, Part
@@ -75,7 +75,8 @@ def read_transcript(
         _check_one_clock(cues)
         cues = _ended(sorted(cues, key=lambda cue: cue.start_ms))
         known = [channel.name for channel in channels or ()]
-        parts = [part for cue in cues for part in _by_name(cue, Names(_unnamed(cues), [*known, *speakers]))]
+        names = Names([_text_of(cue) for cue in cues if cue.speaker is None], [*known, *speakers])
+        parts = [part for cue in cues for part in _by_name(cue, names)]
         attribution = None if channels is None else Attribution(channels, speakers, parts)
         words = list(_attributed(parts, attribution))
     except TranscriptError as error:
@@ -84,7 +85,9 @@ def read_transcript(
         raise TranscriptError(f"{path}: holds no words (read as {kind}): leave it out, or give {FORMATS}")
     notes = [f"{path}: read as the transcript of this recording, though it says {other!r}"] if other else []
     if not words:
-        notes.append(f"{path}: holds no words, only marks such as [MUSIC]: what is said is judged by its sound alone")
+        notes.append(
+            f"{path}: holds no words, only marks such as [MUSIC]: what is said is judged by its sound alone"
+        )
     if attribution is not None and attribution.note:
         notes.append(f"{path}: {attribution.note}")
     return Transcript(words or [NOTHING], attribution.lanes if attribution else (), tuple(notes))
@@ -123,7 +126,7 @@ def _read(path: Path) -> str:
         raise TranscriptError(f"{path}: empty: give {FORMATS}")
     if "\0" in text:
         raise TranscriptError(f"{path}, line {text[: text.index(chr(0))].count(chr(10)) + 1}: not text")
-    return text
+    return mend_encoding(text)  # before anything takes U+0085, which was three dots, for the end of a line
 
 
 def _mended(cue: Cue) -> Cue:
@@ -153,7 +156,7 @@ def _of_recording(cues: list[Cue], recordings: Mapping[str, str | None]) -> tupl
     if len(there) > 1:
         listed = ", ".join(list(there)[:8]) + (" ..." if len(there) > 8 else "")
         raise TranscriptError(
-            f"rows of {len(there)} recordings, none of them this one: {listed}; name the call after its rows with --call"
+            f"rows of {len(there)} recordings, none of them this one: {listed}; say which with --call NAME"
         )
     return cues, next(iter(there), None) if recordings else None
 
@@ -189,15 +192,12 @@ def _ended(cues: Sequence[Cue]) -> list[Cue]:
     done = []
     for cue, following in pairwise([*cues, None]):
         assert cue is not None
-        if cue.end_ms is None:
+        end_ms = cue.end_ms
+        if end_ms is None:
             guess = cue.start_ms + MS_PER_CHAR * len(cue.text)
-            cue = replace(cue, end_ms=min(guess, following.start_ms) if following else guess)
-        done.append(cue)
+            end_ms = min(guess, following.start_ms) if following else guess
+        done.append(replace(cue, end_ms=end_ms))
     return done
-
-
-def _unnamed(cues: Sequence[Cue]) -> list[str]:
-    return [_text_of(cue) for cue in cues if cue.speaker is None]
 
 
 def _text_of(cue: Cue) -> str:

@@ -63,7 +63,7 @@ def cut(audio: Path) -> list[SpeechSegment]:
 
 def word_errors(heard: list[tuple[str, int, str]], script: Path, channels: set[str]) -> tuple[int, int]:
     """Per channel where both know it, in order of time; substitutions, insertions and deletions."""
-    known = read_transcript(script)
+    known = read_transcript(script).words
     sides = channels if channels == {entry.channel for entry in known} else {None}
     wrong = total = 0
     for side in sides:

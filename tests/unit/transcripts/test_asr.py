@@ -39,7 +39,7 @@ def lines() -> list[tuple[str, np.ndarray]]:
     row = {"customer": 0, "agent": 1}
     return [
         (w.text, sound[row[str(w.channel)], max(0, w.start_ms - 200) * 16 : (w.end_ms + 200) * 16])
-        for w in read_transcript(SCRIPT)
+        for w in read_transcript(SCRIPT).words
     ]
 
 

@@ -10,6 +10,7 @@ import pytest
 from bcaf_stream.demo import CALL, SCRIPT, make_call
 from bcaf_stream.errors import SourceError
 from bcaf_stream.transcripts.sources import check_fits, read_transcript
+from bcaf_stream.types import Channel
 
 ROWS = [json.loads(line) for line in SCRIPT.read_text(encoding="utf-8").splitlines()]
 
@@ -32,7 +33,7 @@ def test_the_script_is_the_recipe_and_fits_the_sound(sound_cn):
     assert [(row["channel"], row["mood"], row["text"]) for row in ROWS] == [
         (line.channel, line.mood, line.text) for line in make_call.SCRIPT
     ]
-    words = read_transcript(SCRIPT, ["customer", "agent"])
+    words = read_transcript(SCRIPT, [Channel("customer"), Channel("agent")]).words
     check_fits(words, sound_cn.shape[1] // 8)
     assert {"anger", "sadness", "joy", "neutral"} <= {row["mood"] for row in ROWS if row["channel"] == "customer"}
 
