@@ -28,6 +28,10 @@ class Collected:
     def gaps(self) -> list[Gap]:
         return [item for item in self.items if isinstance(item, Gap)]
 
+    @property
+    def notes(self) -> list[Degraded]:
+        return [item for item in self.items if isinstance(item, Degraded)]
+
     def sound(self, channel: str) -> PcmN:
         """All samples of a channel; what never came is silence."""
         return np.concatenate(self.parts.get(channel) or [np.zeros(0, np.int16)])

@@ -113,7 +113,6 @@ STARTS = {"Thread", "Timer", "create_task", "ensure_future", "run_coroutine_thre
 AWAITED = {"run_in_executor", "to_thread"}  # fine where their answer is awaited at once
 MAY_START = {  # module -> what it may start by itself, and why
     "bcaf_stream.ingest.link_door": {"create_task", "ensure_future"},
-    "bcaf_stream.ingest.udp": {"create_task"},
     "actors.session": {"ensure_future"},
     "actors.calls": {"create_task"},
     "actors.looks": {"ensure_future"},

@@ -14,7 +14,7 @@ from bcaf_stream.config import Config
 from bcaf_stream.errors import LinkError
 from bcaf_stream.ingest.access import DoorConfig
 from bcaf_stream.ingest.link_protocol import MAX_CHANNELS, MAX_NAME, RATES
-from bcaf_stream.ingest.live import Begin, End, Gap
+from bcaf_stream.ingest.live import Begin, Degraded, End, Gap
 from bcaf_stream.ingest.naming import ChannelConfig, call_id
 from bcaf_stream.ingest.rtp_packets import (
     COMFORT_NOISE,
@@ -28,10 +28,12 @@ from bcaf_stream.ingest.rtp_packets import (
     parse_packet,
 )
 from bcaf_stream.ingest.rtp_source import Counts, Held
-from bcaf_stream.ingest.rtp_stream import RtpStream, Silence, Span
+from bcaf_stream.ingest.rtp_stream import Note, RtpStream, Silence, Sound, Span
 from bcaf_stream.types import AudioChunk
 
-Item = Begin | AudioChunk | Gap | End
+Item = Begin | AudioChunk | Gap | Degraded | End
+
+FIRST_DYNAMIC, EVENT_BYTES = 96, 4
 
 
 class FormatConfig(Config):
@@ -126,8 +128,10 @@ class RtpParser:
         samples_NC = self._decode(packet, stream)
         if samples_NC is None and not self.hears(stream):
             return []
+        quiet, unknown = packet.payload_type in COMFORT_NOISE, self._is_unknown(packet)
+        self.counts.unknown += unknown
         target = self._stream(stream, self._formats[packet.payload_type].rate if samples_NC is not None else 0)
-        spans = target.push(Held(packet, samples_NC, packet.payload_type in COMFORT_NOISE, received_at))
+        spans = target.push(Held(packet, samples_NC, quiet, received_at, unknown))
         return [*self._opening(stream, target), *self._items(stream, spans), *self._level(received_at)]
 
     def advance(self, now: int) -> list[Item]:
@@ -153,6 +157,7 @@ class RtpParser:
         if form is None:
             if packet.payload_type in COMFORT_NOISE or self.hears(stream):
                 return None  # telephone events come between the packets of sound
+            self.counts.unknown += 1
             raise LinkError(f"RTP: payload type {packet.payload_type} has no format here: set formats")
         if form.channels != len(self._config.streams[stream]):
             expected = len(self._config.streams[stream])
@@ -160,6 +165,12 @@ class RtpParser:
         if self._begin and form.rate != self._begin.rate:
             raise LinkError(f"RTP: a stream of {form.rate} Hz in a call of {self._begin.rate} Hz")
         return form.decode(packet.payload)
+
+    def _is_unknown(self, packet: Packet) -> bool:
+        """Whether it may be sound that cannot be heard; a telephone event (RFC 4733) is none and has 4 bytes."""
+        kind = packet.payload_type
+        event = kind >= FIRST_DYNAMIC and len(packet.payload) == EVENT_BYTES
+        return kind not in self._formats and kind not in COMFORT_NOISE and not event
 
     def _stream(self, number: int, rate: int) -> RtpStream:
         stream = self._streams[number]
@@ -190,11 +201,15 @@ class RtpParser:
     def _items(self, stream: int, spans: Sequence[Span]) -> list[Item]:
         items: list[Item] = []
         for span in spans:
+            if isinstance(span, Note):
+                sides = self._config.streams[stream]
+                items.append(Degraded(span.reason, sides[0].name if len(sides) == 1 else None))
+                continue
             for column, channel in enumerate(self._config.streams[stream]):
                 items.append(self._item(channel.name, column, span))
         return items
 
-    def _item(self, channel: str, column: int, span: Span) -> AudioChunk | Gap:
+    def _item(self, channel: str, column: int, span: Sound | Silence) -> AudioChunk | Gap:
         if isinstance(span, Silence):
             return Gap(channel, span.start, span.end, span.reason)
         assert self._begin is not None

@@ -17,16 +17,21 @@ class Counts:
     duplicated: int = 0
     foreign: int = 0  # of other sources, beside the one that is heard
     restarts: int = 0
+    unknown: int = 0  # of a payload type without a format
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Held:
-    """A packet in hand; `samples_NC` None where it carries no sound, `quiet` if it says that there is none."""
+    """A packet in hand; `samples_NC` None where it carries no sound, `quiet` if it says that there is none.
+
+    `unknown`: there may be sound in it, in a format that is not known.
+    """
 
     packet: Packet
     samples_NC: PcmNC | None
     quiet: bool
     received_at: int
+    unknown: bool = False
 
 
 @dataclass(slots=True)
@@ -78,7 +83,7 @@ def unwrapped(value: int, near: int, bits: int) -> int:
     return near + ((value - near + half) % (1 << bits)) - half
 
 
-def akin(packet: Packet, other: Packet) -> bool:
+def same_sequence(packet: Packet, other: Packet) -> bool:
     """Whether two packets can be of the same numbering."""
     distance = abs(unwrapped(packet.seq, other.seq, 16) - other.seq)
     return packet.ssrc == other.ssrc and distance < MAX_MISORDER

@@ -2,8 +2,11 @@
 
 A jitter buffer: what continues is given out at once; behind a missing packet the later ones wait until they span
 `jitter_ms`, or until that much time has passed, and then it is lost. A stream starts, or starts anew (with another
-SSRC or a sequence number far away: RFC 3550, sections 5.1 and 8), with two of its packets in a row, so that one
-stray packet changes nothing (RFC 3550, appendix A.1).
+SSRC or a sequence number far away: RFC 3550, sections 5.1 and 8), with two packets in the order of their numbers,
+so that one stray packet changes nothing (probation: RFC 3550, appendix A.1). While the source that is heard goes
+on, another one is not heard, and that is said: packets do not tell which side of a call they are, and a guess may
+give words to the wrong person. It takes over when the first one falls silent, or was not heard for TAKEOVER
+packets; what it has sent since then is kept.
 
 Numbers are modulo 2**16 and 2**32 on the wire and whole here. Sequence numbers say what is missing, timestamps
 how long it was: a jump of the timestamp alone is silence that was not sent.
@@ -14,16 +17,22 @@ from dataclasses import dataclass
 import numpy as np
 
 from bcaf_stream.ingest.rtp_packets import PcmNC
-from bcaf_stream.ingest.rtp_source import Counts, Held, Source, akin, unwrapped
+from bcaf_stream.ingest.rtp_source import Counts, Held, Source, same_sequence, unwrapped
 
 LOST = "lost"
 SILENT = "silence not sent"
 CHANGED = "the sender changed"
+UNKNOWN = "in no known format"
 NOT_STARTED = "not started"
 
 MAX_WAITING = 500  # packets, whatever their timestamps say
 MAX_JUMP_S = 60  # of the timestamp; a longer one is a clock that was set, and the wall clock is believed
 TOLD_AGAIN_S = 10  # silence that has been told of goes on as sound of zeros, unless that much comes at once
+SILENT_MS = 100  # how long a source is silent before another one takes its place
+TAKEOVER = 10  # packets of another source in a row which say the same
+SOURCES = 4  # on probation at once
+RIVAL = 50  # packets of another source beside the one that is heard, before it is told
+UNHEARD = 10  # packets in no known format in a row, before it is told
 ROUNDING_MS = 10  # by how much timestamps may deviate while the numbers show that nothing is missing
 
 
@@ -41,7 +50,14 @@ class Silence:
     reason: str
 
 
-Span = Sound | Silence
+@dataclass(frozen=True, slots=True)
+class Note:
+    """What its listeners should know of the stream; once for each cause."""
+
+    reason: str
+
+
+Span = Sound | Silence | Note
 
 
 class RtpStream:
@@ -57,9 +73,11 @@ class RtpStream:
         self._rounding = ROUNDING_MS * rate // 1000
         self._counts = counts
         self._source: Source | None = None
-        self._left: int | None = None  # the SSRC that was heard before
-        self._strangers: list[Held] = []
-        self._run = 0  # how many strangers came with no packet of the source between them
+        self._source_at = 0  # the wall clock when its newest packet came
+        self._probation: dict[int, list[Held]] = {}  # by SSRC: what came since the last packet of the source
+        self._rivals = 0  # packets that came beside those of the source
+        self._unheard = 0  # packets in no known format since the last sound
+        self._told: set[str] = set()
         self._heard_at = 0  # the wall clock when the position was `_heard_end`
         self._heard_end = 0
         self._missing = 0  # packets since the last sound
@@ -78,10 +96,11 @@ class RtpStream:
         """Take a packet, and give out what is in order now."""
         source = self._source
         if source is None or not source.knows(held.packet):
-            return self._stranger(held)
-        self._run = 0
+            return self._on_probation(held)
+        self._source_at = held.received_at
+        rival = self._forget_others()
         source.take(held, self._counts)
-        return self._release(held.received_at)
+        return [*rival, *self._release(held.received_at)]
 
     def advance(self, now: int) -> list[Span]:
         """Time has passed: what has waited for too long waits no more."""
@@ -89,6 +108,7 @@ class RtpStream:
 
     def flush(self) -> list[Span]:
         """All that is still here."""
+        self._forget_others()
         return self._release(None)
 
     def fill(self, to: int, received_at: int) -> list[Span]:
@@ -108,45 +128,69 @@ class RtpStream:
 
     def _pass_time(self, to: int, reason: str, now: int) -> list[Span]:
         start, self.end = self.end, to
-        if self._passing and reason in (SILENT, NOT_STARTED) and to - start <= TOLD_AGAIN_S * self.rate:
+        if self._passing and reason in (SILENT, NOT_STARTED, UNKNOWN) and to - start <= TOLD_AGAIN_S * self.rate:
             return [Sound(start, np.zeros((to - start, self._channels), np.int16), now)]
         self._passing = True
         return [Silence(start, to, reason)]
 
-    def _stranger(self, held: Held) -> list[Span]:
-        """A packet of another numbering; two in a row replace the one that is heard."""
+    def _on_probation(self, held: Held) -> list[Span]:
+        """A packet of another numbering: two in order may replace the one that is heard."""
         packet = held.packet
-        if self._source and packet.ssrc == self._left:
-            self._counts.foreign += 1
-            return []
         if held.samples_NC is None:
             return []
-        if self._strangers and not akin(packet, self._strangers[-1].packet):
-            self._counts.foreign += len(self._strangers)
-            self._strangers, self._run = [], 0
-        elif any(other.packet.seq == packet.seq for other in self._strangers):
+        known = self._probation.pop(packet.ssrc, [])
+        if any(other.packet.seq == packet.seq for other in known):
+            self._probation[packet.ssrc] = known
             self._counts.duplicated += 1
             return []
-        self._strangers = [*self._strangers[1 - MAX_WAITING :], held]
-        self._run += 1
-        return self._switch(held.received_at) if self._run >= 2 else []
+        if known and not same_sequence(packet, known[-1].packet):
+            self._counts.foreign += len(known)
+            known = []
+        if len(self._probation) >= SOURCES:
+            self._counts.foreign += len(self._probation.pop(next(iter(self._probation))))
+        packets = self._probation[packet.ssrc] = [*known[1 - MAX_WAITING :], held]
+        return self._switch(packets) if self._may_take_over(packets) else []
 
-    def _switch(self, now: int) -> list[Span]:
+    def _may_take_over(self, packets: list[Held]) -> bool:
+        if len(packets) < 2:
+            return False
+        silent = packets[-1].received_at - self._source_at >= SILENT_MS * 1_000_000
+        return self._source is None or silent or len(packets) >= TAKEOVER
+
+    def _forget_others(self) -> list[Span]:
+        """The source goes on: what others sent meanwhile is not heard."""
+        if not self._probation:
+            return []
+        others = sum(map(len, self._probation.values()))
+        self._probation.clear()
+        self._counts.foreign += others
+        self._rivals += others
+        if self._rivals < RIVAL:
+            return []
+        return self._tell("a second sender (SSRC) on the same port is not heard: give each side a port of its own")
+
+    def _tell(self, reason: str) -> list[Span]:
+        if reason in self._told:
+            return []
+        self._told.add(reason)
+        return [Note(reason)]
+
+    def _switch(self, packets: list[Held]) -> list[Span]:
         spans = self._release(None)
-        first = self._strangers[0]
+        first, newest = packets[0], packets[-1]
         if self._source:
             self._counts.restarts += 1
             self._changed = True
-            if self._source.ssrc != first.packet.ssrc:
-                self._left = self._source.ssrc
         if self.origin is None:
             assert first.samples_NC is not None
             self.align(first.received_at - len(first.samples_NC) * 1_000_000_000 // self.rate)
         self._source = Source(first.packet.ssrc, first.packet.seq, first.packet.timestamp)
-        for held in self._strangers:
+        self._source_at = newest.received_at
+        for held in packets:
             self._source.take(held, self._counts)
-        self._strangers, self._run = [], 0
-        return spans + self._release(now)
+        del self._probation[first.packet.ssrc]
+        self._rivals = 0
+        return spans + self._release(newest.received_at)
 
     def _release(self, now: int | None) -> list[Span]:
         """Give out what continues, and what must wait no more; now None: all."""
@@ -165,9 +209,21 @@ class RtpStream:
                 ahead = timestamp + source.offset - self.end
                 if self._rounding < ahead < MAX_JUMP_S * self.rate:
                     spans += self._pass_time(self.end + ahead, SILENT, held.received_at)
+            elif held.unknown:
+                spans += self._not_understood(held)
             elif held.samples_NC is not None and len(held.samples_NC):
                 spans += self._sound(source, timestamp, held, held.samples_NC)
         return spans
+
+    def _not_understood(self, held: Held) -> list[Span]:
+        """Packets of a type without a format: time passes by the wall clock, for theirs may be of another rate."""
+        self._unheard += 1
+        if self._unheard < UNHEARD:  # redundancy, or something else beside the sound
+            return []
+        kind = held.packet.payload_type
+        spans = self._tell(f"RTP payload type {kind} has no format here and is not heard: set formats")
+        now = self._by_wall_clock(held)
+        return spans + (self._pass_time(now, UNKNOWN, held.received_at) if now - self.end > self._rounding else [])
 
     def _waited(self, source: Source, first: Held, now: int | None) -> bool:
         if now is None or now - first.received_at >= self._jitter_ns:
@@ -190,6 +246,8 @@ class RtpStream:
         return max(self.end, self._heard_end + elapsed - length)
 
     def _sound(self, source: Source, timestamp: int, held: Held, samples_NC: PcmNC) -> list[Span]:
+        if self._unheard >= UNHEARD:
+            source.offset = self._by_wall_clock(held) - timestamp
         ahead = timestamp + source.offset - self.end
         if not self._missing and abs(ahead) <= self._rounding:
             ahead = 0
@@ -204,7 +262,7 @@ class RtpStream:
         spans.append(Sound(self.end, samples_NC, held.received_at))
         self.end += len(samples_NC)
         self._heard_at, self._heard_end = held.received_at, self.end
-        self._missing = 0
+        self._missing = self._unheard = 0
         self._quiet = self._changed = self._passing = False
         return spans
 
@@ -212,6 +270,8 @@ class RtpStream:
         """Why that much did not come; packets of the usual length may be missing in it."""
         if not self._heard_end:
             return NOT_STARTED
+        if self._unheard >= UNHEARD:
+            return UNKNOWN
         if self._changed:
             return CHANGED
         return LOST if self._missing and not self._quiet and ahead <= 2 * self._missing * length else SILENT

@@ -1,8 +1,9 @@
 """The sockets of RTP: a UDP port for each stream, and its RTCP on the port after it.
 
 Datagrams cannot be slowed down. What comes while the analysis is behind waits, up to a bound, and beyond it
-becomes a gap. Whoever is heard first on a port keeps it for the call: another address is refused, another port of
-the same address (a sender that started again) is taken when the first has been silent for a while.
+becomes a gap. Whoever is heard first on a port keeps it while it is heard: another port of the same address (a
+sender that started again, or a re-INVITE) goes on when the first has been silent for HANDOVER_S, another address
+that may come, for MOVE_S.
 """
 
 import asyncio
@@ -12,10 +13,11 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
+from bcaf_stream import loops
 from bcaf_stream.errors import BusyError, LinkError
 from bcaf_stream.ingest.access import Access
 from bcaf_stream.ingest.feeding import end, until_over
-from bcaf_stream.ingest.live import Begin, End, Gap, Host, LiveCall
+from bcaf_stream.ingest.live import Begin, Degraded, End, Gap, Host, LiveCall
 from bcaf_stream.ingest.rtp import Item, RtpConfig, RtpParser
 from bcaf_stream.ingest.rtp_packets import is_rtcp
 from bcaf_stream.ingest.rtp_source import Counts
@@ -23,7 +25,8 @@ from bcaf_stream.types import AudioChunk
 
 log = logging.getLogger(__name__)
 
-HANDOVER_S = 3.0  # of silence, until another port of the same address may go on
+HANDOVER_S = 0.5
+MOVE_S = 3.0
 RETRY_S = 5.0  # until a sender that could not be taken is tried again
 DROPPED = "dropped: the analysis is behind"
 
@@ -37,33 +40,41 @@ class Waiting:
         self._most = most
         self._queues: dict[str, deque[AudioChunk | Gap]] = {}
         self._samples = 0
+        self._notes: deque[Degraded] = deque()  # few: each cause is told once in a call
         self._end: End | None = None
         self._news = asyncio.Event()
 
-    def put(self, item: AudioChunk | Gap | End) -> int:
+    def put(self, item: AudioChunk | Gap | Degraded | End) -> int:
         """Take it; how many of its samples were dropped."""
         self._news.set()
         if isinstance(item, End):
             self._end = item
             return 0
-        dropped = 0
+        if isinstance(item, Degraded):
+            self._notes.append(item)
+            return 0
         queue = self._queues.setdefault(item.channel, deque())
+        last, dropped = queue[-1] if queue else None, 0
         if isinstance(item, AudioChunk):
             count = len(item.samples)
-            if self._samples + count > self._most:
-                dropped = count
-                item = Gap(item.channel, item.start, item.start + count, DROPPED)
-            else:
+            if self._samples + count <= self._most:
                 self._samples += count
-        if queue and isinstance(item, Gap) and isinstance(last := queue[-1], Gap) and last.reason == item.reason:
-            queue[-1] = Gap(item.channel, last.start, item.end, item.reason)
+                queue.append(item)
+                return 0
+            dropped = count
+            item = Gap(item.channel, item.start, item.start + count, DROPPED)
+        if isinstance(last, Gap) and (dropped or last.reason in (item.reason, DROPPED)):
+            # One gap for all that was dropped, whatever was lost between: gaps are bounded as well.
+            queue[-1] = Gap(item.channel, last.start, item.end, DROPPED if dropped else last.reason)
         else:
             queue.append(item)
         return dropped
 
-    async def get(self) -> AudioChunk | Gap | End:
-        """What comes next, the channels side by side; the end after everything."""
+    async def get(self) -> AudioChunk | Gap | Degraded | End:
+        """What comes next, the channels side by side; notes first, the end after everything."""
         while True:
+            if self._notes:
+                return self._notes.popleft()
             filled = [queue for queue in self._queues.values() if queue]
             if filled:
                 item = min(filled, key=lambda queue: queue[0].start).popleft()
@@ -142,7 +153,7 @@ class RtpDoor:
             raise
         host_shown = f"[{self._config.host}]" if ":" in self._config.host else self._config.host
         self.endpoint = f"rtp://{host_shown}:{','.join(map(str, ports))}"
-        self._keep(self._watch())
+        self._keep(loops.start_task("rtp", self._watch()))
 
     async def close(self) -> None:
         """Stop listening, and end the call."""
@@ -181,24 +192,35 @@ class RtpDoor:
                 self._told = True
                 log.warning("rtp: a packet of %s refused (and perhaps more): %s", sender[0], error)
             return
+        except Exception as error:
+            self._fail(error)
+            return
         self._heard_at = self._loop.time()
         self._pass_on(items)
         if self._call and not control and self._parser.hears(stream):
             self._call.senders[stream] = sender, self._heard_at
 
+    def _fail(self, error: Exception) -> None:
+        """The call whose packets broke something is over; the next ones go on."""
+        loops.faults.count("rtp packets", error)
+        if self._call:
+            self._call.waiting.put(End(f"failed: {type(error).__name__}"))
+        self._start_over(self._parser.heard, RETRY_S)
+
     def _may_speak(self, sender: Address, stream: int, control: bool) -> bool:
         if self._call is None or stream not in self._call.senders:
             return True
         known, heard_at = self._call.senders[stream]
+        silent_s = self._loop.time() - heard_at
         if sender[0] != known[0]:
-            return False
-        return control or sender == known or self._loop.time() - heard_at >= HANDOVER_S
+            return silent_s >= MOVE_S
+        return control or sender == known or silent_s >= HANDOVER_S
 
     def _pass_on(self, items: list[Item]) -> None:
         for item in items:
             if isinstance(item, Begin):
                 self._call = _Call(Waiting(int(self._config.waiting_s * item.rate * len(item.channels))))
-                self._keep(self._run(item, self._call))
+                self._keep(loops.spawn_task("rtp call", self._run(item, self._call)))
             elif self._call:
                 self.dropped += self._call.waiting.put(item)
                 if isinstance(item, End):
@@ -216,7 +238,10 @@ class RtpDoor:
         pause_s = max(0.01, self._config.jitter_ms / 2000)
         while True:
             await asyncio.sleep(pause_s)
-            self._pass_on(self._parser.advance(self._clock()))
+            try:
+                self._pass_on(self._parser.advance(self._clock()))
+            except Exception as error:
+                self._fail(error)
             now = self._loop.time()
             silent = now - self._heard_at >= self._config.idle_s
             if self._call and silent:
@@ -226,8 +251,7 @@ class RtpDoor:
                 self._start_over(set())
                 self._heard_at = now
 
-    def _keep(self, work: Any) -> None:
-        task = asyncio.create_task(work)
+    def _keep(self, task: asyncio.Task[None]) -> None:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -243,7 +267,7 @@ class RtpDoor:
             log.warning("rtp: call %s refused: %s", begin.call, error)
         except Exception as error:
             # The boundary of one call: whatever broke in it, the next ones go on.
-            log.error("rtp: call %s failed: %s", begin.call, type(error).__name__)
+            loops.faults.count("rtp call", error)
         finally:
             if self._call is current:
                 self._start_over(self._parser.heard, retry_s)

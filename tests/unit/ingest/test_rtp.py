@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from bcaf_stream.config import load_config
 from bcaf_stream.errors import ConfigError, LinkError
 from bcaf_stream.ingest.g711 import decode_alaw, decode_ulaw
-from bcaf_stream.ingest.live import Begin, End, Gap, contiguous
+from bcaf_stream.ingest.live import Begin, Degraded, End, Gap, contiguous
 from bcaf_stream.ingest.naming import ChannelConfig
 from bcaf_stream.ingest.rtp import FormatConfig, Item, RtpConfig, RtpParser
 from bcaf_stream.ingest.rtp_source import Counts
@@ -248,6 +248,91 @@ def test_two_senders_at_once_are_not_mixed():
     items = hear([packet(0), packet(1), *both], parser)
     np.testing.assert_array_equal(sound(items), SAMPLES)
     assert parser.heard == {7}
+
+
+def notes(items: Sequence[Item]) -> list[Degraded]:
+    return [item for item in items if isinstance(item, Degraded)]
+
+
+def at_pace(packets: Iterable[bytes], parser: RtpParser, first: int = 0, ms: int = 20) -> list[Item]:
+    """Packets that come one every `ms`, the first of them in the slot `first` after AT."""
+    return [item for slot, data in enumerate(packets, first) for item in parser.push(data, AT + ms * slot * MS)]
+
+
+@pytest.mark.parametrize("run", [1, 2, 3, 5])
+def test_of_two_senders_that_alternate_the_first_is_heard_and_the_other_is_told(run: int):
+    """Not mixed, not neither of them: which side of the call each one is, packets do not say."""
+    parser, order = RtpParser(RtpConfig()), []
+    for at in range(0, COUNT, run):
+        for ssrc in (7, 8):
+            order += [packet(n, ssrc=ssrc) for n in range(at, min(at + run, COUNT))]
+    items = at_pace(order, parser, ms=10) + parser.flush()
+    np.testing.assert_array_equal(sound(items), SAMPLES)
+    assert parser.heard == {7}
+    assert parser.counts.restarts == 0
+    assert parser.counts.foreign == COUNT
+    [told] = notes(items)
+    assert told.channel == "customer"
+    assert told.reason.startswith("a second sender (SSRC) on the same port is not heard")
+
+
+def test_a_sender_that_returns_after_another_is_heard_again():
+    parser = RtpParser(RtpConfig())
+    turns = [*(packet(n, ssrc=7) for n in range(20)), *(packet(n, ssrc=8) for n in range(20, 40))]
+    turns += [packet(n, ssrc=7, seq=60_000) for n in range(40, COUNT)]
+    items = at_pace(turns, parser) + parser.flush()
+    np.testing.assert_array_equal(sound(items), SAMPLES)
+    assert parser.counts == Counts(restarts=2)
+    assert not notes(items)
+
+
+def test_a_sender_that_falls_silent_gives_way_at_once():
+    parser = RtpParser(RtpConfig())
+    items = at_pace((packet(n) for n in range(10)), parser)
+    items += at_pace((packet(n, ssrc=8) for n in range(10, 12)), parser, first=25)
+    items += parser.flush()
+    np.testing.assert_array_equal(sound(items)[-2 * SIZE :], SAMPLES[10 * SIZE : 12 * SIZE])
+
+
+def test_what_another_sent_while_the_first_was_heard_does_not_come_later():
+    parser = RtpParser(RtpConfig())
+    both = [packet(n, ssrc=ssrc) for n in range(30) for ssrc in (7, 8)]
+    items = at_pace(both, parser, ms=10)
+    items += at_pace((packet(n, ssrc=8) for n in range(30, COUNT)), parser, first=30) + parser.flush()
+    heard = sound(items)
+    assert len(heard) == len(SAMPLES) + SIZE, "its last packet came after the last one of the first"
+    np.testing.assert_array_equal(heard[: 30 * SIZE], SAMPLES[: 30 * SIZE])
+    np.testing.assert_array_equal(heard[31 * SIZE :], SAMPLES[30 * SIZE :])
+
+
+@pytest.mark.parametrize("kind", [9, 3, 18, 96, 111])
+def test_a_type_without_a_format_is_told_once_and_its_time_passes(kind: int):
+    parser = RtpParser(RtpConfig())
+    items = at_pace((packet(n) for n in range(10)), parser)
+    items += at_pace((packet(n, kind=kind, timestamp=77 + 800 * n) for n in range(10, 40)), parser, first=10)
+    items += at_pace((packet(n, timestamp=5) for n in range(40, COUNT)), parser, first=40)
+    items += parser.flush()
+    assert notes(items) == [
+        Degraded(f"RTP payload type {kind} has no format here and is not heard: set formats", "customer")
+    ]
+    assert {why for _, _, why in gaps(items)} == {"in no known format"}
+    expected = SAMPLES.copy()
+    expected[10 * SIZE : 40 * SIZE] = 0
+    np.testing.assert_array_equal(sound(items), expected)
+    assert parser.counts == Counts(unknown=30)
+    at_pace((packet(n, kind=kind) for n in range(20)), parser)
+
+
+def test_what_is_sent_beside_the_sound_is_not_told():
+    """Redundancy packets (RFC 2198) between those of sound, and keys that are pressed for a while (RFC 4733)."""
+    parser = RtpParser(RtpConfig())
+    order = [packet(n, kind=0 if n % 2 else 121) for n in range(20)]
+    items = at_pace([packet(0), packet(1), *order[2:]], parser)
+    digits = [raw(101, 65_520 + n, 2**32 - 1000 + 20 * SIZE, 7, b"\5\0\0\0") for n in range(20, 45)]
+    items += at_pace(digits, parser, first=20)
+    items += at_pace((packet(n) for n in range(45, COUNT)), parser, first=45) + parser.flush()
+    assert not notes(items)
+    assert gaps(items)[-1] == (20 * SIZE, 45 * SIZE, "silence not sent")
 
 
 def test_a_sender_of_a_call_that_is_over_is_ignored():
