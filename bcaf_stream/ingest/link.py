@@ -35,6 +35,8 @@ from bcaf_stream.ingest.link_protocol import Credit as Credit
 from bcaf_stream.ingest.link_protocol import WordsMessage as WordsMessage
 from bcaf_stream.ingest.link_protocol import parse_server as parse_server
 
+HANDSHAKE_MS = 5_000  # how long a connection may take to say that it speaks ZeroMQ
+
 
 class LinkConfig(Config):
     """`window_ms` is how far a sender may be ahead of the analysis.
@@ -46,7 +48,7 @@ class LinkConfig(Config):
     insecure: bool = False  # above `bind`, whose check looks at it
     bind: str = "tcp://127.0.0.1:5560"
     window_ms: int = Field(default=10_000, ge=200)
-    max_message_bytes: int = Field(default=1_048_576, ge=131_072)
+    max_message_bytes: int = Field(default=262_144, ge=131_072)
     waiting_messages: int = Field(default=200, ge=1)
     heartbeat_s: float = Field(default=2.0, gt=0)
     linger_s: float = Field(default=1.0, ge=0)
@@ -77,6 +79,7 @@ class LinkServer:
         self._context = zmq.asyncio.Context()
         self._socket = self._context.socket(zmq.ROUTER)
         self._socket.setsockopt(zmq.ROUTER_MANDATORY, 1)  # a client that is gone is reported, not ignored
+        self._socket.setsockopt(zmq.HANDSHAKE_IVL, HANDSHAKE_MS)
         self._socket.setsockopt(zmq.RCVHWM, config.waiting_messages)
         self._socket.setsockopt(zmq.MAXMSGSIZE, config.max_message_bytes)
         self._socket.setsockopt(zmq.LINGER, math.ceil(config.linger_s * 1000))
@@ -112,6 +115,7 @@ class LinkServer:
             await self._socket.send_multipart([client, pack(message)], zmq.NOBLOCK)
         except zmq.ZMQError as error:
             if error.errno in (zmq.EHOSTUNREACH, zmq.EAGAIN):
+                self._channels.pop(client, None)  # it is gone, or reads nothing any more
                 return False
             raise LinkError(f"{self.endpoint}: the server is closed") from None
         return True

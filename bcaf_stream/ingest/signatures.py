@@ -3,6 +3,9 @@
 Specifications: "Security" (twilio.com/docs/usage/security) and "AudioHook session walkthrough, Establishing
 connection" (developer.genesys.cloud/devapps/audiohook/session-walkthrough). A signature is compared with those of
 all known secrets in constant time, so that the time says nothing about which one was nearly right.
+
+AudioHook signs the time and a nonce, so that each signature is taken once. Twilio signs the address alone, and
+that of one <Stream> is the same in each call: only where each call has an address of its own is it taken once.
 """
 
 import base64
@@ -22,11 +25,32 @@ COVERED = {  # what a client of AudioHook must sign
 }
 MAX_AGE_S, MAX_SKEW_S = 60, 10  # how old a signature may be, and how far clocks may be apart
 
+MAX_USED = 100_000  # signatures that are remembered; more of them within their time would need the secret
+
 _INPUT = re.compile(
     r'([a-z*][\w.*-]*)=(\(("[^"\\]*"(?: "[^"\\]*")*)\)((?:;[a-z*][\w.*-]*=(?:"[^"\\]*"|[0-9]{1,15}))*))'
 )
 _PARAMETER = re.compile(r';([a-z*][\w.*-]*)=(?:"([^"\\]*)"|([0-9]+))')
 _SIGNATURE = re.compile(r"([a-z*][\w.*-]*)=:([A-Za-z0-9+/=]*):")
+
+
+class UsedSignatures:
+    """Signatures that have let somebody in, for as long as they could do so again."""
+
+    def __init__(self, most: int = MAX_USED) -> None:
+        self._until: dict[bytes, float] = {}  # in the order of their first use
+        self._most = most
+
+    def take(self, signature: bytes, until: float, now: float) -> bool:
+        """Whether this valid signature comes for the first time; times are unix seconds."""
+        if self._until.get(signature, now) > now:
+            return False
+        while self._until and (
+            (first := next(iter(self._until.items())))[1] <= now or len(self._until) >= self._most
+        ):
+            del self._until[first[0]]
+        self._until[signature] = until
+        return True
 
 
 def twilio_signature(secret: bytes, url: str) -> bytes:
@@ -41,14 +65,21 @@ def is_twilios(shown: str, urls: Sequence[str], secrets: Sequence[bytes]) -> boo
     return sum(hmac.compare_digest(given, signature) for signature in known) > 0
 
 
-def is_audiohooks(header: Callable[[str], str | None], target: str, secrets: Sequence[bytes], now: float) -> bool:
-    """Whether a request carries a fresh signature of what AudioHook signs.
+def is_audiohooks(
+    header: Callable[[str], str | None],
+    target: str,
+    secrets: Sequence[bytes],
+    now: float,
+    used: UsedSignatures | None = None,
+) -> bool:
+    """Whether a request carries a fresh signature of what AudioHook signs, for the first time.
 
     Args:
         header: the value of a header by its name, None where it is not given exactly once.
         target: path and query of the request.
         secrets: the known client secrets.
         now: unix time in seconds.
+        used: the signatures that were taken before; None takes one any number of times.
     """
     described = _INPUT.fullmatch((header("signature-input") or "").strip())
     signed = _SIGNATURE.fullmatch((header("signature") or "").strip())
@@ -66,10 +97,10 @@ def is_audiohooks(header: Callable[[str], str | None], target: str, secrets: Seq
     base = "\n".join([*(line for line in lines if line), f'"@signature-params": {described[2]}'])
     signed_bytes = base.encode("utf-8", "surrogateescape")
     given = _decoded(signed[2])
-    return (
-        sum(hmac.compare_digest(given, hmac.digest(secret, signed_bytes, hashlib.sha256)) for secret in secrets)
-        > 0
-    )
+    known = [hmac.digest(secret, signed_bytes, hashlib.sha256) for secret in secrets]
+    if sum(hmac.compare_digest(given, signature) for signature in known) == 0:
+        return False
+    return used is None or used.take(given, int(parameters["created"]) + MAX_AGE_S + 1, now)
 
 
 def _line(name: str, header: Callable[[str], str | None], target: str) -> str | None:

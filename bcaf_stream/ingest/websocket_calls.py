@@ -16,21 +16,26 @@ from bcaf_stream.errors import LinkError
 from bcaf_stream.ingest.access import read_secrets
 from bcaf_stream.ingest.audiohook import AudioHookParser, SessionConfig
 from bcaf_stream.ingest.live import Host
-from bcaf_stream.ingest.signatures import is_audiohooks, is_twilios
+from bcaf_stream.ingest.signatures import UsedSignatures, is_audiohooks, is_twilios
 from bcaf_stream.ingest.twilio import StreamConfig, TwilioParser
 from bcaf_stream.ingest.websocket import only_header
 from bcaf_stream.ingest.websocket_conversation import CallDoor, CallDoorConfig, Parser
+
+SINGLE_USE_S = 86_400.0  # how long the signature of an address is remembered, which holds no time itself
 
 
 class TwilioConfig(StreamConfig, CallDoorConfig):
     """Twilio Media Streams, and Telnyx's.
 
     `auth_token` is a file (mode 600) with the account's token: every request must then carry Twilio's signature
-    of the address it was sent to. Behind a proxy `public_url` is that address, as the <Stream> names it.
+    of the address it was sent to. Behind a proxy `public_url` is that address, as the <Stream> names it. The
+    signature of an address never changes: with `single_use: true` each is taken once, and the <Stream> of each
+    call must name an address of its own (a random last part of its path).
     """
 
     auth_token: Path | None = None
     public_url: str | None = None
+    single_use: bool = False
 
     @property
     def asks_for_secret(self) -> bool:
@@ -46,6 +51,7 @@ class TwilioDoor(CallDoor):
         super().__init__(config, **kwargs)
         self._twilio = config
         self._keys: list[bytes] = []
+        self._used = UsedSignatures()
         self._heard: dict[str, int] = {}
 
     async def start(self, host: Host) -> None:
@@ -61,7 +67,10 @@ class TwilioDoor(CallDoor):
 
     def _is_signed(self, request: Request) -> bool:
         shown = only_header(request, "X-Twilio-Signature") or ""
-        return is_twilios(shown, self._signed_urls(request), self._keys)
+        if not is_twilios(shown, self._signed_urls(request), self._keys):
+            return False
+        now = self.clock() / 1e9
+        return not self._twilio.single_use or self._used.take(shown.encode(), now + SINGLE_USE_S, now)
 
     def _signed_urls(self, request: Request) -> list[str]:
         if self._twilio.public_url:
@@ -96,6 +105,7 @@ class AudioHookDoor(CallDoor):
         super().__init__(config, **kwargs)
         self._audiohook = config
         self._secrets: list[bytes] = []
+        self._used = UsedSignatures()
         self._heard: dict[str, int] = {}
 
     async def start(self, host: Host) -> None:
@@ -111,7 +121,7 @@ class AudioHookDoor(CallDoor):
 
     def _is_signed(self, request: Request) -> bool:
         header = partial(only_header, request)
-        return is_audiohooks(header, request.path, self._secrets, self.clock() / 1e9)
+        return is_audiohooks(header, request.path, self._secrets, self.clock() / 1e9, self._used)
 
 
 def _decoded(path: Path) -> list[bytes]:

@@ -164,12 +164,12 @@ def test_an_api_key_is_asked_for(tmp_path):
     run(test)
 
 
-def signed(host: str, secret: bytes) -> dict[str, str]:
+def signed(host: str, secret: bytes, nonce: str = "0123456789") -> dict[str, str]:
     """The headers of a request to the root of a host, signed as RFC 9421 says."""
     values = {"@request-target": "/", "@authority": host, "audiohook-organization-id": "o"}
     values |= {"audiohook-session-id": "s", "audiohook-correlation-id": "c", "x-api-key": "key"}
     names = " ".join(f'"{name}"' for name in values)
-    described = f'({names});keyid="key";nonce="0123456789";alg="hmac-sha256";created={int(time.time())}'
+    described = f'({names});keyid="key";nonce="{nonce}";alg="hmac-sha256";created={int(time.time())}'
     base = "\n".join(
         [*(f'"{name}": {value}' for name, value in values.items()), f'"@signature-params": {described}']
     )
@@ -186,7 +186,10 @@ def test_a_signature_is_asked_for(tmp_path):
     async def test() -> None:
         async with audiohook(CollectingHost(), client_secret=secrets) as door:
             host = door.endpoint.removeprefix("ws://")
-            assert await status(door, headers=signed(host, b"secret")) == 101
+            good = signed(host, b"secret")
+            assert await status(door, headers=good) == 101
+            assert await status(door, headers=good) == 401, "each is taken once"
+            assert await status(door, headers=signed(host, b"secret", nonce="another")) == 101
             assert await status(door, headers=signed(host, b"wrong")) == 401
             assert await status(door, headers=signed("elsewhere", b"secret")) == 401
             assert await status(door, headers={"X-API-KEY": "key"}) == 401

@@ -90,6 +90,12 @@ def test_only_what_twilio_signed_comes_in(tmp_path):
             assert await status(door, "/other", signed(url)) == 401
             assert await status(door, "/stream", signed(url, b"1234")) == 401
             assert await status(door, "/stream") == 401
+        async with twilio(CollectingHost(), auth_token=secret) as door:
+            url = door.endpoint.replace("ws://", "wss://") + "/stream"
+            assert [await status(door, "/stream", signed(url)) for _ in range(2)] == [101, 101], "of two calls"
+        async with twilio(CollectingHost(), auth_token=secret, single_use=True) as door:
+            url = door.endpoint.replace("ws://", "wss://") + "/stream/8f14e45f"
+            assert [await status(door, "/stream/8f14e45f", signed(url)) for _ in range(2)] == [101, 401]
         public = "wss://calls.example.org/twilio"
         async with twilio(CollectingHost(), auth_token=secret, public_url=public) as door:
             assert await status(door, "/stream", signed(public)) == 101

@@ -4,7 +4,13 @@ import base64
 
 import pytest
 
-from bcaf_stream.ingest.signatures import is_audiohooks, is_twilios, twilio_signature
+from bcaf_stream.ingest.signatures import (
+    MAX_AGE_S,
+    UsedSignatures,
+    is_audiohooks,
+    is_twilios,
+    twilio_signature,
+)
 
 # developer.genesys.cloud/devapps/audiohook/session-walkthrough, Establishing connection
 NOW = 1_641_013_205.0
@@ -74,3 +80,34 @@ def test_the_example_of_twilio():
     assert not is_twilios(signature, [url + "/"], [b"12345"])
     assert not is_twilios("é", [url], [b"12345"])
     assert not is_twilios("", [url], [])
+
+
+def test_a_signature_is_taken_once():
+    used = UsedSignatures()
+    assert is_audiohooks(HEADERS.get, TARGET, [SECRET], NOW, used)
+    renamed = HEADERS | {
+        name: HEADERS[name].replace("sig1=", "other=", 1) for name in ("signature", "signature-input")
+    }
+    for headers in (HEADERS, renamed):
+        for later in (0, 30, MAX_AGE_S):
+            assert not is_audiohooks(headers.get, TARGET, [SECRET], NOW + later, used)
+    assert not is_audiohooks((HEADERS | {"host": "other"}).get, TARGET, [SECRET], NOW, UsedSignatures())
+
+
+def test_what_is_not_valid_is_not_remembered():
+    used = UsedSignatures()
+    assert not is_audiohooks((HEADERS | {"host": "other"}).get, TARGET, [SECRET], NOW, used)
+    assert is_audiohooks(HEADERS.get, TARGET, [SECRET], NOW, used)
+
+
+def test_used_signatures_are_forgotten_when_they_are_old_and_bounded():
+    used = UsedSignatures(most=3)
+    assert used.take(b"a", 10.0, 0.0)
+    assert not used.take(b"a", 10.0, 9.9)
+    assert used.take(b"a", 20.0, 10.0)
+    for name in (b"b", b"c", b"d"):
+        assert used.take(name, 30.0, 10.0)
+    assert not used.take(b"d", 30.0, 10.0)
+    assert len(used._until) == 3
+    assert used.take(b"e", 40.0, 30.0)
+    assert len(used._until) == 1
