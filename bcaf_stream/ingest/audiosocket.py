@@ -10,31 +10,42 @@ Specification: docs.asterisk.org, Configuration / Channel Drivers / AudioSocket 
     0xff         an error, with an optional code
 
 The rate is known with the first audio, so that is when the call begins. The protocol carries neither time nor
-numbers: stream time is the count of samples. Other types below 0x10 carry no sound and are passed over.
+numbers: stream time is the count of samples, and a pause of the sender a gap (see pauses.py). Other types below
+0x10 carry no sound and are passed over. A call that is not taken is answered by an error frame, whose code is
+ours: BUSY or REFUSED; then both sides hang up.
 """
 
 import struct
+from collections.abc import Iterator, Sequence
 from uuid import UUID
 
 import numpy as np
 
 from bcaf_stream.errors import LinkError
-from bcaf_stream.ingest.live import Begin, End
+from bcaf_stream.ingest.live import Begin, End, Gap
+from bcaf_stream.ingest.pauses import Heard, Missing, PauseFinder
 from bcaf_stream.types import AudioChunk, Channel, TextSource
 
 HANG_UP, CALL_ID, ERROR = 0x00, 0x01, 0xFF
+BUSY, REFUSED = 0x11, 0x12
+NOTHING_SENT = "nothing sent"
 RATES = dict(
     zip(range(0x10, 0x19), (8_000, 12_000, 16_000, 24_000, 32_000, 44_100, 48_000, 96_000, 192_000), strict=True)
 )
 CALLER_HUNG_UP = b"\x01"  # Asterisk's error code for the ordinary end
 HEADER = struct.Struct(">BH")
 
-Item = Begin | AudioChunk | End
+Item = Begin | AudioChunk | Gap | End
 
 
 def hang_up() -> bytes:
-    """The frame that ends a connection; also the only way to say that nobody has time."""
+    """The frame that ends a connection."""
     return HEADER.pack(HANG_UP, 0)
+
+
+def refusal(busy: bool) -> bytes:
+    """The frames that refuse a call."""
+    return HEADER.pack(ERROR, 1) + bytes([BUSY if busy else REFUSED]) + hang_up()
 
 
 class AudioSocketParser:
@@ -46,6 +57,7 @@ class AudioSocketParser:
         self._bytes = bytearray()
         self._call: str | None = None
         self._kind: int | None = None  # of the audio frames, all the same
+        self._pauses = PauseFinder(RATES[0x10])  # of the rate that comes
         self._start = 0
         self._over = False
 
@@ -79,7 +91,7 @@ class AudioSocketParser:
         if self._over or self._bytes:
             return []
         self._over = True
-        return [End()]
+        return [*self._items(self._pauses.flush()), End()]
 
     def _check(self, kind: int, length: int) -> None:
         if self._call is None:
@@ -105,7 +117,8 @@ class AudioSocketParser:
         elif kind in (HANG_UP, ERROR):
             self._over = True
             normal = kind == HANG_UP or payload == CALLER_HUNG_UP
-            return [End() if normal else End(f"AudioSocket error {payload[:4].hex() or 'without a code'}")]
+            end = End() if normal else End(f"AudioSocket error {payload[:4].hex() or 'without a code'}")
+            return [*self._items(self._pauses.flush()), end]
         return []
 
     def _audio(self, kind: int, payload: bytes, received_at: int) -> list[Item]:
@@ -113,8 +126,18 @@ class AudioSocketParser:
         items: list[Item] = []
         if self._kind is None:
             self._kind = kind
+            self._pauses = PauseFinder(RATES[kind])
             items.append(Begin(self._call, (self._channel,), RATES[kind], self._text))
         samples_N = np.frombuffer(payload, "<i2").astype(np.int16)
-        items.append(AudioChunk(self._channel.name, self._start, RATES[kind], samples_N, received_at))
-        self._start += len(samples_N)
-        return items
+        return [*items, *self._items(self._pauses.push(samples_N, received_at))]
+
+    def _items(self, found: Sequence[Heard | Missing]) -> Iterator[AudioChunk | Gap]:
+        for item in found:
+            start = self._start
+            if isinstance(item, Missing):
+                self._start += item.samples
+                yield Gap(self._channel.name, start, self._start, NOTHING_SENT)
+            else:
+                assert self._kind is not None
+                self._start += len(item.samples)
+                yield AudioChunk(self._channel.name, start, RATES[self._kind], item.samples, item.received_at)

@@ -6,6 +6,7 @@ What a side does not send holds up nobody: the house sees that its channel stall
 """
 
 import asyncio
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from weakref import WeakValueDictionary
@@ -24,13 +25,14 @@ LOST = "connection lost"
 class Joiner:
     """A `Host` for one-channel connections: those with the same call id are the sides of one call.
 
-    The call ends when the last side that came has ended, and is lost when that one is lost. Until then a side that
-    has gone may come again.
+    A connection that carries all channels is a call by itself. A call of several ends when the last side that came
+    has ended, and is lost when that one is lost. Until then a side that has gone may come again.
     """
 
-    def __init__(self, host: Host, channels: Sequence[Channel]) -> None:
+    def __init__(self, host: Host, channels: Sequence[Channel], clock: Callable[[], int] = time.time_ns) -> None:
         self._host = host
         self._channels = tuple(channels)
+        self._clock = clock
         self._joints: dict[str, _Joint] = {}
         self._opening: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
@@ -40,11 +42,15 @@ class Joiner:
         Raises:
             BusyError, LinkError: as the house says; or the side does not fit the others.
         """
+        if len(begin.channels) == len(self._channels):
+            return await self._host.open(begin, credit)
         async with self._opening.setdefault(begin.call, asyncio.Lock()):
             joint = self._joints.get(begin.call)
             if joint is None:
                 call = await self._host.open(replace(begin, channels=self._channels))
-                joint = self._joints[begin.call] = _Joint(call, begin.rate, lambda: self._forget(begin.call, call))
+                joint = self._joints[begin.call] = _Joint(
+                    call, begin.rate, self._clock, lambda: self._forget(begin.call, call)
+                )
         return joint.join(begin)
 
     async def words(self, call: str, message: WordsMessage) -> None:
@@ -59,9 +65,10 @@ class Joiner:
 class _Joint:
     """One call and the sides that it has now."""
 
-    def __init__(self, call: LiveCall, rate: int, forget: Callable[[], None]) -> None:
+    def __init__(self, call: LiveCall, rate: int, clock: Callable[[], int], forget: Callable[[], None]) -> None:
         self.call = call
         self.rate = rate
+        self.clock = clock
         self.forget = forget
         self.ends: dict[str, int] = {}  # how far each channel has come
         self.sides: dict[str, _Side] = {}
@@ -105,8 +112,11 @@ class _Side:
             joint.call.accept(item)
             return
         if self._base is None:
-            heard = (0, 0) if isinstance(item, Gap) else (len(item.samples), item.received_at)
-            self._base = joint.base(self._channel, *heard)
+            # A gap is over now; a chunk was when it came.
+            samples, at = (
+                (item.end, joint.clock()) if isinstance(item, Gap) else (len(item.samples), item.received_at)
+            )
+            self._base = joint.base(self._channel, samples, at)
         end = self._base + (item.end if isinstance(item, Gap) else sound(item).stop)
         start = self._base + item.start
         joint.call.accept(

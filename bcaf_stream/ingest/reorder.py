@@ -20,6 +20,7 @@ DISCONNECTED = "connection lost"
 JITTER_MS = 60  # by how much a sender's clock may deviate while its numbers show that nothing is missing
 IDLE_MS = 200  # a track that is silent for longer than `wait` and this is said to be silent
 MAX_WAITING = 1000  # pieces; more than a bound of 10 s ever needs
+MAX_WAITING_S = 30  # of sound in them
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -49,6 +50,7 @@ class Track:
         self._rate = rate
         self._before = before
         self._waiting: list[Piece] = []
+        self._held = 0  # samples in them
         self._last = -1  # the order of the piece that was given out last
         self._filled_to = 0  # up to here the time of the channel has passed without its sound
         self.end = 0
@@ -61,6 +63,7 @@ class Track:
             self.late += 1
         elif len(piece.samples):
             insort(self._waiting, piece, key=lambda waiting: waiting.order)
+            self._held += len(piece.samples)
 
     def release(self, horizon: int, now: int) -> list[AudioChunk | Gap]:
         """What continues the channel; all that is missing before `horizon` is given up.
@@ -87,7 +90,8 @@ class Track:
 
     def _is_due(self, piece: Piece, horizon: int) -> bool:
         continues = self._follows(piece) or piece.position - self.end <= self._tolerance(piece)
-        return continues or piece.position <= horizon or len(self._waiting) > MAX_WAITING
+        full = len(self._waiting) > MAX_WAITING or self._held > MAX_WAITING_S * self._rate
+        return continues or piece.position <= horizon or full
 
     def _tolerance(self, piece: Piece) -> int:
         if self._follows(piece):
@@ -97,6 +101,7 @@ class Track:
     def _take(self, piece: Piece) -> list[AudioChunk | Gap]:
         items: list[AudioChunk | Gap] = []
         samples = piece.samples
+        self._held -= len(samples)
         if piece.position - self.end > self._tolerance(piece):
             items.append(Gap(self._channel, self.end, piece.position, self._reason(piece)))
             self.end = piece.position

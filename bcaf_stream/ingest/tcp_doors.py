@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 from bcaf_stream.errors import LinkError
 from bcaf_stream.ingest import pcm
 from bcaf_stream.ingest.access import Access
-from bcaf_stream.ingest.audiosocket import AudioSocketParser, hang_up
+from bcaf_stream.ingest.audiosocket import AudioSocketParser, hang_up, refusal
 from bcaf_stream.ingest.joining import Joiner
 from bcaf_stream.ingest.link_protocol import MAX_CHANNELS
 from bcaf_stream.ingest.live import Ended, Host
@@ -41,7 +41,7 @@ class AudioSocketConfig(TcpConfig):
 
 
 class AudioSocketDoor:
-    """Takes Asterisk's calls; a call's id is its UUID. Busy and every other no is a hang-up frame."""
+    """Takes Asterisk's calls; a call's id is its UUID."""
 
     name = "audiosocket"
 
@@ -99,7 +99,7 @@ class _AudioSocketPort(TcpDoor):
         return b""
 
     def refusal(self, message: str, busy: bool) -> bytes:
-        return hang_up()
+        return refusal(busy)
 
     def farewell(self, ended: Ended) -> bytes:
         return hang_up()

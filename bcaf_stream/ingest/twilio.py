@@ -5,7 +5,8 @@ Specifications: "Media Streams - WebSocket Messages" (twilio.com/docs/voice/medi
 Unusual: Telnyx does not promise order, and whether `chunk` counts per track or over both is written nowhere. So
 `chunk` gives the order in a track and `timestamp` (ms since the stream began) the place, and both tracks share
 that clock. Sample 0 is timestamp 0. A stream that begins later than ORIGIN_MS goes on after a lost connection: its
-call continues where it stopped on that clock, or, where that is not known, at its first sound.
+call continues where it stopped on that clock, or, where that is not known, at its first sound. A call may also
+come as two streams with one callSid and one track each; its door joins them by the wall clock.
 """
 
 import base64
@@ -63,20 +64,20 @@ class TwilioParser:
     """The messages of one connection; `late` counts media that came twice or too late.
 
     Args:
-        heard: until when (ms, on its stream's clock) each call was heard that lost its connection; shared by all
-            connections of a door.
+        heard: until when (ms, on its stream's clock) each call that lost its connection was heard, by its name and
+            tracks; shared by all connections of a door.
 
     Raises:
         LinkError: from `push`, for a peer that breaks the protocol; the connection is then to be closed.
     """
 
     def __init__(
-        self, config: StreamConfig, text: TextSource = "asr", heard: dict[str, int] | None = None
+        self, config: StreamConfig, text: TextSource = "asr", heard: dict[tuple[str, ...], int] | None = None
     ) -> None:
         self._config = config
         self._text = text
         self._heard = heard if heard is not None else {}
-        self._call = ""
+        self._key: tuple[str, ...] = ()  # of the call and its tracks
         self._pending: Begin | None = None  # of a call that comes back: its first sound says what was missed
         self._tracks: dict[str, Track] = {}
         self._decode: Callable[[bytes], PcmN] = decode_ulaw
@@ -108,7 +109,7 @@ class TwilioParser:
         items = self._rest(received_at)
         if self._tracks and self._pending is None:
             end = max(track.end for track in self._tracks.values())
-            self._heard[self._call] = (self._origin_ms or 0) + end * 1000 // self._rate
+            self._heard[self._key] = (self._origin_ms or 0) + end * 1000 // self._rate
             if len(self._heard) > MAX_REMEMBERED:
                 del self._heard[next(iter(self._heard))]
         return items
@@ -133,11 +134,12 @@ class TwilioParser:
         tracks = [track for track in known if track in wanted or f"{track}_track" in wanted]
         if not tracks:
             raise LinkError("stream: has none of the tracks that channels names")
-        self._call = self._name(fields, start)
-        begin = Begin(self._call, tuple(known[track].channel for track in tracks), self._rate, self._text)
-        before = DISCONNECTED if self._call in self._heard else NOT_STARTED
+        call = self._name(fields, start)
+        self._key = (call, *tracks)
+        begin = Begin(call, tuple(known[track].channel for track in tracks), self._rate, self._text)
+        before = DISCONNECTED if self._key in self._heard else NOT_STARTED
         self._tracks = {track: Track(known[track].name, self._rate, before) for track in tracks}
-        if self._call in self._heard:
+        if self._key in self._heard:
             self._pending = begin
             return []
         return [begin]
@@ -147,7 +149,7 @@ class TwilioParser:
         begin, self._pending = self._pending, None
         if begin is None:
             return []
-        heard_ms = self._heard.pop(self._call, 0)
+        heard_ms = self._heard.pop(self._key, 0)
         if timestamp is None or timestamp <= ORIGIN_MS or abs(timestamp - heard_ms) > MAX_JUMP_MS:
             return [begin]  # another clock: the time that passed is what was missed
         self._origin_ms = heard_ms

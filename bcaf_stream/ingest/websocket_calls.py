@@ -15,6 +15,7 @@ from websockets.http11 import Request
 from bcaf_stream.errors import LinkError
 from bcaf_stream.ingest.access import read_secrets
 from bcaf_stream.ingest.audiohook import AudioHookParser, SessionConfig
+from bcaf_stream.ingest.joining import Joiner
 from bcaf_stream.ingest.live import Host
 from bcaf_stream.ingest.signatures import UsedSignatures, is_audiohooks, is_twilios
 from bcaf_stream.ingest.twilio import StreamConfig, TwilioParser
@@ -52,12 +53,15 @@ class TwilioDoor(CallDoor):
         self._twilio = config
         self._keys: list[bytes] = []
         self._used = UsedSignatures()
-        self._heard: dict[str, int] = {}
+        self._heard: dict[tuple[str, ...], int] = {}
 
     async def start(self, host: Host) -> None:
         path = self._twilio.auth_token
         self._keys = read_secrets(path) if path else []
-        await super().start(host)
+        channels = [channel.channel for channel in self._twilio.channels.values()]
+        # Streams of one track each, with the same callSid, are the sides of one call.
+        joins = len(channels) > 1 and self._twilio.call_id == "call"
+        await super().start(Joiner(host, channels, self.clock) if joins else host)
 
     def parser(self, request: Request) -> Parser:
         return TwilioParser(self._twilio, self._twilio.text, self._heard)

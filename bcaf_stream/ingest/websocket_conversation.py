@@ -90,10 +90,10 @@ class CallDoor(WebSocketDoor):
             conversation.stop("server stopped")
         await super().close()
 
-    def make_way(self, call: str) -> None:
+    def make_way(self, begin: Begin) -> None:
         """Take a call from a connection that is silent: its network is gone, and its sender is here again."""
         for conversation in self._conversations:
-            conversation.give_up(call, STALE_S)
+            conversation.give_up(begin, STALE_S)
 
 
 class _Conversation:
@@ -104,6 +104,7 @@ class _Conversation:
         self._connection = connection
         self._parser = parser
         self._call: LiveCall | None = None
+        self._begin: Begin | None = None
         self._over = False  # the call has ended, or was refused: only what is left to say is said
         self._leaving = False  # the farewell was said
         self._last_words = (NORMAL, "")
@@ -138,9 +139,10 @@ class _Conversation:
         self._last_words = GOING_AWAY, reason
         self._linger(0)
 
-    def give_up(self, call: str, stale_s: float) -> None:
-        """Lose the call, if it is this one and nothing has been heard of it for a while."""
-        if self._call and self._call.id == call and not self._over and _now() - self._heard_s > stale_s:
+    def give_up(self, begin: Begin, stale_s: float) -> None:
+        """Lose the call, if it is this one, of a channel in common, and silent for a while."""
+        same = self._begin and self._begin.call == begin.call and set(self._begin.channels) & set(begin.channels)
+        if self._call and same and not self._over and _now() - self._heard_s > stale_s:
             self._lose()
             self._connection.transport.abort()
             self._linger(0)
@@ -183,7 +185,8 @@ class _Conversation:
             self._patience.reschedule(None)
             if self._connection.place:
                 self._connection.place.stage = Stage.CALLING
-            self._door.make_way(item.call)
+            self._door.make_way(item)
+            self._begin = item
             self._call = await self._door.host.open(item)
             self._hear()
             await self._say(self._parser.began())

@@ -227,7 +227,7 @@ def good_audiohook(call: str) -> list[Frame]:
 if __name__ == "__main__":
     count = int(sys.argv[1]) if len(sys.argv) > 1 else 100_000
     start = int(sys.argv[2]) if len(sys.argv) > 2 else 0
-    streams: dict[str, int] = {}
+    streams: dict[tuple[str, ...], int] = {}
     remembered: dict[str, int] = {}
     fuzz("twilio", lambda: TwilioParser(StreamConfig(reorder_ms=60), heard=streams), twilio, count, start)
     fuzz("audiohook", lambda: AudioHookParser(SessionConfig(), heard=remembered), audiohook, count, start)

@@ -20,7 +20,7 @@ from bcaf_stream import loops
 from bcaf_stream.config import load_config
 from bcaf_stream.errors import ConfigError, LinkError
 from bcaf_stream.ingest import pcm
-from bcaf_stream.ingest.audiosocket import hang_up
+from bcaf_stream.ingest.audiosocket import hang_up, refusal
 from bcaf_stream.ingest.live import Begin, Ended
 from bcaf_stream.ingest.naming import ChannelConfig
 from bcaf_stream.ingest.pcm import PcmFormat
@@ -82,7 +82,7 @@ class Client:
     async def refused(self, busy: bool) -> bool:
         """Whether the door said no in its protocol's way."""
         if self.audiosocket:
-            return await self.rest() == hang_up()
+            return await self.rest() == refusal(busy)
         last = (await self.answers())[-1]
         return last["t"] == "refused" and last["busy"] == busy
 

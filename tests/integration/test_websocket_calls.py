@@ -42,6 +42,64 @@ def test_a_call_arrives_as_it_was_sent():
     run(test)
 
 
+@pytest.mark.parametrize("first", ["inbound", "outbound"])
+def test_two_streams_of_one_call_are_its_sides(first: str):
+    """Two <Stream>s with track="inbound_track" and "outbound_track": one callSid, a streamSid for each."""
+    second = {"inbound": "outbound", "outbound": "inbound"}[first]
+    data = {"inbound": noise(1.0, 1), "outbound": noise(1.0, 2)}
+
+    async def test() -> None:
+        host = CollectingHost()
+        async with twilio(host) as door, connect(door.endpoint) as one, connect(door.endpoint) as two:
+            for number, (client, track) in enumerate(((one, first), (two, second))):
+                await client.send(twilio_start("CA1", [track], stream=f"MZ{number}"))
+                for message in twilio_frames({track: data[track]}):
+                    await client.send(message)
+                await (await client.ping())
+            await one.send(twilio_stop())
+            assert (await closing(one))[0] == 1000
+            assert host.calls["CA1"].state == "running"
+            await two.send(twilio_stop())
+            call = await host.until("CA1", "ended")
+        [begin] = call.begins
+        assert [channel.name for channel in begin.channels] == ["customer", "agent"]
+        for track, channel in (("inbound", "customer"), ("outbound", "agent")):
+            assert call.sound(channel).tolist()[-8000:] == decode_ulaw(data[track]).tolist()
+        assert door.refused == 0
+
+    run(test)
+
+
+def test_a_side_that_is_there_already_is_refused_with_the_reason():
+    async def test() -> None:
+        async with twilio(CollectingHost()) as door, connect(door.endpoint) as one, connect(door.endpoint) as two:
+            for client in (one, two):
+                await client.send(twilio_start("CA1", ["inbound"]))
+                await (await client.ping())
+            assert await closing(two) == (1008, "call CA1: its channel customer has a connection already")
+
+    run(test)
+
+
+def test_a_silent_side_does_not_lose_its_place_to_the_other(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(websocket_conversation, "STALE_S", 0.0)
+
+    async def test() -> None:
+        host = CollectingHost()
+        async with twilio(host) as door, connect(door.endpoint) as one, connect(door.endpoint) as two:
+            await one.send(twilio_start("CA1", ["inbound"]))
+            await (await one.ping())
+            await two.send(twilio_start("CA1", ["outbound"]))
+            await (await two.ping())
+            await one.send(twilio_media("inbound", 1, 0, noise(0.02)))
+            await one.send(twilio_stop())
+            await two.send(twilio_stop())
+            call = await host.until("CA1", "ended")
+        assert len(call.sound("customer")) == 160
+
+    run(test)
+
+
 @pytest.mark.parametrize(("first_ms", "missed"), [(5_000, 0), (0, None)])
 def test_a_call_that_loses_its_connection_goes_on_in_the_next_one(first_ms: int, missed: int | None):
     async def test() -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from bcaf_stream.errors import LinkError
 from bcaf_stream.ingest.audiosocket import RATES, AudioSocketParser, Item, hang_up
-from bcaf_stream.ingest.live import Begin, End, contiguous
+from bcaf_stream.ingest.live import Begin, End, Gap, contiguous
 from bcaf_stream.types import AudioChunk, Channel
 
 CALL = UUID("40325ec2-5efd-4bd3-805f-53576e581d13")
@@ -47,6 +47,22 @@ def test_a_call_at_each_rate(kind: int, rate: int):
         ("customer", rate, 7)
     }
     np.testing.assert_array_equal(sound(items), SAMPLES)
+
+
+def test_a_pause_is_a_gap_and_the_clock_stays_the_walls():
+    machine, items = parser(), []
+    items += machine.push(frame(0x01, CALL.bytes), 0)
+    for at_ms in [*range(20, 1020, 20), *range(9020, 10_020, 20)]:
+        items += machine.push(frame(0x10, SAMPLES[:160].astype("<i2").tobytes()), at_ms * 1_000_000)
+    items += machine.push(hang_up(), 10_020 * 1_000_000)
+    [gap] = [item for item in items if isinstance(item, Gap)]
+    assert (gap.channel, gap.reason) == ("customer", "nothing sent")
+    assert gap.start == 8000
+    assert abs(gap.end - gap.start - 8 * 8000) <= 320
+    media = [item for item in items if isinstance(item, AudioChunk | Gap)]
+    assert contiguous(media)
+    assert media[-1].start + 160 == gap.end + 50 * 160
+    assert items[-1] == End()
 
 
 def test_the_rates_of_the_specification():

@@ -201,7 +201,7 @@ def test_a_stream_that_comes_back_is_not_heard_twice():
     first = [item for message in [twilio_start(tracks=["inbound"]), *frames[:80]] for item in one.push(message, 0)]
     assert heard == {}
     first += one.flush(0)
-    assert heard == {"CA1": 1600}
+    assert heard == {("CA1", "inbound"): 1600}
     two = TwilioParser(StreamConfig(), heard=heard)
     assert two.push(twilio_start(tracks=["inbound"]), 0) == []  # until it says where it goes on
     again = [*frames[71:76], frames[70], *frames[76:], twilio_stop()]
@@ -219,7 +219,7 @@ def heard_of(items: list[Item]) -> list[int]:
 
 @pytest.mark.parametrize("message", [twilio_stop(), twilio_media("inbound", 1, None, b"x" * 80)])
 def test_a_call_that_comes_back_begins_without_a_clock_too(message):
-    parser = TwilioParser(StreamConfig(), heard={"CA1": 90_000})
+    parser = TwilioParser(StreamConfig(), heard={("CA1", "inbound", "outbound"): 90_000})
     assert parser.push(twilio_start(), 0) == []
     begin, *_ = parser.push(message, 0)
     assert isinstance(begin, Begin)
@@ -336,3 +336,15 @@ def test_a_flood_that_never_continues_is_bounded():
     for chunk in range(10, 3000):  # always the same place, and never what is missing before it
         items += parser.push(twilio_media("inbound", chunk, 900, b"\x00" * 8), 0)
     assert len(items) > 1000
+
+
+def test_sound_that_waits_is_bounded_by_its_length():
+    """Many samples in a piece, none of which the one before it lets out."""
+    parser = TwilioParser(StreamConfig(reorder_ms=10_000))
+    parser.push(twilio_start(tracks=["inbound"]), 0)
+    held = 0
+    for chunk in range(2, 40):
+        items = parser.push(twilio_media("inbound", chunk, 1, bytes(100_000)), 0)
+        held += 100_000 - sum(len(item.samples) for item in items if isinstance(item, AudioChunk))
+        assert held <= 30 * 8000 + 100_000
+    assert items

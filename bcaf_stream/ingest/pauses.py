@@ -1,0 +1,84 @@
+"""Pauses of a sender in real time whose protocol has no clock: time without samples is a gap, not lost time.
+
+Such a sender's stream time is its count of samples, so that a pause would put all that follows too early. A
+network that stands still looks the same at first; but what it held up comes at once afterwards, and nothing is
+missing. What comes after a pause is therefore held back until it has caught up with the wall clock, or for
+HOLD_MS, after which what has not come is missing. A sender that is ahead of the wall clock has that much less to
+miss.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from bcaf_stream.types import PcmN
+
+PAUSE_MS = 500  # without sound; networks and schedulers delay by less
+HOLD_MS = 250
+_MS = 1_000_000
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Heard:
+    samples: PcmN
+    received_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """So many samples never came."""
+
+    samples: int
+
+
+class PauseFinder:
+    """The sound of one sender at `rate`; `received_at` is unix time in ns."""
+
+    def __init__(self, rate: int) -> None:
+        self._rate = rate
+        self._heard_at: int | None = None
+        self._ahead = 0  # ns that the sender is ahead of the wall clock
+        self._held: list[Heard] = []  # after a pause; of the sound before it nothing is here
+        self._missing = 0  # ns of that pause
+
+    def push(self, samples: PcmN, received_at: int) -> list[Heard | Missing]:
+        """The next sound; what it is certain of by now."""
+        out: list[Heard | Missing] = []
+        heard, length = Heard(samples, received_at), self._ns(len(samples))
+        pause = received_at - (received_at if self._heard_at is None else self._heard_at) - length
+        self._heard_at = received_at
+        if pause > PAUSE_MS * _MS:
+            out += self.flush()
+            self._held, self._missing = [heard], max(0, pause - self._ahead)
+            self._ahead = 0
+        elif self._held:
+            self._held.append(heard)
+        else:
+            self._ahead = max(0, self._ahead - pause)
+            return [heard]
+        waited = received_at - self._held[0].received_at
+        certain = waited >= HOLD_MS * _MS or self._caught_up() >= self._missing
+        return out + self.flush() if certain else out
+
+    def flush(self) -> list[Heard | Missing]:
+        """All that is held back: nothing more will tell."""
+        return list(self._release())
+
+    def _release(self) -> Iterator[Heard | Missing]:
+        if not self._held:
+            return
+        caught_up = self._caught_up()
+        missing = (self._missing - caught_up) * self._rate // 1_000_000_000
+        if missing > 0:
+            yield Missing(missing)
+        self._ahead = max(0, caught_up - self._missing)
+        yield from self._held
+        self._held, self._missing = [], 0
+
+    def _caught_up(self) -> int:
+        """By how much what came after the pause was faster than the wall clock, in ns."""
+        first, *others = self._held
+        waited = self._held[-1].received_at - first.received_at
+        return max(0, self._ns(sum(len(heard.samples) for heard in others)) - waited)
+
+    def _ns(self, samples: int) -> int:
+        return samples * 1_000_000_000 // self._rate
