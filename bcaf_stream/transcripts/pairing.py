@@ -6,7 +6,7 @@ goes out on audio alone. Text that comes or changes later gives the utterance on
 """
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, NamedTuple, get_args
 
@@ -117,7 +117,7 @@ class Pairing:
         self._live = self._given == []
         limit = self.config.max_words if self._live else None
         revisable = self.config.revisable if self._live else 0
-        self._timeline = Timeline(self.config.tolerance_ms, limit, revisable)
+        self._timeline = Timeline(self._channels, self.config.tolerance_ms, limit, revisable)
         self._timeline.add(self._given or ())
         self._out: dict[Key, tuple[Held, Utterance | None]] = {}  # as long as they can still change
         self._held: deque[Held] = deque()
@@ -137,9 +137,8 @@ class Pairing:
         self, segment: SpeechSegment, heard: Transcription | None = None, degraded: tuple[str, ...] = ()
     ) -> list[Utterance]:
         """Take the next segment, in segment order, with what speech recognition heard in it, or why it did not."""
-        self._now_ms = max(self._now_ms, segment.closed_ms)
         self._held.append(Held(segment, self._timeline.zone(segment), heard, degraded))
-        return self._release()
+        return self.advance(segment.closed_ms)
 
     def glance(self, segment: SpeechSegment, number: int) -> Utterance | None:
         """The utterance that an open segment would be now, as the `number`th look at it; changes nothing.
@@ -169,8 +168,7 @@ class Pairing:
         for word in resolved:
             if word.final:  # what may still change says nothing about what is to come
                 self._heard_to[word.channel] = max(self._heard_to.get(word.channel, 0), word.start_ms)
-        revised = [self._revised(key) for key in self._out if key in changed]
-        return [utterance for utterance in revised if utterance is not None] + self._release()
+        return self._changed(changed) + self._release()
 
     def end_words(self) -> list[Utterance]:
         """Learn that no more live words will come: nothing waits from here on."""
@@ -180,11 +178,11 @@ class Pairing:
     def advance(self, now_ms: int) -> list[Utterance]:
         """Learn that the stream has got to `now_ms`; releases what has waited long enough."""
         self._now_ms = max(self._now_ms, now_ms)
-        return self._release()
+        return self._changed(self._timeline.advance(now_ms)) + self._release()
 
     def flush(self) -> list[Utterance]:
         """Release everything that is held, and count the words that are left over."""
-        done = self._release(everything=True)
+        done = self._changed(self._timeline.settle()) + self._release(everything=True)
         self._timeline.close()
         return done
 
@@ -204,11 +202,17 @@ class Pairing:
         done = []
         while self._held and (everything or self._is_ready(self._held[0])):
             head = self._held.popleft()
+            done += self._changed(self._timeline.hasten(head.zone))
             utterance = self._utterance(head)
             done += [] if utterance is None else [utterance]
             if self._live:
                 self._remember(head, utterance)
         return done
+
+    def _changed(self, keys: Collection[Key]) -> list[Utterance]:
+        """The utterances that are out and have other words now."""
+        revised = [self._revised(key) for key in self._out if key in keys]
+        return [utterance for utterance in revised if utterance is not None]
 
     def _remember(self, head: Held, utterance: Utterance | None) -> None:
         silent = replace(head.segment, samples=np.zeros(0, np.int16))  # an utterance has its own, if it may
@@ -239,10 +243,11 @@ class Pairing:
         return utterance
 
     def _is_ready(self, head: Held) -> bool:
+        undecided = self._timeline.is_open(head.zone)
         if not self._waits:
-            return True
+            return not undecided or len(self._held) > self.config.max_held
         heard_to = max(self._heard_to.get(head.segment.channel, -1), self._heard_to.get(None, -1))
-        if self.config.in_order and heard_to >= head.zone.to_ms:
+        if self.config.in_order and heard_to >= head.zone.to_ms and not undecided:
             return True
         if self._now_ms - head.segment.closed_ms >= self.config.wait_ms:
             self.counts.timed_out += 1

@@ -1,6 +1,7 @@
 """Every word ends in exactly one utterance or is counted; order and result do not depend on arrival."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +13,10 @@ from bcaf_stream.transcripts.asr import Transcription
 from bcaf_stream.transcripts.pairing import Pairing, TextConfig
 from bcaf_stream.transcripts.stage import TextStage
 from bcaf_stream.types import Call, Channel, SpeechSegment, Utterance, Words
+from tests.benchmarks.cue_attribution import beforehand, live, load, score
+from tests.components import needs
 
+HARPERVALLEY = Path(__file__).resolve().parents[3].parent / "shared" / "data" / "calls" / "harpervalley"
 CALL = Call("c1", (Channel("customer", "customer"), Channel("agent", "agent")))
 DEFAULT = TextConfig()
 NOTHING = Words(0, 0, "", None)  # a transcript known up front, though nothing is said in it
@@ -213,6 +217,58 @@ def test_an_unlabelled_cue_through_two_turns_is_divided():
     cue = Words(1000, 5000, "one two three four five six seven eight", None)
     _, done = pair_all([cue], [segment("customer", 0, 1000, 2800), segment("agent", 0, 3000, 5100)])
     assert [u.text for u in done] == ["one two three four", "five six seven eight"]
+
+
+def test_a_cue_that_begins_while_the_other_still_talks_is_whole():
+    """The first word used to go to the other side."""
+    cue = Words(4600, 8000, "hi my internet has been down", None)
+    turns = [segment("agent", 0, 500, 5000), segment("customer", 0, 4700, 8200)]
+    _, done = pair_all([cue], turns)
+    assert [(u.channel, u.text) for u in done] == [("agent", None), ("customer", cue.text)]
+    pairing = Pairing(CALL, TextConfig(), ())
+    steps = [pairing.push(turns[0]), pairing.push_words([cue]), pairing.push(turns[1]), pairing.flush()]
+    texts = {u.channel: u.text for step in steps for u in step}
+    assert texts == {"agent": None, "customer": cue.text}
+
+
+def test_a_short_answer_inside_the_other_sides_turn_is_its_own():
+    words = [
+        Words(0, 9000, "a long story that goes on and on for quite a while", None),
+        Words(4000, 4400, "mhm", None),
+    ]
+    _, done = pair_all(words, [segment("agent", 0, 3900, 4600), segment("customer", 0, 0, 9200)])
+    assert [(u.channel, u.text) for u in done] == [("agent", "mhm"), ("customer", words[0].text)]
+
+
+def test_words_with_times_of_their_own_go_to_who_speaks_then():
+    """A recogniser's words on the mix of both channels: the cue boundaries mean nothing."""
+    words = [Words(at, at + 250, f"w{at}", None) for at in range(1000, 5000, 250)]
+    _, done = pair_all(words, [segment("customer", 0, 900, 2490), segment("agent", 0, 2510, 5100)])
+    assert [len((u.text or "").split()) for u in done] == [6, 10]
+
+
+def test_on_a_call_of_one_channel_a_cue_keeps_its_words_through_pauses():
+    call = Call("c", (Channel("mono"),))
+    pairing = Pairing(call, DEFAULT, [Words(0, 8000, "one two three four five six seven eight", None)])
+    turns = [segment("mono", 0, 1500, 2500), segment("mono", 1, 5000, 8000)]
+    done = [u for turn in turns for u in pairing.push(turn)] + pairing.flush()
+    assert [u.text for u in done] == ["one two three four five six", "seven eight"]
+
+
+def test_a_segment_does_not_wait_for_ever_for_a_cue_that_nobody_says():
+    pairing = Pairing(CALL, DEFAULT, [Words(900, 60_000, " ".join(["word"] * 600), None)])
+    assert pairing.push(segment("customer", 0, 1000, 2000)) == []
+    assert pairing.advance(74_999) == []
+    (out,) = pairing.advance(75_001)
+    assert out.text
+
+
+@needs("shared data")
+def test_real_calls_without_channel_names():
+    calls = [load(HARPERVALLEY, name) for name in ("0002f70f7386445b", "02e41649e7c441fd")]
+    for way in (beforehand, live):
+        scores = [score(told, way(told)) for told in calls]
+        assert sum(s.wrong for s in scores) <= 0.03 * sum(s.words for s in scores)
 
 
 def test_a_segment_waits_for_live_words_and_then_goes_alone():
