@@ -18,7 +18,7 @@ from bcaf_stream.events.writer import EventWriter
 from bcaf_stream.transcripts.asr import Transcriber
 from bcaf_stream.transcripts.pairing import TextConfig
 from bcaf_stream.transcripts.stage import TextStage
-from bcaf_stream.types import AudioChunk, Call, SpeechSegment, Utterance, Words
+from bcaf_stream.types import AudioChunk, Call, Gap, SpeechSegment, Utterance, Words
 
 
 class AnalyzerConfig(Config):
@@ -71,9 +71,11 @@ class ConversationAnalyzer:
         events = self.analyze(self._cutter.flush())
         return [*events, *self._judge(self._text.flush()), self._writer.end(reason)]
 
-    def cut(self, chunk: AudioChunk) -> list[SpeechSegment]:
+    def cut(self, item: AudioChunk | Gap) -> list[SpeechSegment]:
         """The first half of `push`; it may run on another thread than the second."""
-        return self._cutter.push(chunk)
+        if isinstance(item, Gap):
+            return self._cutter.gap(item.channel, item.start, item.end, item.rate)
+        return self._cutter.push(item)
 
     def analyze(self, segments: Sequence[SpeechSegment]) -> list[Event]:
         """The second half of `push`."""

@@ -34,7 +34,14 @@ SendSource = Annotated[
     typer.Argument(metavar="[CALL]", help="a file or URL, - for s16le on standard input, or mic, the microphone"),
 ]
 Channels = Annotated[
-    list[str] | None, typer.Option("--channel", help="NAME=FILE, once per channel, instead of one file")
+    list[str] | None,
+    typer.Option("--channel", help="NAME=FILE, or NAME=FILE#N for its Nth audio track; once per channel"),
+]
+TrackOption = Annotated[
+    int | None, typer.Option("--track", min=0, help="which audio track of a file with several, from 0")
+]
+Raw = Annotated[
+    str | None, typer.Option("--raw", help="ENCODING:RATE:CHANNELS of files without a header, as in mulaw:8000:1")
 ]
 Roles = Annotated[list[str] | None, typer.Option("--role", help="NAME=customer|agent|speaker")]
 Transcript = Annotated[
@@ -63,6 +70,8 @@ def main_help() -> None:
 def analyze(
     source: Source = None,
     channel: Channels = None,
+    track: TrackOption = None,
+    raw: Raw = None,
     role: Roles = None,
     transcript: Transcript = None,
     speaker: Speakers = None,
@@ -76,12 +85,20 @@ def analyze(
 ) -> None:
     """Print the emotion events of a whole recording."""
     from bcaf_stream.analyzer import AnalyzerConfig  # torch loads in seconds: not for --help
+    from bcaf_stream.audio.raw import parse_raw
     from bcaf_stream.recording import Analysis, Recording
 
     if plot and not plot.absolute().parent.is_dir():
         raise UsageError(f"--plot {plot}: no such folder")
     settings = load_config(AnalyzerConfig, config, set_ or ())
-    recording = Recording.open(source, _pairs(channel, "--channel"), _pairs(role, "--role"), call)
+    recording = Recording.open(
+        source,
+        _pairs(channel, "--channel"),
+        _pairs(role, "--role"),
+        call,
+        track=track,
+        raw=parse_raw(raw) if raw else None,
+    )
     speakers = _speakers(speaker, transcript)
     words = None
     if transcript:
@@ -92,14 +109,18 @@ def analyze(
     with (
         writing_to(output) as out,
         EventView(format, out, title=recording.call.id) as view,
+        _telling() as notes,
         progress_bar("analysing", recording.duration_ms) as progress,
     ):
         analysis = Analysis(recording, settings, _text_mode(text, transcript), words, progress)
         for caveat in analysis.engine.caveats:
             stderr_note(f"bcaf-stream: {caveat}")
-        for event in analysis:
-            view.add(event)
-            events.append(event)
+        try:
+            for event in analysis:
+                view.add(event)
+                events.append(event)
+        finally:
+            notes.extend(analysis.notes)
     if not any(event.utterance is not None for event in events):
         stderr_note(f"bcaf-stream: no speech in {clock(recording.duration_ms) or 'the'} of audio: zero utterances")
     if analysis.unpaired_words:
@@ -120,6 +141,8 @@ def send(
         float | None, typer.Option(min=0, help="1 = as it was spoken, the default; 0 = as fast as accepted")
     ] = None,
     channel: Channels = None,
+    track: TrackOption = None,
+    raw: Raw = None,
     role: Roles = None,
     transcript: Transcript = None,
     speaker: Speakers = None,
@@ -144,9 +167,10 @@ def send(
         from bcaf_stream.live_sending import live_call, live_source, send_live
         from bcaf_stream.transcripts.sources import read_transcript
 
-        if channel or speed is not None or (transcript and source == "mic"):
+        if channel or speed is not None or (transcript and source == "mic") or track is not None or raw:
             raise UsageError(
-                f"send {source}: --channel, --speed and a microphone's --transcript are not for live sound"
+                f"send {source}: --channel, --track, --raw, --speed and a microphone's --transcript are not for"
+                " live sound"
             )
         named = live_call(source, channels or 1, roles, call)
         if transcript:
@@ -158,12 +182,22 @@ def send(
         with _own_options():
             closed = send_live(live_source(source, rate, channels or 1, device), named, to, mode, words, config)
     else:
+        from bcaf_stream.audio.raw import parse_raw
         from bcaf_stream.recording import Recording
         from bcaf_stream.sending import send_recording
 
         if rate or channels or device:
             raise UsageError("--rate, --channels and --device are for - and mic: a recording has its own")
-        recording = Recording.open(source, _pairs(channel, "--channel"), roles, call, unique=True)
+        recording = Recording.open(
+            source,
+            _pairs(channel, "--channel"),
+            roles,
+            call,
+            unique=True,
+            track=track,
+            raw=parse_raw(raw) if raw else None,
+        )
+        _note(recording.notes)
         if transcript:
             recording, given = recording.with_transcript(transcript, speakers)
             words = given.words
@@ -221,6 +255,16 @@ def _speakers(options: Sequence[str] | None, transcript: Path | None) -> dict[st
 def _note(notes: Sequence[str]) -> None:
     for note in notes:
         stderr_note(f"bcaf-stream: {note}")
+
+
+@contextmanager
+def _telling() -> Iterator[list[str]]:
+    """Notes that are told when the rest is done, also when it failed."""
+    notes: list[str] = []
+    try:
+        yield notes
+    finally:
+        _note(notes)
 
 
 def _text_mode(text: TextOption, transcript: Path | None) -> Literal["asr", "given", "none"]:

@@ -9,14 +9,16 @@ from typing import Literal, Self, cast, get_args
 
 from bcaf_stream.ahead import ahead
 from bcaf_stream.analyzer import AnalyzerConfig, ConversationAnalyzer
-from bcaf_stream.audio.sources import FileSource, Location
+from bcaf_stream.audio.raw import RawFormat
+from bcaf_stream.audio.sources import FileSource
+from bcaf_stream.audio.tracks import Location, split_track
 from bcaf_stream.engine import EmotionEngine
 from bcaf_stream.errors import SourceError, UsageError
 from bcaf_stream.events.messages import Event
 from bcaf_stream.transcripts.asr import load_transcriber
 from bcaf_stream.transcripts.lanes import Cut, LaneCutter, cuts_between
 from bcaf_stream.transcripts.sources import Transcript, check_fits, read_transcript
-from bcaf_stream.types import AudioChunk, Call, Channel, Role, Words
+from bcaf_stream.types import AudioChunk, Call, Channel, Gap, Role, Words
 
 TextMode = Literal["asr", "given", "none"]
 
@@ -31,11 +33,14 @@ class Recording:
 
     Where a transcript tells the speakers of a single channel apart, the call's channels are these (and the channel
     itself, for speech that the transcript gives nobody), and `cuts` says where the sound passes between them.
+    `raw` says how files without a header are read, `notes` how the files were understood.
     """
 
     source: Location | dict[str, Location]
     call: Call
     cuts: tuple[Cut, ...] = ()
+    raw: RawFormat | None = None
+    notes: tuple[str, ...] = ()
 
     @classmethod
     def open(
@@ -45,35 +50,43 @@ class Recording:
         roles: Mapping[str, str] = MappingProxyType({}),
         call: str | None = None,
         unique: bool = False,
+        track: int | None = None,
+        raw: RawFormat | None = None,
     ) -> Self:
         """Look at the files and name the call.
 
         Args:
             source: a file or URL; None where `channels` has one for each channel.
-            channels: files by channel name.
+            channels: files by channel name; FILE#N is one audio track of a file.
             roles: roles by channel name, over the conventional ones.
             call: the id; by default the name of the (first) file.
             unique: add the time to a default id, so that a recording can be sent more than once.
+            track: the audio track of `source`, counted from 0, where it has several.
+            raw: how a file without a header is to be read; None to go by its name.
 
         Raises:
-            UsageError: both or neither of source and channels are given, or a role or its channel is unknown.
+            UsageError: both or neither of source and channels are given, a role or its channel is unknown, or a
+                file has several audio tracks and it is not said which is whose.
             SourceError: a file cannot be opened.
         """
         if (source is None) == (not channels):
             raise UsageError("give one recording, or --channel NAME=FILE for each channel")
-        place: Location | dict[str, Location] = source if source is not None else dict(channels)
-        with FileSource(place) as probe:
-            named = with_roles(probe.channels, roles)
+        if track is not None and source is None:
+            raise UsageError("--track is for one recording; a channel's track is written --channel NAME=FILE#N")
+        place: Location | dict[str, Location] = dict(channels) if source is None else source
+        with FileSource(place if track is None else f"{place}#{track}", raw=raw) as files:
+            named = with_roles(files.channels, roles)
+            understood, notes = files.source, tuple(files.notes)
         first = source if source is not None else next(iter(channels.values()))
-        identity = call or Path(first.partition("?")[0]).stem or "call"
+        identity = call or _stem(first) or "call"
         if unique and call is None:
             identity += time.strftime("-%Y%m%d-%H%M%S")
-        return cls(place, Call(identity, named))
+        return cls(understood, Call(identity, named), raw=raw, notes=notes)
 
     def chunks(self) -> FileSource:
         if self.cuts:
-            return _LaneSource(self.source, self.call.channels, self.cuts)
-        return FileSource(self.source, self.call.channels, slice_ms=SLICE_MS)
+            return _LaneSource(self.source, self.call.channels, self.cuts, self.raw)
+        return FileSource(self.source, self.call.channels, slice_ms=SLICE_MS, raw=self.raw)
 
     @property
     def duration_ms(self) -> int | None:
@@ -94,7 +107,7 @@ class Recording:
             UsageError: a speaker's target is neither a channel nor a role.
         """
         files = self.source if isinstance(self.source, dict) else {None: self.source}
-        stems = {Path(str(place).partition("?")[0]).stem: channel for channel, place in files.items()}
+        stems = {_stem(place): channel for channel, place in files.items()}
         transcript = read_transcript(path, self.call.channels, speakers, {self.call.id: None, **stems})
         duration_ms = self.duration_ms  # opens the files
         if duration_ms is not None:
@@ -111,8 +124,14 @@ class Recording:
 class _LaneSource(FileSource):
     """A file with one channel, as the lanes of its speakers."""
 
-    def __init__(self, source: Location | Mapping[str, Location], lanes: Sequence[Channel], cuts: Sequence[Cut]):
-        super().__init__(source, slice_ms=SLICE_MS)
+    def __init__(
+        self,
+        source: Location | Mapping[str, Location],
+        lanes: Sequence[Channel],
+        cuts: Sequence[Cut],
+        raw: RawFormat | None,
+    ) -> None:
+        super().__init__(source, slice_ms=SLICE_MS, raw=raw)
         self.channels = tuple(lanes)
         self._cuts = cuts
 
@@ -149,6 +168,7 @@ class Analysis:
     ) -> None:
         self._recording = recording
         self._progress = progress
+        self._notes: Sequence[str] = ()
         self.engine = EmotionEngine(config.model)
         if text == "none" and "audio" not in self.engine.modalities:
             raise UsageError(f"{self.engine.model_id} judges words alone: give --transcript or --text asr")
@@ -160,10 +180,15 @@ class Analysis:
         """Words of the given transcript that fell in no speech segment."""
         return self._analyzer.unpaired_words
 
+    @property
+    def notes(self) -> list[str]:
+        """What the user should know of the files, one line each; complete when the iteration has ended."""
+        return [*self._recording.notes, *self._notes]
+
     def __iter__(self) -> Iterator[Event]:
         try:
             with self._recording.chunks() as source:
-                segments = (s for chunk in self._read(source) for s in self._analyzer.cut(chunk))
+                segments = (s for item in self._read(source) for s in self._analyzer.cut(item))
                 # The sound is cut on one core while what was cut is recognised and judged on another.
                 for ready in ahead(segments, depth=CUT_AHEAD, most=BATCH):
                     yield from self._analyzer.analyze(ready)
@@ -176,11 +201,15 @@ class Analysis:
             if self._transcriber:
                 self._transcriber.close()
 
-    def _read(self, source: FileSource) -> Iterator[AudioChunk]:
-        for chunk in source:
-            yield chunk
-            if self._progress:
-                self._progress((chunk.start + len(chunk.samples)) * 1000 // chunk.rate)
+    def _read(self, source: FileSource) -> Iterator[AudioChunk | Gap]:
+        try:
+            for item in source.with_gaps():
+                yield item
+                if self._progress:
+                    end = item.end if isinstance(item, Gap) else item.start + len(item.samples)
+                    self._progress(end * 1000 // item.rate)
+        finally:
+            self._notes = source.notes
 
 
 def with_roles(channels: Sequence[Channel], roles: Mapping[str, str]) -> tuple[Channel, ...]:
@@ -196,3 +225,8 @@ def with_roles(channels: Sequence[Channel], roles: Mapping[str, str]) -> tuple[C
         if role not in get_args(Role):
             raise UsageError(f"--role {name}={role}: must be one of {', '.join(get_args(Role))}")
     return tuple(Channel(c.name, cast(Role, roles.get(c.name, c.role))) for c in channels)
+
+
+def _stem(place: Location) -> str:
+    """The name of a file or URL without its folder, extension and track."""
+    return Path(str(split_track(str(place).partition("?")[0])[0])).stem

@@ -1,30 +1,46 @@
-"""One audio or video file, or URL, decoded to int16 PCM as a stream, by PyAV (whose wheels carry FFmpeg).
+"""One track of a file, URL or pipe, decoded to int16 PCM as a stream, by PyAV (whose wheels carry FFmpeg).
 
-Rate and channels stay as they are in the file, and memory does not grow with its length. Unusual: nothing is
-lost in silence. Whatever could be decoded is handed out first; then a broken stretch, a gap in the time
-stamps, a file that is shorter than its own header says, or a sample that is no number raises a SourceError
-that names the second. What no header tells (the end of a truncated Ogg file) cannot be found out.
+Rate and channels stay as they are in the file, and memory does not grow with its length. Sound stands where the
+file's clock says (`containers`, `track_clock`): what is missing is silence, and is told in `holes` and `notes`.
+Unusual: nothing is lost in silence. Whatever could be decoded is handed out first; then a file that stops before
+its own header says, or a sample that is no number, raises a SourceError that names the second. What no header
+tells (the end of a truncated Ogg file) cannot be found out.
 """
 
 import contextlib
-import struct
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
+from typing import cast
 
 import av
 import numpy as np
 from av.container import InputContainer
-from numpy.typing import NDArray
 
+from bcaf_stream.audio.containers import (
+    ABSOLUTE_S,
+    Source,
+    declared_end_s,
+    earliest_s,
+    format_of,
+    has_own_zero,
+    is_url,
+    matroska_is_cut,
+    open_container,
+    open_part,
+    reason_of,
+    shown,
+    tracks_of,
+)
+from bcaf_stream.audio.raw import RawFormat, raw_by_name
+from bcaf_stream.audio.track_clock import BlockCN, Silence, TrackClock
+from bcaf_stream.audio.wav_layout import WavPart, wav_parts
 from bcaf_stream.errors import SourceError
 
-_GAP_S = 0.1  # containers round their time stamps to a millisecond or to a packet
-_SHORT_S = 0.25  # encoders pad and trim up to some 2000 samples at either end
-_NO_HEADER = {"aac", "ac3", "amr", "amrnb", "amrwb", "eac3", "loas", "mpeg", "mpegts"}  # duration is an estimate
-_EXACT = {"aiff", "au", "flac", "w64", "wav"}  # the header counts samples or bytes
-_UNKNOWN_WAV_SIZE = 0x7FFF_0000  # recorders that cannot seek back write the largest size, or 0
+_SHORT_S = 0.25  # encoders pad and trim up to some 2000 samples at either end, and headers are off by a little
+_FEW_PACKETS = 10  # that cannot be decoded at the end of a file: one may be cut, or a tag
+LONG_HOLE_S = 1.0  # longer ones are gaps of the call, shorter ones no more than silence
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +57,16 @@ class AudioInfo:
         return None if self.duration_ms is None else self.duration_ms * self.rate // 1000
 
 
-def probe(source: str | Path) -> AudioInfo:
+@dataclass(frozen=True, slots=True)
+class Hole:
+    """Samples from `start` to before `end` that the file does not have; `late`: before its first one."""
+
+    start: int
+    end: int
+    late: bool
+
+
+def probe(source: Source) -> AudioInfo:
     """Read rate, channels and duration without decoding.
 
     Raises:
@@ -51,37 +76,90 @@ def probe(source: str | Path) -> AudioInfo:
         return decoder.info
 
 
-def shown(source: str | Path) -> str:
-    """The name for messages: a URL without its user, password and query, which may be secrets."""
-    if not _is_url(source):
-        return str(source)
-    parts = urlsplit(str(source))
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
-
-
 class Decoder:
-    """Reads one source block by block; `info` tells rate and channels."""
+    """Reads one track block by block; `info` tells rate and channels.
 
-    def __init__(self, source: str | Path, timeout_s: float = 10.0) -> None:
-        self._path = None if _is_url(source) else Path(source)
+    Args:
+        source: a file, a URL, or a pipe of bytes.
+        track: its number among the audio tracks; None for the one that FFmpeg takes for the best.
+        mono: mix its channels into one.
+        raw: how to read what has no header; None to go by its name.
+
+    `tracks` are all audio tracks. `start_s` is the file's earliest time stamp, `zero_s` the one that is sample 0.
+    `holes` are the stretches of more than a second, found so far, where the file has no sound and silence stands.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        timeout_s: float = 10.0,
+        *,
+        track: int | None = None,
+        mono: bool = False,
+        raw: RawFormat | None = None,
+    ) -> None:
         self._name = shown(source)
-        self._container = _open(source, self._name, timeout_s)
-        stream = self._container.streams.best("audio")
-        if not isinstance(stream, av.AudioStream) or stream.channels < 1 or stream.rate < 1:
+        is_file = isinstance(source, str | Path) and not is_url(source) and Path(source).is_file()
+        self._path = Path(str(source)) if is_file else None
+        self._parts = wav_parts(self._path) if self._path and raw is None else []
+        self._container = open_container(source, raw, timeout_s, _length_options(self._parts[:1]))
+        self._raw_codec = _codec_of(source, raw, self._container)
+        self._mono = mono
+        try:
+            self.tracks = tracks_of(self._container)
+            self._stream = self._choose(track)
+        except SourceError:
             self._container.close()
-            raise SourceError(f"{self._name}: holds no audio stream; give a file with sound")
-        self._stream = stream
-        self._declared_s = _declared_seconds(self._container, stream)
-        duration = self._container.duration if self._declared_s is None else self._declared_s * 1_000_000
-        self.info = AudioInfo(stream.rate, stream.channels, None if duration is None else int(duration / 1000))
-        self._blocks = self._decode()
-        self._fifo = av.AudioFifo()
+            raise
+        self.start_s = earliest_s(self._container)
+        self.has_own_zero = has_own_zero(self._container)
+        self._declared_s = declared_end_s(self._container, self._stream)
+        self.holes: deque[Hole] = deque(maxlen=1000)
+        self._notes: list[str] = []
+        self._rate = self._stream.rate
+        self._channels = 1 if mono else self._stream.channels
+        self._fifo = _Fifo(self._channels)
         self._error: SourceError | None = None
-        self._done = 0  # samples decoded
-        self._start: float | None = None  # time stamp of the first sample
-        self._cut_short = False
+        self._decoded = 0  # samples
+        self._missing, self._first_missing = 0, 0  # samples of holes, and where the first one is
+        self._damaged, self._first_damaged, self._failing = 0, 0, 0  # packets that could not be decoded
+        own = self.has_own_zero and (self.start_s or 0.0) < ABSOLUTE_S
+        self.count_from(min(0.0, self.start_s or 0.0) if own else self.start_s)
 
-    def read(self, count: int) -> NDArray[np.int16]:
+    def count_from(self, zero_s: float | None) -> None:
+        """Let this time stamp be sample 0, before anything is read; None: the one of the first sample."""
+        self.zero_s = zero_s
+        self._clock = TrackClock(self._rate, zero_s)
+        self._items = self._blocks()
+        shift_s = zero_s or 0.0 if self.has_own_zero else (zero_s or 0.0) - (self.start_s or 0.0)
+        if self._declared_s is not None:
+            end_s: float | None = self._declared_s - shift_s
+        else:
+            duration = self._container.duration
+            end_s = None if duration is None or self._raw_codec else duration / 1_000_000 - shift_s
+        self._end_s = None if self._declared_s is None else end_s
+        self.info = AudioInfo(self._rate, self._channels, None if end_s is None else int(end_s * 1000))
+
+    @property
+    def notes(self) -> list[str]:
+        """What its user should know of what was read so far, one line each."""
+        notes = list(self._notes)
+        if self._damaged:
+            notes.append(
+                f"{self._damaged} packets could not be decoded, the first at {self._at(self._first_damaged)}"
+            )
+        if self._missing:
+            notes.append(
+                f"{self._at(self._missing)} of sound are missing, the first at {self._at(self._first_missing)};"
+                " silence stands for them"
+            )
+        notes += [
+            f"its clock starts anew at {self._at(place)}; what follows goes on there"
+            for place in self._clock.restarts[:5]
+        ]
+        return [f"{self._name}: {note}" for note in notes]
+
+    def read(self, count: int) -> BlockCN:
         """Return the next `count` samples of every channel, fewer only at the end: (channels, samples).
 
         Raises:
@@ -89,127 +167,201 @@ class Decoder:
         """
         while self._error is None and self._fifo.samples < count:
             try:
-                block = next(self._blocks, None)
+                item = next(self._items, None)
             except SourceError as error:
                 self._error = error
                 break
-            if block is None:
+            if item is None:
                 break
-            self._fifo.write(block)
-        frame = self._fifo.read(count, partial=True) if self._fifo.samples else None
-        if frame is not None:
-            return np.asarray(frame.to_ndarray(), dtype=np.int16)
-        if self._error is not None:
+            self._take(item)
+        if not self._fifo.samples and self._error is not None:
             raise self._error
-        return np.zeros((self.info.channels, 0), np.int16)
+        return self._fifo.read(count)
 
     def close(self) -> None:
         self._container.close()
 
-    def _decode(self) -> Iterator[av.AudioFrame]:
-        to_int16 = av.AudioResampler(format="s16p")  # the format alone: rate and layout stay
+    def _choose(self, track: int | None) -> av.AudioStream:
+        if track is not None and track >= len(self.tracks):
+            there = ", ".join(map(str, self.tracks)) or "none"
+            raise self._fail(f"has no audio track {track}; its tracks are {there}")
+        stream = (
+            self._container.streams.best("audio")
+            if track is None
+            else self._container.streams.audio[self.tracks[track].number]
+        )
+        if not isinstance(stream, av.AudioStream) or stream.channels < 1 or stream.rate < 1:
+            raise self._fail("holds no audio stream; give a file with sound")
+        return stream
+
+    def _take(self, item: BlockCN | Silence) -> None:
+        if isinstance(item, Silence):
+            start = self._fifo.written
+            if item.samples > LONG_HOLE_S * self._rate:
+                self.holes.append(Hole(start, start + item.samples, item.late))
+            if not item.late:
+                self._first_missing = self._first_missing if self._missing else start
+                self._missing += item.samples
+        self._fifo.write(item)
+
+    def _blocks(self) -> Iterator[BlockCN | Silence]:
+        """The track's sound and silence, from its first sample to its last."""
         try:
-            for packet in self._container.demux(self._stream):
-                self._cut_short |= packet.is_corrupt
-                for frame in packet.decode():
-                    self._check(frame)
-                    self._done += frame.samples
-                    frame.pts = None
-                    yield from to_int16.resample(frame)
-        except (av.FFmpegError, OSError) as error:
-            raise self._fail(
-                f"cannot be decoded beyond {self._at()}: {_reason(error)}; convert or repair it"
-            ) from None
+            for container, stream in self._containers():
+                for time_s, block_CN in self._frames(container, stream):
+                    yield from self._clock.push(time_s, block_CN)
+                yield from self._clock.flush()
+        except SourceError:
+            yield from self._clock.flush()
+            raise
         self._check_end()
 
+    def _containers(self) -> Iterator[tuple[InputContainer, av.AudioStream]]:
+        yield self._container, self._stream
+        for part in self._parts[1:]:
+            self._clock.restart()
+            assert self._path is not None
+            with open_part(self._path, part.start, part.end, _length_options([part])) as container:
+                yield container, container.streams.audio[0]
+
+    def _frames(self, container: InputContainer, stream: av.AudioStream) -> Iterator[tuple[float | None, BlockCN]]:
+        layout = "mono" if self._mono else None
+        to_int16 = av.AudioResampler(format="s16p", layout=layout)  # rate and, but for mono, layout stay
+        try:
+            for packet in container.demux(stream):
+                for frame in self._decode(packet):
+                    self._check(frame)
+                    time_s, frame.pts = None if self._raw_codec else frame.time, None
+                    self._decoded += frame.samples
+                    for same in to_int16.resample(frame):
+                        yield time_s, np.asarray(same.to_ndarray(), dtype=np.int16)
+                        time_s = None
+        except (av.FFmpegError, OSError) as error:
+            raise self._broken_off(reason_of(error)) from None
+
+    def _decode(self, packet: av.Packet) -> list[av.AudioFrame]:
+        """The frames of a packet; none where it is damaged, so that the rest is still heard."""
+        try:
+            frames = self._raw_codec.decode(packet) if self._raw_codec else packet.decode()
+        except av.InvalidDataError:
+            self._first_damaged = self._first_damaged if self._damaged else self._decoded
+            self._damaged += 1
+            self._failing += 1
+            return []
+        if frames:
+            self._failing = 0
+        return cast(list[av.AudioFrame], frames)
+
     def _check(self, frame: av.AudioFrame) -> None:
-        """Raise if this frame does not continue the ones before it, or holds what is not a number."""
+        """Raise if this frame is of another kind than the ones before it, or holds what is not a number."""
         rate, channels = frame.sample_rate, frame.layout.nb_channels
-        if (rate, channels) != (self.info.rate, self.info.channels):
+        if (rate, channels) != (self._rate, self._stream.channels):
             raise self._fail(
-                f"changes at {self._at()} from {self.info.channels} channels of {self.info.rate} Hz to"
-                f" {channels} of {rate} Hz; cut it there and analyze the parts"
+                f"changes at {self._at(self._clock.position)} from {self._stream.channels} channels of"
+                f" {self._rate} Hz to {channels} of {rate} Hz; cut it there and analyze the parts"
             )
-        if frame.time is not None:
-            self._start = frame.time if self._start is None else self._start
-            ahead = frame.time - self._start - self._done / rate
-            if ahead > _GAP_S:
-                raise self._fail(
-                    f"{ahead:.2f} s of sound are missing at {self._at()};"
-                    " repair it with ffmpeg -i FILE -af aresample=async=1 NEW"
-                )
         broken = _first_not_finite(frame)
         if broken is not None:
-            second = (self._done + broken) / rate
-            raise self._fail(f"holds NaN or infinite samples at {second:.2f} s; export it again as 16-bit PCM")
+            place = self._at(self._clock.position + broken)
+            raise self._fail(f"holds NaN or infinite samples at {place}; export it again as 16-bit PCM")
 
     def _check_end(self) -> None:
-        if not self._done:
+        if not self._decoded:
             raise self._fail("holds no sound: not one sample could be decoded")
-        seconds, declared, slack = self._done / self.info.rate, self._declared_s, _SHORT_S
-        if self._container.format.name in _EXACT:
-            slack = 0.001
-        if self._cut_short and self._path and self._container.format.name == "wav":
-            declared = seconds * _wav_declared_ratio(self._path)
-        if declared is not None and seconds < declared - slack:
+        if self._failing > _FEW_PACKETS:
+            raise self._broken_off("none of the rest is of its kind")
+        seconds, promised = self._clock.position / self._rate, self._promised_s()
+        if promised is not None and seconds < promised - _SHORT_S:
             raise self._fail(
-                f"ends at {self._at()}, but its header says {declared:.2f} s;"
+                f"ends at {self._at(self._clock.position)}, but its header says {promised:.2f} s;"
                 " the rest is missing: get the whole file"
             )
+        if self._parts:
+            self._notes += _notes_of_parts(self._parts, seconds)
 
-    def _at(self) -> str:
-        return f"{self._done / self.info.rate:.2f} s"
+    def _promised_s(self) -> float | None:
+        """How long the sound should be; None where nothing is known that is worth an alarm."""
+        seconds = self._clock.position / self._rate
+        if self._parts:  # bytes are sure, durations of compressed samples are not
+            declared = sum(part.declared for part in self._parts)
+            there = sum(part.there for part in self._parts)
+            return seconds * declared / there if there and any(part.missing for part in self._parts) else None
+        if format_of(self._container) == "matroska" and self._path:
+            # A pause at its end has no packets: only its bytes tell whether it is whole.
+            return (self._end_s or seconds + 1) if matroska_is_cut(self._path) else None
+        return None if self._stream.codec_context.name.startswith("adpcm") else self._end_s
+
+    def _broken_off(self, reason: str) -> SourceError:
+        return self._fail(
+            f"cannot be decoded beyond {self._at(self._clock.position)}: {reason}; convert or repair it"
+        )
+
+    def _at(self, samples: int) -> str:
+        return f"{samples / self._rate:.2f} s"
 
     def _fail(self, text: str) -> SourceError:
         return SourceError(f"{self._name}: {text}")
 
 
-def _is_url(source: str | Path) -> bool:
-    return isinstance(source, str) and "://" in source
+class _Fifo:
+    """Blocks and silences in, samples out; silence takes no memory until it is read."""
+
+    def __init__(self, channels: int) -> None:
+        self.samples = self.written = 0
+        self._channels = channels
+        self._items: deque[BlockCN | Silence] = deque()
+
+    def write(self, item: BlockCN | Silence) -> None:
+        count = _length(item)
+        if count:
+            self._items.append(item)
+            self.samples += count
+            self.written += count
+
+    def read(self, count: int) -> BlockCN:
+        """At most `count` samples."""
+        parts: list[BlockCN] = []
+        while count and self._items:
+            item = self._items.popleft()
+            taken = min(count, _length(item))
+            if taken < _length(item):
+                rest = Silence(item.samples - taken) if isinstance(item, Silence) else item[:, taken:]
+                self._items.appendleft(rest)
+            parts.append(
+                np.zeros((self._channels, taken), np.int16) if isinstance(item, Silence) else item[:, :taken]
+            )
+            count -= taken
+            self.samples -= taken
+        return np.concatenate(parts, axis=1) if parts else np.zeros((self._channels, 0), np.int16)
 
 
-def _open(source: str | Path, name: str, timeout_s: float) -> InputContainer:
-    if _is_url(source):
-        try:
-            return av.open(str(source), timeout=timeout_s)
-        except av.InvalidDataError:
-            raise SourceError(f"{name}: answers with what is no audio or video; check the address") from None
-        except (av.FFmpegError, OSError) as error:
-            raise SourceError(
-                f"{name}: cannot be opened: {_reason(error)}; check the address and the network"
-            ) from None
-    path = Path(source)
-    if not path.exists():
-        raise SourceError(f"{name}: no such file; check the path")
-    if path.is_dir():
-        raise SourceError(f"{name}: is a directory; name a file in it")
-    if path.is_file() and path.stat().st_size == 0:
-        raise SourceError(f"{name}: is empty; record or copy it again")
-    try:
-        return av.open(f"file:{path}")  # without the prefix a colon in a name would look like a protocol
-    except PermissionError:
-        raise SourceError(f"{name}: may not be read; check its permissions") from None
-    except (av.FFmpegError, OSError) as error:
-        raise SourceError(
-            f"{name}: is not an audio or video file, or is damaged ({_reason(error)}); convert it to WAV or FLAC"
-        ) from None
+def _length(item: BlockCN | Silence) -> int:
+    return item.samples if isinstance(item, Silence) else int(item.shape[1])
 
 
-def _reason(error: Exception) -> str:
-    """What FFmpeg says, without the number and the name around it."""
-    return str(getattr(error, "strerror", None) or error).lower()
+def _codec_of(source: Source, raw: RawFormat | None, container: InputContainer) -> av.AudioCodecContext | None:
+    """A decoder of ours, where the container's own does not know the encoding."""
+    if raw is None and format_of(container) == "u8" and isinstance(source, str | Path):
+        raw = raw_by_name(str(source))
+    return raw.codec() if raw else None
 
 
-def _declared_seconds(container: InputContainer, stream: av.AudioStream) -> float | None:
-    """How long the header says the sound is; None where FFmpeg only estimates it from the bit rate."""
-    # An MP3 has a start time only if it has the header that also counts its frames.
-    if container.format.name in _NO_HEADER or (container.format.name == "mp3" and not stream.start_time):
-        return None
-    if stream.duration is not None and stream.time_base is not None:
-        return float(stream.duration * stream.time_base)
-    if container.duration is not None and len(container.streams) == 1:
-        return container.duration / 1_000_000
-    return None
+def _length_options(parts: Sequence[WavPart]) -> dict[str, str]:
+    return {"ignore_length": "1"} if any(part.stale for part in parts) else {}
+
+
+def _notes_of_parts(parts: Sequence[WavPart], seconds: float) -> list[str]:
+    notes = [f"holds {len(parts)} WAV files one after the other: all are read"] if len(parts) > 1 else []
+    for part in parts:
+        if part.stale:
+            notes.append(
+                f"its header promises {part.declared} bytes of sound and there are {part.there}: all are read"
+            )
+        elif part.missing:
+            notes.append(f"its header promises {part.missing} bytes more than there are; it is taken for complete")
+        if part.unread:
+            notes.append(f"{part.unread} bytes behind its sound are not known to be sound, and are not read")
+    return notes
 
 
 def _first_not_finite(frame: av.AudioFrame) -> int | None:
@@ -220,16 +372,3 @@ def _first_not_finite(frame: av.AudioFrame) -> int | None:
     sound_CN = sound if frame.format.is_planar else sound.reshape(frame.samples, -1).T
     broken_N = ~np.isfinite(sound_CN).all(axis=0)
     return int(np.argmax(broken_N)) if broken_N.any() else None
-
-
-def _wav_declared_ratio(path: Path) -> float:
-    """Declared size of a WAV file's sound over what is there, 1 if the header does not know (a live recording)."""
-    with path.open("rb") as file:
-        file.seek(12)
-        while len(header := file.read(8)) == 8:
-            kind, size = struct.unpack("<4sI", header)
-            if kind == b"data":
-                there = path.stat().st_size - file.tell()
-                return size / there if there and size < _UNKNOWN_WAV_SIZE else 1.0
-            file.seek(size + size % 2, 1)
-    return 1.0

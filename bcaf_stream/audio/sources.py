@@ -2,21 +2,29 @@
 
 For each slice of time every channel gives one chunk, at the native rate of its file. A channel whose file
 is shorter than the others is continued with silence, so that no channel holds up the order of the dialogue.
+
+Files of one call are on one clock. Each counts from its own zero (see `containers`): a party that joined after
+5 s and whose file says so is heard from 5 s on. Only files whose time stamps all count from anywhere (transport
+streams, times of day), within an hour of each other, count from the earliest of them.
 """
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import takewhile
 from pathlib import Path
-from typing import get_args
+from typing import cast, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bcaf_stream.audio.decoder import Decoder, shown
+from bcaf_stream.audio.containers import ABSOLUTE_S, shown
+from bcaf_stream.audio.decoder import Decoder, Hole
+from bcaf_stream.audio.raw import RawFormat
+from bcaf_stream.audio.tracks import Arranged, Location, arrange, split_track
 from bcaf_stream.errors import SourceError, UsageError
-from bcaf_stream.types import AudioChunk, Channel, Role
+from bcaf_stream.types import AudioChunk, Channel, Gap, Role
 
-Location = str | Path  # of a file, or a URL
+_ONE_CALL_S = 3600.0  # clocks of one call's files differ by no more
 
 
 def default_channels(count: int) -> tuple[Channel, ...]:
@@ -54,13 +62,19 @@ def parse_inputs(words: Sequence[str]) -> Location | dict[str, Location]:
 class FileSource:
     """Yields the chunks of a recorded call in lockstep; iterate it once, then `close` it.
 
-    `source` is a file or URL with all channels, or a map from channel names to files with one channel each.
-    `channels` overrides the names (by position in a file; a map has its own) and roles. `clock` gives
-    `received_at`.
+    Args:
+        source: a file or URL with all channels, or a map from channel names to files with one channel each.
+            FILE#N is the Nth audio track of a file, from 0; in a map, its channels are mixed into one.
+        channels: names (by position in a file; a map has its own) and roles, instead of the conventional ones.
+        raw: how to read what has no header; None to go by its name.
+        clock: gives `received_at`.
+
+    `source` is afterwards the one that was understood: with the tracks, where a file has several.
 
     Raises:
         SourceError: a source cannot be opened, has other channels than named, or, while iterating and after
             everything that could be decoded, is broken.
+        UsageError: a file has several audio tracks, and it is not certain which one is whose.
     """
 
     def __init__(
@@ -70,24 +84,31 @@ class FileSource:
         *,
         slice_ms: int = 100,
         timeout_s: float = 10.0,
+        raw: RawFormat | None = None,
         clock: Callable[[], int] = time.time_ns,
     ) -> None:
         if slice_ms < 10:
             raise SourceError(f"a slice of {slice_ms} ms is too short to read a file by; use 10 ms or more")
-        files = dict(source) if isinstance(source, Mapping) else {"": source}
         self._slice_ms = slice_ms
         self._clock = clock
+        self._notes: list[str] = []
         self._decoders: list[Decoder] = []
+        self.source: Location | dict[str, Location]
         try:
-            for place in files.values():
-                self._decoders.append(Decoder(place, timeout_s))
-            if isinstance(source, Mapping):
-                self.channels = _mapped(files, self._decoders, channels)
+            self.source = dict(source) if isinstance(source, Mapping) else self._open(source, "", timeout_s, raw)
+            if isinstance(self.source, dict):
+                self.source = {
+                    name: cast(Location, self._open(place, name, timeout_s, raw))
+                    for name, place in self.source.items()
+                }
+                self.channels = _mapped(self.source, self._decoders, channels)
             else:
-                self.channels = _counted(source, self._decoders[0].info.channels, channels)
-        except SourceError:
+                self.channels = _counted(self.source, self._decoders[0].info.channels, channels)
+        except (SourceError, UsageError):
             self.close()
             raise
+        self._names = [channel.name for channel in self.channels]
+        _share_clock(self._decoders)
 
     @property
     def duration_ms(self) -> int | None:
@@ -95,8 +116,13 @@ class FileSource:
         lengths = [decoder.info.duration_ms for decoder in self._decoders]
         return None if None in lengths else max(length for length in lengths if length is not None)
 
+    @property
+    def notes(self) -> list[str]:
+        """What its user should know of what was read so far, one line each."""
+        return self._notes + [note for decoder in self._decoders for note in decoder.notes]
+
     def __iter__(self) -> Iterator[AudioChunk]:
-        """Yield one chunk per channel for each slice of time, in the order of `channels`."""
+        """Yield one chunk per channel for each slice of time, in the order of `channels`; missing is silent."""
         begin_ms = 0
         while True:
             spans = [_span(begin_ms, begin_ms + self._slice_ms, d.info.rate) for d in self._decoders]
@@ -105,12 +131,19 @@ class FileSource:
             share = max(b.shape[1] / (stop - start) for b, (start, stop) in zip(blocks, spans, strict=True))
             if not share:
                 return
-            names = iter(self.channels)
+            names = iter(self._names)
             received_at = self._clock()
             for decoder, block_CN, (start, stop) in zip(self._decoders, blocks, spans, strict=True):
                 for samples_N in _lengthened(block_CN, round(share * (stop - start))):
-                    yield AudioChunk(next(names).name, start, decoder.info.rate, samples_N, received_at)
+                    yield AudioChunk(next(names), start, decoder.info.rate, samples_N, received_at)
             begin_ms += self._slice_ms
+
+    def with_gaps(self) -> Iterator[AudioChunk | Gap]:
+        """The same, but one Gap for each stretch of more than a second that a file does not have."""
+        single = self._decoders[0] if len(self._decoders) == 1 else None
+        files = dict(zip(self._names, self._decoders, strict=False))
+        for chunk in self:
+            yield from _cut_out(chunk, (single or files[chunk.channel]).holes)
 
     def close(self) -> None:
         for decoder in self._decoders:
@@ -121,6 +154,48 @@ class FileSource:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _open(self, place: Location, channel: str, timeout_s: float, raw: RawFormat | None) -> Arranged:
+        """Open a decoder for a file; return what it is understood as. A map of its tracks is not opened yet."""
+        path, track = split_track(place)
+        decoder = Decoder(path, timeout_s, track=track, mono=bool(channel) and track is not None, raw=raw)
+        if track is not None or len(decoder.tracks) < 2:
+            self._decoders.append(decoder)
+            return place
+        decoder.close()
+        arranged, notes = arrange(path, channel, decoder.tracks, timeout_s)
+        self._notes += notes
+        return arranged if isinstance(arranged, dict) else self._open(arranged, channel, timeout_s, raw)
+
+
+def _cut_out(chunk: AudioChunk, holes: Sequence[Hole]) -> Iterator[AudioChunk | Gap]:
+    """The chunk without the silence that stands for what its file does not have; `holes` in their order."""
+    at, end = chunk.start, chunk.start + len(chunk.samples)
+    touched = [hole for hole in takewhile(lambda hole: hole.end > at, reversed(holes)) if hole.start < end]
+    for hole in reversed(touched):
+        if hole.start > at:
+            yield _piece(chunk, at, hole.start)
+        if hole.start >= chunk.start:
+            reason = "not started" if hole.late else "missing in the recording"
+            yield Gap(chunk.channel, hole.start, hole.end, reason, chunk.rate)
+        at = min(hole.end, end)
+    if at < end:
+        yield chunk if at == chunk.start else _piece(chunk, at, end)
+
+
+def _piece(chunk: AudioChunk, start: int, end: int) -> AudioChunk:
+    samples_N = chunk.samples[start - chunk.start : end - chunk.start]
+    return AudioChunk(chunk.channel, start, chunk.rate, samples_N, chunk.received_at)
+
+
+def _share_clock(decoders: Sequence[Decoder]) -> None:
+    """Let files whose time stamps count from anywhere count from the earliest, if they can be of one call."""
+    starts = [
+        d.start_s for d in decoders if d.start_s is not None and (not d.has_own_zero or d.start_s > ABSOLUTE_S)
+    ]
+    if len(starts) == len(decoders) > 1 and max(starts) - min(starts) <= _ONE_CALL_S:
+        for decoder in decoders:
+            decoder.count_from(min(starts))
 
 
 def _span(begin_ms: int, end_ms: int, rate: int) -> tuple[int, int]:
@@ -148,7 +223,7 @@ def _mapped(
         if decoder.info.channels != 1:
             raise SourceError(
                 f"{shown(place)}: has {decoder.info.channels} channels, but is given as one;"
-                " give it alone, or split it into one file per channel"
+                " give it alone, or as FILE#0 to mix them into one"
             )
     given = {channel.name: channel for channel in channels}
     if unknown := given.keys() - files.keys():

@@ -1,5 +1,8 @@
 """Sound that the tests make themselves: tones, silence, and a babble that passes for speech."""
 
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -61,3 +64,62 @@ def decode(path: Path) -> NDArray[np.int16]:
     with av.open(str(path)) as container:
         blocks = [g.to_ndarray() for f in container.decode(audio=0) for g in to_int16.resample(f)]
     return np.concatenate(blocks, axis=1)
+
+
+@dataclass(frozen=True)
+class TrackOf:
+    """One audio track to be muxed; `stamp` gives a packet's time in s from its true one, None loses the packet."""
+
+    sound_CN: NDArray[np.int16]
+    rate: int
+    codec: str
+    stamp: Callable[[float], float | None] = float
+    title: str = ""
+
+
+def late(start_s: float) -> Callable[[float], float | None]:
+    return lambda time_s: time_s + start_s
+
+
+def without(begin_s: float, end_s: float) -> Callable[[float], float | None]:
+    return lambda time_s: None if begin_s <= time_s < end_s else time_s
+
+
+def mux(
+    path: Path, tracks: Sequence[TrackOf], video_s: float = 0.0, options: dict[str, str] | None = None
+) -> Path:
+    """Write tracks, and a picture of so many seconds if there is to be one, as a container of the name's kind."""
+    packets = []
+    with av.open(str(path), "w", container_options=options or {}) as container:
+        if video_s:
+            video = container.add_stream("flv" if path.suffix == ".flv" else "mpeg4", rate=10)
+            video.width = video.height = 32
+            for index in range(round(video_s * 10)):
+                picture = av.VideoFrame.from_ndarray(np.zeros((32, 32, 3), np.uint8), format="rgb24")
+                picture.pts = index
+                packets += video.encode(picture)
+            packets += video.encode(None)
+        streams = []
+        for track in tracks:
+            stream = container.add_stream(track.codec, rate=track.rate)
+            stream.layout = "mono" if len(track.sound_CN) == 1 else "stereo"
+            if track.title:
+                stream.metadata["title"] = track.title
+            streams.append(stream)
+        for track, stream in zip(tracks, streams, strict=True):
+            packed = np.ascontiguousarray(track.sound_CN.T).reshape(1, -1)
+            frame = av.AudioFrame.from_ndarray(packed, format="s16", layout=stream.layout.name)
+            frame.sample_rate, frame.pts, frame.time_base = track.rate, 0, Fraction(1, track.rate)
+            for packet in [*stream.encode(frame), *stream.encode(None)]:
+                time_s = track.stamp(float(packet.pts * packet.time_base))
+                if time_s is not None:
+                    packet.pts = packet.dts = round(time_s / packet.time_base)
+                    packets.append(packet)
+        for packet in sorted(packets, key=lambda p: float(p.dts * p.time_base)):
+            container.mux(packet)
+    return path
+
+
+def onset_s(sound_N: NDArray[np.int16], rate: int, level: int = 500) -> float:
+    """When something is first heard."""
+    return float(np.argmax(np.abs(sound_N.astype(np.int32)) > level)) / rate

@@ -256,9 +256,11 @@ class TestBadFiles:
     def test_even_ten_missing_milliseconds_are_told(self, tmp_path):
         path = write(tmp_path / "a.wav", np.zeros((1, 360_000), np.int16), 1000)
         path.write_bytes(path.read_bytes()[:-20])
-        got, message = collect_until_error(FileSource(path))
-        assert got == 359_990
-        assert "ends at 359.99 s, but its header says 360.00 s" in message
+        with FileSource(path) as source:
+            assert sum(len(chunk.samples) for chunk in source) == 359_990
+            assert source.notes == [
+                f"{path}: its header promises 20 bytes more than there are; it is taken for complete"
+            ]
 
     @pytest.mark.parametrize("size", [0, 0x7FFF_FFFF, 0xFFFF_FFFF])
     def test_a_live_recording_without_a_length_is_no_error(self, stereo, size):
@@ -268,19 +270,6 @@ class TestBadFiles:
         data[at : at + 4] = struct.pack("<I", size)
         path.write_bytes(data)
         np.testing.assert_array_equal(np.stack(list(collect(FileSource(path)).values())), sound)
-
-    @pytest.mark.parametrize(
-        ("name", "codec"), [("a.flac", "flac"), ("a.mp3", "libmp3lame"), ("a.opus", "libopus")]
-    )
-    def test_damage_in_the_middle_is_told(self, tmp_path, name, codec):
-        path = write(tmp_path / name, babble(6)[None], 16000, codec)
-        data = bytearray(path.read_bytes())
-        middle = len(data) // 2
-        data[middle : middle + 4000] = np.random.default_rng(5).bytes(4000)
-        path.write_bytes(data)
-        got, message = collect_until_error(FileSource(path))
-        assert got
-        assert any(text in message for text in ("beyond", "missing at", "ends at"))
 
     def test_ffmpeg_stays_silent(self, tmp_path, capfd):
         path = write(tmp_path / "a.mp3", babble(3)[None], 16000, "libmp3lame")
