@@ -168,7 +168,7 @@ class CompactAudioEncoder:
             ) from None
         trunk = AudioTrunk(shape)
         try:
-            trunk.load_state_dict(load_weights(folder / "weights.safetensors"))
+            trunk.load_state_dict(load_weights(folder / "weights.safetensors"), assign=True)
         except RuntimeError:
             raise EncoderError(f"{folder}: the weights do not fit config.json; the checkpoint is broken") from None
         return cls(trunk, config)

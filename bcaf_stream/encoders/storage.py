@@ -57,7 +57,7 @@ def quantise(tensor: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def dequantise(tensor: Tensor, scale: Tensor) -> Tensor:
-    return (tensor.flatten(1).float() * scale.float().unsqueeze(1)).view(tensor.shape)
+    return tensor.flatten(1).float().mul_(scale.float().unsqueeze(1)).view(tensor.shape)
 
 
 def hash_of(module: torch.nn.Module) -> str:
@@ -65,5 +65,5 @@ def hash_of(module: torch.nn.Module) -> str:
     digest = hashlib.sha256()
     for name, tensor in sorted(module.state_dict().items()):
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
     return digest.hexdigest()

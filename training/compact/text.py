@@ -195,6 +195,9 @@ def encode(model: PreTrainedModel, tokenizer: Tokenizer, texts: Sequence[str]) -
     for group in length_groups([len(row) for row in rows], 64):
         ids_BT, mask_BT = pad_rows([rows[i] for i in group])
         with torch.autocast("cpu", torch.bfloat16):
-            parts.append(pooled_text(model, ids_BT, mask_BT))
+            hidden = model(
+                input_ids=ids_BT, attention_mask=mask_BT.long(), output_hidden_states=True
+            ).hidden_states
+            parts.append(pooled_text(hidden, mask_BT))
         order += group
     return torch.cat(parts)[torch.tensor(order).argsort()]

@@ -1,6 +1,8 @@
 """`bcaf-stream analyze`: what it prints, and one line with the right exit code for every bad input."""
 
 import json
+import subprocess
+import sys
 import wave
 from collections.abc import Callable
 from pathlib import Path
@@ -201,3 +203,16 @@ def test_a_hub_that_cannot_be_reached(analyze: Analyze, monkeypatch: pytest.Monk
 def assert_one_line(done: Outcome) -> None:
     assert done.err.count("\n") == 1
     assert "Traceback" not in done.err
+
+
+NOT_FOR_ANALYZE = {"transformers", "torch._dynamo", "sklearn", "scipy", "matplotlib", "pandas", "pyarrow", "ray"}
+
+
+def test_what_analyze_does_not_need_is_not_imported(tmp_path: Path):
+    """Each of these costs seconds or hundreds of MB before anything was heard."""
+    sound = write_wav(tmp_path / "silence.wav", np.zeros(8000))
+    words = ["analyze", str(sound), "--text", "none"]  # the shipped checkpoint, which has both encoders
+    script = f"import sys; from bcaf_stream.cli import app; app({words!r}, standalone_mode=False);"
+    script += f"print(*sorted({NOT_FOR_ANALYZE!r} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == ""

@@ -1,5 +1,8 @@
 """The compact text encoder, on a tiny random BERT made here."""
 
+import json
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -7,8 +10,9 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 from transformers import BertConfig, BertModel
 
 from bcaf_stream.encoders.base import TextEncoderConfig
+from bcaf_stream.encoders.bert import BertShape, BertTrunk
 from bcaf_stream.encoders.load import load_text_encoder
-from bcaf_stream.encoders.storage import dequantise, load_weights, quantise, save_weights
+from bcaf_stream.encoders.storage import dequantise, hash_of, load_weights, quantise, save_weights
 from bcaf_stream.errors import EncoderError
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "oh", "my", "god", "it", "'", "s", "you", "!", "fine"]
@@ -57,10 +61,39 @@ def test_a_vector_does_not_depend_on_the_batch(encoder):
 def test_the_vector_is_the_mean_of_four_layers_and_all_tokens(encoder):
     ids_BT = torch.tensor([[2, 4, 5, 6, 11, 3]])
     with torch.inference_mode():
-        hidden = encoder._model(input_ids=ids_BT, output_hidden_states=True).hidden_states
+        hidden = encoder._model(ids_BT, torch.ones_like(ids_BT, dtype=torch.bool))
     assert len(hidden) == 5
     expected_W = torch.stack(hidden[1:]).mean(0)[0].mean(0)
     np.testing.assert_allclose(encoder.encode(["Oh my GOD!"])[0], expected_W.numpy(), atol=1e-5)
+
+
+def test_the_trunk_is_transformers_own_bert():
+    """Names of weights, and every hidden state, padding included."""
+    torch.manual_seed(1)
+    config = BertConfig(
+        vocab_size=50, hidden_size=32, num_hidden_layers=3, num_attention_heads=4, intermediate_size=48
+    )
+    theirs = BertModel(config, add_pooling_layer=False).eval()
+    ours = BertTrunk(BertShape.model_validate(config.to_dict()))
+    ours.load_state_dict(theirs.state_dict())
+    assert hash_of(ours) == hash_of(theirs)
+    ids_BT, mask_BT = torch.randint(0, 50, (3, 9)), torch.arange(9) < torch.tensor([[9], [4], [1]])
+    with torch.inference_mode():
+        expected = theirs(input_ids=ids_BT, attention_mask=mask_BT.long(), output_hidden_states=True).hidden_states
+        found = ours(ids_BT, mask_BT)
+    assert len(found) == len(expected) == 4
+    for mine_BTW, their_BTW in zip(found, expected, strict=True):
+        torch.testing.assert_close(mine_BTW[mask_BT], their_BTW[mask_BT], atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("changed", [{"hidden_act": "relu"}, {"model_type": "roberta"}, {"is_decoder": True}])
+def test_another_kind_of_model_is_refused(checkpoint, tmp_path, changed):
+    folder = tmp_path / "encoders" / "text"
+    shutil.copytree(checkpoint / "encoders" / "text", folder)
+    config = json.loads((folder / "config.json").read_text()) | changed
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(EncoderError, match=r"config\.json: no compact text encoder"):
+        load_text_encoder(TextEncoderConfig(), tmp_path)
 
 
 def test_long_text_is_cut_and_counted(encoder):
