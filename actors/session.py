@@ -60,9 +60,9 @@ class CallSession:
         self._loop = asyncio.get_running_loop()
         given, overload = begin.text == "given", services.overload
         transcriber = services.transcriber if begin.text == "asr" else None
-        self._cutter = CallCutter(self.call, config.audio)
         text = config.text.for_model(services.modalities)
         self._text = TextStage(self.call, text, transcriber, () if given else None, lambda: overload.asr)
+        self._cutter = CallCutter(self.call, config.audio, self._text.precedence)
         self._writer = EventWriter(self.call, services.model_id, policies=self._text.policies)
         self._writing = asyncio.Lock()  # an event has its number and is handed over before the next one has one
         self._history = History(services.predict, config.text.revisable if given else 0)
@@ -135,6 +135,8 @@ class CallSession:
         for segment in self._cutter.flush():
             await self._segment(segment)
         await self._emit(self._text.flush())
+        for note in self._cutter.take_notes():
+            await self._publish(partial(self._writer.degraded, note))
         await self._looks.close()
         await self._publish(lambda: self._writer.end(reason))
         return Ended(self.utterances, reason)
@@ -226,6 +228,8 @@ class CallSession:
             await self._segment(segment)
 
     async def _segment(self, segment: SpeechSegment) -> None:
+        for note in segment.notes:
+            await self._publish(partial(self._writer.degraded, note))
         self._looks.closed(segment)
         # Speech recognition takes a good part of a second: on a thread, so that other calls go on.
         utterances = await self._loop.run_in_executor(self._services.executor, self._text.push, segment)

@@ -53,8 +53,8 @@ class ConversationAnalyzer:
         self._call = call
         self._clock = clock
         self._engine = engine
-        self._cutter = CallCutter(call, config.audio)
         self._text = TextStage(call, config.text.for_model(engine.modalities), transcriber, words)
+        self._cutter = CallCutter(call, config.audio, self._text.precedence)
         self._begin()
 
     @property
@@ -69,7 +69,8 @@ class ConversationAnalyzer:
     def flush(self, reason: str = "complete") -> list[Event]:
         """The audio is over: finish what is open and end the call, saying why."""
         events = self.analyze(self._cutter.flush())
-        return [*events, *self._judge(self._text.flush()), self._writer.end(reason)]
+        left = [*self._judge(self._text.flush()), *map(self._writer.degraded, self._cutter.take_notes())]
+        return [*events, *left, self._writer.end(reason)]
 
     def cut(self, item: AudioChunk | Gap) -> list[SpeechSegment]:
         """The first half of `push`; it may run on another thread than the second."""
@@ -79,7 +80,11 @@ class ConversationAnalyzer:
 
     def analyze(self, segments: Sequence[SpeechSegment]) -> list[Event]:
         """The second half of `push`."""
-        return self._opening() + self._judge([u for segment in segments for u in self._text.push(segment)])
+        events = self._opening()
+        for part in _at_notes(segments):
+            events += map(self._writer.degraded, part[0].notes)
+            events += self._judge([u for segment in part for u in self._text.push(segment)])
+        return events
 
     def reset(self) -> None:
         """Forget the call: the next push begins it anew."""
@@ -109,3 +114,13 @@ class ConversationAnalyzer:
             (prediction,), (self._state,) = self._engine.step([self._state], [features])
             events.append(self._writer.final(utterance, prediction))
         return events
+
+
+def _at_notes(segments: Sequence[SpeechSegment]) -> list[list[SpeechSegment]]:
+    """The segments in parts, each of which begins where something is to be said of the call."""
+    parts: list[list[SpeechSegment]] = []
+    for segment in segments:
+        if segment.notes or not parts:
+            parts.append([])
+        parts[-1].append(segment)
+    return parts

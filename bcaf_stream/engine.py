@@ -142,7 +142,7 @@ class EmotionEngine:
     def encode(self, utterances: Sequence[Utterance]) -> list[Features]:
         """One vector per utterance and present modality that the model knows; each encoder sees one batch."""
         waves = {i: u.samples for i, u in enumerate(utterances) if u.samples is not None}
-        texts = {i: u.text for i, u in enumerate(utterances) if u.text is not None}
+        texts = {i: words for i, u in enumerate(utterances) if (words := u.judged_text) is not None}
         audio = _numbered(self._audio.encode, waves) if self._audio else {}
         text = _numbered(self._text.encode, texts) if self._text else {}
         return [Features(audio.get(i), text.get(i)) for i in range(len(utterances))]

@@ -20,6 +20,8 @@ Policy = Literal["fused", "text_only", "off"]
 TextSource = Literal["given", "asr", "none"]
 Modality = Literal["audio", "text"]
 
+UNSURE = "text: unsure"  # of `degraded`: words likelier wrong than right are shown, and are no evidence
+
 
 @dataclass(frozen=True, slots=True)
 class Channel:
@@ -76,7 +78,8 @@ class SpeechSegment:
     `index` counts the channel's segments from 0. `closed_ms` is the stream time at which the segmenter
     could know the end (end plus hang-over): segments of a call are ordered by (closed_ms, channel order).
     `speech_ended_at` is the wall clock (unix ns) of `end_ms`. `split` says that the segment was cut at the
-    longest allowed length, so that the next one continues the same breath.
+    longest allowed length, so that the next one continues the same breath. `notes` are what is to be said of the
+    call before this segment, each once in a call.
     """
 
     channel: str
@@ -87,6 +90,7 @@ class SpeechSegment:
     samples: PcmN
     speech_ended_at: int = 0
     split: bool = False
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +133,11 @@ class Utterance:
     degraded: tuple[str, ...] = ()
     text_confidence: float | None = None
 
+    @property
+    def judged_text(self) -> str | None:
+        """The words as far as they are evidence."""
+        return None if UNSURE in self.degraded else self.text
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Features:
@@ -143,7 +152,8 @@ class EmotionPrediction:
     """Calibrated probabilities of one utterance, in the order of `labels`.
 
     `audio_probs` and `text_probs` are the unimodal heads' own; None where the modality was absent.
-    `confidence` is the probability of `emotion`, the most probable label.
+    `confidence` is the probability of `emotion`, the most probable label. `decided` is False where the
+    probabilities are so near chance that they say nothing.
     """
 
     labels: tuple[str, ...]
@@ -151,6 +161,7 @@ class EmotionPrediction:
     audio_probs: tuple[float, ...] | None
     text_probs: tuple[float, ...] | None
     modalities: tuple[Modality, ...]
+    decided: bool = True
 
     @property
     def emotion(self) -> str:

@@ -104,7 +104,7 @@ def calibrate(model: BCAF, predictions: Iterable[Predictions]) -> Calibration:
             continue
         joined = Predictions(*(torch.cat(column) for column in zip(*found, strict=True)))
         fitted[case] = fit_case(joined.heads, joined.label_N, case, model.config.decision)
-    return Calibration(**fitted)
+    return Calibration.model_validate(fitted)
 
 
 def calibrate_on(model: BCAF, dev: Sequence[Dialogue]) -> Calibration:

@@ -6,10 +6,12 @@ of a live call that delivers nothing holds the others back, until somebody with 
 """
 
 import heapq
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 import numpy as np
 
+from bcaf_stream.audio.crosstalk import Crosstalk, CrosstalkConfig
 from bcaf_stream.audio.frames import FRAME_MS
 from bcaf_stream.audio.resample import Resampler
 from bcaf_stream.audio.segmenter import Segmenter, SegmenterConfig
@@ -18,12 +20,14 @@ from bcaf_stream.config import Config
 from bcaf_stream.errors import SourceError
 from bcaf_stream.types import AudioChunk, Call, SpeechSegment
 
+REACH_MS = 2000  # of what is compared, before the begin of the longest segment
 FELT_GAP_S = 1  # silence enough to end what was said before it, and to be the pre-roll of what comes after
 
 
 class AudioConfig(Config):
     vad: VadConfig = VadConfig()
     segmenter: SegmenterConfig = SegmenterConfig()
+    crosstalk: CrosstalkConfig = CrosstalkConfig()
 
 
 class TurnOrder:
@@ -84,8 +88,9 @@ class TurnOrder:
 class _ChannelCutter:
     """Resampling, decision and segmentation of one channel."""
 
-    def __init__(self, channel: str, config: AudioConfig) -> None:
+    def __init__(self, channel: str, config: AudioConfig, crosstalk: Crosstalk) -> None:
         self._channel = channel
+        self._crosstalk = crosstalk
         self._resampler: Resampler | None = None  # made for the rate of the first chunk
         self._vad = VoiceActivityDetector(config.vad)
         self.segmenter = Segmenter(channel, config.segmenter)
@@ -109,6 +114,7 @@ class _ChannelCutter:
 
     def skip(self, seconds: int, rate: int) -> list[SpeechSegment]:
         self._next += seconds * rate
+        self._crosstalk.skip(self._channel, seconds * 1000)
         return self.segmenter.skip(seconds * 1000 // FRAME_MS)
 
     def flush(self) -> list[SpeechSegment]:
@@ -119,17 +125,28 @@ class _ChannelCutter:
         return segments + self.segmenter.push(self._vad.flush()) + self.segmenter.flush()
 
     def _cut(self, chunks: Iterable[AudioChunk]) -> list[SpeechSegment]:
-        frames = [f for chunk in chunks for f in self._vad.push(chunk.samples, chunk.received_at)]
+        frames = []
+        for chunk in chunks:
+            self._crosstalk.push(self._channel, chunk.samples)
+            frames += self._vad.push(chunk.samples, chunk.received_at)
         return self.segmenter.push(frames)
 
 
 class CallCutter:
-    """Sound of all channels of a call in, at any rate and in any chunks; speech segments in dialogue order out."""
+    """Sound of all channels of a call in, at any rate and in any chunks; speech segments in dialogue order out.
 
-    def __init__(self, call: Call, config: AudioConfig | None = None) -> None:
+    What was spoken in one channel and leaks into another is given once. Where two channels carry the same sound
+    alike, it is given to the one that comes first in `precedence` (default: the call's order).
+    """
+
+    def __init__(
+        self, call: Call, config: AudioConfig | None = None, precedence: Sequence[str] | None = None
+    ) -> None:
         self.call = call
         self.config = config or AudioConfig()
         self._order = TurnOrder(channel.name for channel in call.channels)
+        names = precedence or [channel.name for channel in call.channels]
+        self._crosstalk = Crosstalk(names, self.config.crosstalk)
         self.reset()
 
     @property
@@ -141,7 +158,8 @@ class CallCutter:
 
     def reset(self) -> None:
         self._order.reset()
-        self._cutters = {c.name: _ChannelCutter(c.name, self.config) for c in self.call.channels}
+        self._crosstalk.reset()
+        self._cutters = {c.name: _ChannelCutter(c.name, self.config, self._crosstalk) for c in self.call.channels}
 
     def resume(self, channel: str, index: int, start: int, rate: int) -> None:
         """Begin a channel late: its next segment has that index, its first sample, at `rate` Hz, is `start`."""
@@ -177,7 +195,8 @@ class CallCutter:
 
     def so_far(self, channel: str) -> SpeechSegment | None:
         """What has been said in the utterance that is still going on."""
-        return self._cutter(channel).segmenter.so_far()
+        segment = self._cutter(channel).segmenter.so_far()
+        return segment if segment and self._crosstalk.is_own(segment) else None
 
     def stall(self, channel: str) -> list[SpeechSegment]:
         """Close the utterance of a channel whose sound has stopped coming; the others need not wait for it.
@@ -186,24 +205,41 @@ class CallCutter:
         """
         cutter = self._cutter(channel)
         cutter.stalled = True
-        return self._take(channel, cutter.segmenter.flush()) + self._order.stall(channel)
+        return self._take(channel, cutter.segmenter.flush()) + self._own(self._order.stall(channel))
 
     def end(self, channel: str) -> list[SpeechSegment]:
         """End one channel while others go on (a leg was hung up): they need not wait for it any more."""
-        return self._take(channel, self._cutter(channel).flush()) + self._order.end(channel)
+        return self._take(channel, self._cutter(channel).flush()) + self._own(self._order.end(channel))
 
     def flush(self) -> list[SpeechSegment]:
         """End all channels."""
         return [segment for channel in self._cutters for segment in self.end(channel)]
 
+    def take_notes(self) -> tuple[str, ...]:
+        """What is to be said of the call and came with no segment: ask after the last one."""
+        return self._crosstalk.take_notes()
+
     def close(self) -> None:
         self.reset()
+
+    def _own(self, segments: Iterable[SpeechSegment]) -> list[SpeechSegment]:
+        """What was spoken where it was heard, with what is to be said of the call before it."""
+        own = []
+        for segment in segments:
+            kept = self._crosstalk.own(segment)
+            if kept is not None:
+                notes = self._crosstalk.take_notes()
+                own.append(replace(kept, notes=notes) if notes else kept)
+        return own
 
     def _silence(self, channel: str, start: int, count: int, rate: int, received_at: int) -> list[SpeechSegment]:
         return self.push(AudioChunk(channel, start, rate, np.zeros(count, np.int16), received_at))
 
     def _take(self, channel: str, segments: list[SpeechSegment]) -> list[SpeechSegment]:
-        return self._order.push(segments, channel, self._cutter(channel).segmenter.progressed_ms)
+        released = self._order.push(segments, channel, self._cutter(channel).segmenter.progressed_ms)
+        own = self._own(released)
+        self._crosstalk.forget_before(self.progressed_ms - self.config.segmenter.max_ms - REACH_MS)
+        return own
 
     def _cutter(self, channel: str) -> _ChannelCutter:
         if channel not in self._cutters:

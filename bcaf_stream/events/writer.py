@@ -11,6 +11,8 @@ from bcaf_stream.events.messages import DIGITS, Event, EventType, event_id
 from bcaf_stream.events.progress import Progress
 from bcaf_stream.types import Call, EmotionPrediction, Policy, Utterance
 
+UNDECIDED = "nothing to judge by"
+
 
 class EventWriter:
     """Numbers the events of one call; does no input or output, and takes its wall clock (unix ns) as given.
@@ -49,9 +51,13 @@ class EventWriter:
     def final(self, utterance: Utterance, prediction: EmotionPrediction) -> Event:
         """What was felt in an utterance of this call; as `emotion.revised` where it replaces what was said before.
 
+        Where the prediction decided nothing, that is said instead, as `degraded`.
+
         Raises:
             EventError: the utterance is of another call, or the prediction is not finite.
         """
+        if not prediction.decided:
+            return self.degraded(UNDECIDED, utterance)
         kind: EventType = "emotion.revised" if utterance.revision else "emotion.final"
         return self._emotion(kind, utterance, prediction)
 
@@ -74,7 +80,8 @@ class EventWriter:
     def degraded(self, reason: str, utterance: Utterance | None = None) -> Event:
         """The call, or this one utterance of it, is analysed with less than was asked for, or not at all."""
         about = self._about(utterance) if utterance is not None else {"revision": self._count("degraded")}
-        return self._write("degraded", degraded=(reason,), reason=reason, **about)
+        missing = (reason, *utterance.degraded) if utterance is not None else (reason,)
+        return self._write("degraded", degraded=missing, reason=reason, **about)
 
     def end(self, reason: str) -> Event:
         return self._write("call.end", reason=reason)

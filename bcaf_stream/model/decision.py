@@ -10,7 +10,7 @@ choice; that score is a staircase on some thousand utterances, and its best stai
 Legend: N labelled utterances, C classes, `...` any leading axes.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Literal, NamedTuple, Self
 
 import torch
@@ -71,11 +71,16 @@ class CaseWeights(Config):
 
 
 class Calibration(Config):
-    """The weights for each case of presence, as stored in a checkpoint."""
+    """The weights for each case of presence, as stored in a checkpoint.
+
+    Where the most probable label has less than `decided_from`, it is right no more often than chance: nothing was
+    decided. It is a matter of the weights, and must be measured on labelled speech.
+    """
 
     both: CaseWeights
     audio_only: CaseWeights
     text_only: CaseWeights
+    decided_from: Share = 0.0
 
     @model_validator(mode="after")
     def _absent_is_silent(self) -> Self:
@@ -86,7 +91,11 @@ class Calibration(Config):
     @staticmethod
     def unfitted(decision: Decision) -> "Calibration":
         """Before there is a dev split to fit on: fixed weights, temperature 1."""
-        return Calibration(**{case: CaseWeights.fixed(case, decision) for case in HEADS})
+        return Calibration.model_validate({case: CaseWeights.fixed(case, decision) for case in HEADS})
+
+    def is_decided(self, probs: Sequence[float]) -> bool:
+        """Whether the probabilities of one utterance say more than chance would."""
+        return max(probs) >= self.decided_from
 
     def decide(self, output: BCAFOutput) -> Tensor:
         """Probabilities (B, U, C) in float64. Where neither modality is present, the fused head's own."""
@@ -119,7 +128,7 @@ def fit_calibration(
         case: fit_case(cases[case], labels, case, decision) if case in cases else CaseWeights.fixed(case, decision)
         for case in HEADS
     }
-    return Calibration(**fitted)
+    return Calibration.model_validate(fitted)
 
 
 def fit_case(heads: HeadLogits, labels: Tensor, case: Case, decision: Decision = "weighted") -> CaseWeights:

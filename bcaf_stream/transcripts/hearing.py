@@ -5,10 +5,11 @@ long sound they may repeat themselves for ever. What is cut, and what is not bel
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
+from bcaf_stream.transcripts.asr import Transcription
 from bcaf_stream.types import SAMPLE_RATE, PcmN
 
 SHORTEST = SAMPLE_RATE // 10  # less holds no word
@@ -18,6 +19,15 @@ SILENCE_RMS = 10.0  # of the loudest frame, -70 dBFS: below the noise of a quiet
 INVENTED = {"", "you", "the", "thank you for watching", "thanks for watching"}  # as the whole text
 REPEATED_WORD = re.compile(r"\b(\w+)(?:\W+\1\b){4,}", re.IGNORECASE)
 REPEATED_PHRASE = re.compile(r"\b(\w+(?:\W+\w+){1,7}?)(?:\W+\1\b){3,}", re.IGNORECASE)
+
+
+def joined(samples: PcmN, hear: Callable[[PcmN], Transcription]) -> Transcription:
+    """What `hear` makes of each piece of the sound, as far as it is believable; its confidence by words."""
+    heard = [(believable(text), confidence) for text, confidence in map(hear, audible_pieces(samples))]
+    words = [(len(text.split()), confidence) for text, confidence in heard if text and confidence is not None]
+    total = sum(count for count, _ in words)
+    confidence = sum(count * sure for count, sure in words) / total if total else None
+    return Transcription(" ".join(text for text, _ in heard if text), confidence)
 
 
 def audible_pieces(samples: PcmN) -> Iterator[PcmN]:

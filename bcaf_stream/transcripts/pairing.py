@@ -18,7 +18,18 @@ from bcaf_stream.errors import TranscriptError
 from bcaf_stream.transcripts.asr import AsrConfig, Transcription
 from bcaf_stream.transcripts.channels import resolve_channel
 from bcaf_stream.transcripts.timeline import Key, Timeline, Zone
-from bcaf_stream.types import Call, Modality, PcmN, Policy, Role, SpeechSegment, TextSource, Utterance, Words
+from bcaf_stream.types import (
+    UNSURE,
+    Call,
+    Modality,
+    PcmN,
+    Policy,
+    Role,
+    SpeechSegment,
+    TextSource,
+    Utterance,
+    Words,
+)
 
 
 class TextConfig(Config):
@@ -26,10 +37,13 @@ class TextConfig(Config):
 
     `in_order` says that a live source sends each channel's words in order of time, so that a later word lets an
     earlier segment go before its wait is over; a source labels either all of its words with a channel or none.
-    Live text may change the last `revisable` utterances of a call. A role that `policy` does not name is `fused`.
+    Recognised words of less than `min_confidence` are no evidence: they are shown, marked as unsure, and the
+    utterance is judged by its sound alone. Live text may change the last `revisable` utterances of a call. A role
+    that `policy` does not name is `fused`.
     """
 
     asr: AsrConfig = AsrConfig()
+    min_confidence: Annotated[float, Field(ge=0, le=1)] = 0.5
     tolerance_ms: Annotated[int, Field(ge=0, le=5000)] = 500
     wait_ms: Annotated[int, Field(ge=0, le=60_000)] = 1500
     in_order: bool = True
@@ -128,6 +142,12 @@ class Pairing:
     def policy(self, channel: str) -> Policy:
         """What the channel's role permits."""
         return self.config.policy.get(self.call.role_of(channel), "fused")
+
+    @property
+    def precedence(self) -> list[str]:
+        """The channels, those with the strictest policy first: a sound of two of them is judged by that one."""
+        strictness: tuple[Policy, ...] = ("off", "text_only", "fused")
+        return sorted(self._channels, key=lambda channel: strictness.index(self.policy(channel)))
 
     def permits(self, channel: str) -> bool:
         """Say whether anybody may listen to the channel at all (asr included)."""
@@ -260,17 +280,19 @@ class Pairing:
     def _utterance(self, head: Held) -> Utterance | None:
         segment, policy = head.segment, self.policy(head.segment.channel)
         text, source = self._text(head)
+        confidence = head.heard.confidence if head.heard and source == "asr" else None
+        unsure = confidence is not None and confidence < self.config.min_confidence
         words = len(text.split()) if text and source == "given" else 0
-        if policy == "off" or (policy == "text_only" and text is None):
+        if policy == "off" or (policy == "text_only" and (text is None or unsure)):
             self.counts.segments_off += policy == "off"
             self.counts.segments_wordless += policy != "off"
             self.counts.words_withheld += words
             return None
         self._count(text, source)
         samples = None if policy == "text_only" else segment.samples
-        confidence = head.heard.confidence if head.heard and source == "asr" else None
         utterance = self._built(segment, samples, text, source)
-        return replace(utterance, degraded=head.degraded, text_confidence=confidence)
+        degraded = (*head.degraded, UNSURE) if unsure else head.degraded
+        return replace(utterance, degraded=degraded, text_confidence=confidence)
 
     def _count(self, text: str | None, source: TextSource) -> None:
         self.counts.utterances += 1

@@ -42,6 +42,10 @@ class TextStage:
         names = [channel.name for channel in self.pairing.call.channels]
         return {name: policy for name in names if (policy := self.pairing.policy(name)) != "fused"}
 
+    @property
+    def precedence(self) -> list[str]:
+        return self.pairing.precedence
+
     def push(self, segment: SpeechSegment) -> list[Utterance]:
         if self._transcriber is None or not self.pairing.permits(segment.channel):
             return self.pairing.push(segment)

@@ -1,4 +1,7 @@
-"""Any Whisper that transformers loads, from a hub id or a local folder: batch of one, greedy, no sampling."""
+"""Any Whisper that transformers loads, from a hub id or a local folder: batch of one, greedy, no sampling.
+
+Its confidence is the geometric mean of its tokens' probabilities, which is what the model itself says.
+"""
 
 import threading
 
@@ -8,7 +11,7 @@ from transformers import WhisperFeatureExtractor, WhisperForConditionalGeneratio
 
 from bcaf_stream.errors import AsrError
 from bcaf_stream.transcripts.asr import Transcription
-from bcaf_stream.transcripts.hearing import audible_pieces, believable
+from bcaf_stream.transcripts.hearing import joined
 from bcaf_stream.types import SAMPLE_RATE, PcmN
 
 
@@ -37,20 +40,28 @@ class WhisperTranscriber:
         self._model.eval()
 
     def transcribe(self, samples: PcmN) -> Transcription:
-        texts = (believable(self._hear(piece)) for piece in audible_pieces(samples))
-        return Transcription(" ".join(filter(None, texts)))
+        return joined(samples, self._hear)
 
     def close(self) -> None:
         with self._lock:
             torch.nn.Module.to(self._model, "cpu")
 
     @torch.inference_mode()
-    def _hear(self, samples: PcmN) -> str:
+    def _hear(self, samples: PcmN) -> Transcription:
         wave = samples.astype(np.float32) / 32768
         inputs = self._extractor(wave, sampling_rate=SAMPLE_RATE, return_tensors="pt", return_attention_mask=True)
         with self._lock:
             try:
-                tokens = self._model.generate(**inputs.to(self._model.device), do_sample=False, num_beams=1)
+                output = self._model.generate(
+                    **inputs.to(self._model.device),
+                    do_sample=False,
+                    num_beams=1,
+                    return_dict_in_generate=True,
+                    output_scores=True,
+                )
             except RuntimeError as error:
                 raise AsrError(f"{self.name} failed: {str(error).strip().splitlines()[0]}") from None
-        return str(self._tokenizer.batch_decode(tokens, skip_special_tokens=True)[0])
+        text = str(self._tokenizer.batch_decode(output.sequences, skip_special_tokens=True)[0])
+        said = output.sequences[0, -len(output.scores) :]  # without the prompt
+        log_probs = [scores[0].log_softmax(-1)[token] for scores, token in zip(output.scores, said, strict=True)]
+        return Transcription(text, float(torch.stack(log_probs).mean().exp()) if log_probs else None)

@@ -240,7 +240,7 @@ def fit_decision(model: BCAF, dev: Material, config: FusionTraining) -> Calibrat
                 dialogues += single_clips(worded, words_NT=words_NT)
         found = speak(model, dialogues)
         fitted[case] = fit_case(HeadLogits(found.audio_NC, found.text_NC, found.fused_NC), found.label_N, case)
-    return Calibration(**fitted)
+    return Calibration.model_validate(fitted)
 
 
 def judge(model: BCAF, calibration: Calibration, dialogues: Sequence[Batch]) -> Scored:

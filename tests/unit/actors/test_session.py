@@ -14,6 +14,7 @@ from bcaf_stream.engine import EmotionEngine, ModelConfig
 from bcaf_stream.errors import LinkError
 from bcaf_stream.ingest.link_protocol import WordsMessage
 from bcaf_stream.ingest.live import Begin, Degraded, Gap, LiveCall
+from bcaf_stream.transcripts.asr import Transcription
 from bcaf_stream.transcripts.pairing import TextConfig
 from bcaf_stream.types import AudioChunk, Words
 from tests.unit.actors.house import CHANNELS, RATE, House, demo_chunks, play, send
@@ -305,8 +306,8 @@ def test_words_that_come_later_end_as_if_they_had_been_there(
 class Repeater:
     """Hears the same in everything."""
 
-    def transcribe(self, samples_N: np.ndarray) -> str:
-        return "hello"
+    def transcribe(self, samples_N: np.ndarray) -> Transcription:
+        return Transcription("hello")
 
     def close(self) -> None: ...
 

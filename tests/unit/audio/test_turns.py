@@ -3,6 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bcaf_stream.audio.crosstalk import CrosstalkConfig
 from bcaf_stream.audio.turns import AudioConfig, CallCutter, TurnOrder
 from bcaf_stream.audio.vad import VadConfig
 from bcaf_stream.config import load_config
@@ -13,7 +14,8 @@ from tests.unit.audio.signals import babble, silence
 CALL = Call("c1", (Channel("customer", "customer"), Channel("agent", "agent")))
 NOTHING = np.zeros(0, np.int16)
 # Silero is hard to deceive: it takes the babble for speech here and there, webrtcvad takes all of it.
-WEBRTC = AudioConfig(vad=VadConfig(mode="webrtc", aggressiveness=3))
+# Both channels are given the same babble, which is meant to be two people here.
+WEBRTC = AudioConfig(vad=VadConfig(mode="webrtc", aggressiveness=3), crosstalk=CrosstalkConfig(enabled=False))
 
 
 def segment(channel, index, closed_ms):

@@ -170,3 +170,10 @@ def test_an_offline_model_is_refused_for_live_use(tmp_path: Path):
     folder = save_checkpoint(tmp_path / "off", small_model(mode="offline"), encoders=small_specs())
     with pytest.raises(ModelError, match="is an offline model"):
         DialogueAnalyzer(load_checkpoint(folder))
+
+
+def test_probabilities_near_chance_decide_nothing():
+    measured = Calibration.unfitted("mean").model_copy(update={"decided_from": 0.35})
+    assert not measured.is_decided([0.34, 0.2, 0.2, 0.1, 0.1, 0.05, 0.01])
+    assert measured.is_decided([0.35, 0.2, 0.2, 0.1, 0.1, 0.04, 0.01])
+    assert Calibration.unfitted("mean").is_decided([0.5, 0.5])  # nobody has measured what chance is here

@@ -9,12 +9,13 @@ import av
 import numpy as np
 import pytest
 
+import bcaf_stream.transcripts.moonshine as moonshine_module
 from bcaf_stream.config import load_config
 from bcaf_stream.demo import CALL, SCRIPT
 from bcaf_stream.errors import AsrError, ConfigError
 from bcaf_stream.transcripts.asr import AsrConfig, Transcription, load_transcriber
-from bcaf_stream.transcripts.hearing import LONGEST, audible_pieces, believable
-from bcaf_stream.transcripts.moonshine import SINGLE_THREAD, MoonshineTranscriber
+from bcaf_stream.transcripts.hearing import LONGEST, audible_pieces, believable, joined
+from bcaf_stream.transcripts.moonshine import MoonshineTranscriber
 from bcaf_stream.transcripts.sources import read_transcript
 from tests.components import require
 
@@ -102,7 +103,6 @@ def test_moonshine_prints_nothing_and_leaves_the_environment_alone(capfd, lines)
     transcriber.close()
     assert capfd.readouterr() == ("", "")
     assert dict(os.environ) == before
-    assert SINGLE_THREAD not in os.environ
     with pytest.raises(AsrError, match="failed"):
         transcriber.transcribe(lines[3][1])
 
@@ -113,15 +113,27 @@ def test_without_the_package_the_message_says_the_way_out(monkeypatch):
         load_transcriber(AsrConfig())
 
 
-def test_where_its_library_does_not_load_the_message_says_so(monkeypatch):
-    import moonshine_voice.transcriber
-
-    def refuse(*_: object) -> None:
-        raise OSError("version `GLIBC_2.34' not found")
-
-    monkeypatch.setattr(moonshine_voice.transcriber, "_MoonshineLib", refuse)
-    with pytest.raises(AsrError, match=r"cannot run here \(version `GLIBC_2.34' not found\).*--text none"):
+def test_where_its_networks_do_not_load_the_message_says_so(monkeypatch, tmp_path):
+    (tmp_path / "encoder_model.ort").write_bytes(b"ORTM")
+    monkeypatch.setattr(moonshine_module, "_folder", lambda: tmp_path)
+    with pytest.raises(AsrError, match=r"cannot run here \(.*model verification failed.*--text none"):
         load_transcriber(AsrConfig())
+
+
+def test_confidence_is_high_for_speech_and_low_for_murmurs_and_other_languages(moonshine, lines):
+    said = [moonshine.transcribe(sound).confidence for _, sound in lines[:4]]
+    assert min(said) > 0.7
+    backwards = [moonshine.transcribe(sound[::-1].copy()) for _, sound in lines[:4]]  # a voice without words
+    assert max(heard.confidence for heard in backwards if heard.text) < 0.5
+    assert moonshine.transcribe(np.zeros(16_000, np.int16)).confidence is None
+
+
+def test_sound_of_several_pieces_has_the_confidence_of_its_words():
+    pieces = iter([Transcription("one two three", 0.9), Transcription("You", 0.1), Transcription("four", 0.5)])
+    sound = np.tile(np.array([1000, -1000], np.int16), 20 * 16_000)
+    heard = joined(sound, lambda _: next(pieces, Transcription("", None)))
+    assert heard.text == "one two three four"
+    assert heard.confidence == pytest.approx((3 * 0.9 + 0.5) / 4)
 
 
 def test_long_sound_is_cut_where_it_is_quiet():
@@ -195,9 +207,11 @@ def test_any_whisper_folder_can_be_loaded_and_is_greedy(tiny_whisper, lines):
     assert transcriber is not None
     sound = lines[3][1]
     heard = transcriber._hear(sound)
-    assert heard.strip()
+    assert heard.text.strip()
+    assert heard.confidence is not None
+    assert 0 < heard.confidence < 0.5  # of some 27 letters, by chance
     assert transcriber._hear(sound) == heard
-    assert transcriber.transcribe(sound).text == believable(heard)
+    assert transcriber.transcribe(sound).text == believable(heard.text)
     assert transcriber.transcribe(np.zeros(16_000, np.int16)).text == ""
     transcriber.close()
 

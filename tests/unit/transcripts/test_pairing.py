@@ -361,6 +361,27 @@ def test_the_stage_recognises_where_the_policy_permits_and_survives_failure(capl
     assert "switched off" in caplog.text
 
 
+def test_words_that_are_likelier_wrong_than_right_are_shown_and_not_judged():
+    pairing = Pairing(CALL, TextConfig(policy={"agent": "text_only"}))
+    [unsure] = pairing.push(segment("customer", 0, 0, 1000), Transcription("Shut up!", 0.3))
+    assert (unsure.text, unsure.text_confidence, unsure.judged_text) == ("Shut up!", 0.3, None)
+    assert unsure.degraded == ("text: unsure",)
+    [sure] = pairing.push(segment("customer", 1, 1000, 2000), Transcription("Monday.", 0.8))
+    assert (sure.judged_text, sure.degraded) == ("Monday.", ())
+    [unknown] = pairing.push(segment("customer", 2, 2000, 3000), Transcription("Monday."))
+    assert (unknown.judged_text, unknown.text_confidence) == ("Monday.", None)
+    assert pairing.push(segment("agent", 0, 3000, 4000), Transcription("Heaven.", 0.3)) == []  # nothing is left
+    given = Pairing(CALL, DEFAULT, [Words(0, 900, "given", "customer")])
+    [said] = given.push(segment("customer", 0, 0, 1000))
+    assert (said.judged_text, said.text_confidence) == ("given", None)
+
+
+def test_a_sound_of_two_channels_goes_to_the_one_with_the_strictest_policy():
+    assert Pairing(CALL, DEFAULT).precedence == ["customer", "agent"]
+    assert Pairing(CALL, TextConfig(policy={"agent": "off"})).precedence == ["agent", "customer"]
+    assert Pairing(CALL, TextConfig(policy={"agent": "text_only"})).precedence == ["agent", "customer"]
+
+
 def test_without_text_every_segment_goes_out_at_once_on_audio_alone():
     stage = TextStage(CALL, TextConfig())
     [alone] = stage.push(segment("agent", 0, 0, 1000))
