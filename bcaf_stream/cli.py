@@ -31,7 +31,9 @@ app = typer.Typer(
 Source = Annotated[str | None, typer.Argument(metavar="[CALL]", help="a file or URL that FFmpeg can open")]
 SendSource = Annotated[
     str | None,
-    typer.Argument(metavar="[CALL]", help="a file or URL, - for s16le on standard input, or mic, the microphone"),
+    typer.Argument(
+        metavar="[CALL]", help="a file or URL, - for standard input (s16le or a container), or mic, the microphone"
+    ),
 ]
 Channels = Annotated[
     list[str] | None,
@@ -148,7 +150,7 @@ def send(
     speaker: Speakers = None,
     text: TextMode = "asr",
     call: Annotated[str | None, typer.Option(help="the call's id; default: the file's name and the time")] = None,
-    rate: Annotated[int | None, typer.Option(min=8000, max=192_000, help="of - (needed) and mic, in Hz")] = None,
+    rate: Annotated[int | None, typer.Option(min=8000, max=192_000, help="of mic and raw samples, in Hz")] = None,
     channels: Annotated[int | None, typer.Option(min=1, max=16, help="of - and mic; default: 1")] = None,
     device: Annotated[str | None, typer.Option(help="of mic: a part of its name; default: the system's")] = None,
     give_up: Annotated[
@@ -172,7 +174,8 @@ def send(
                 f"send {source}: --channel, --track, --raw, --speed and a microphone's --transcript are not for"
                 " live sound"
             )
-        named = live_call(source, channels or 1, roles, call)
+        live = live_source(source, rate, channels, device)
+        named = live_call(source, live.channels, roles, call)
         if transcript:
             # Sound that is not there yet is not cut between the speakers of a single channel.
             sides = named.channels if len(named.channels) > 1 else None
@@ -180,7 +183,7 @@ def send(
             words = given.words if sides else [replace(entry, channel=None) for entry in given.words]
             _note(given.notes)
         with _own_options():
-            closed = send_live(live_source(source, rate, channels or 1, device), named, to, mode, words, config)
+            closed = send_live(live, named, to, mode, words, config)
     else:
         from bcaf_stream.audio.raw import parse_raw
         from bcaf_stream.recording import Recording

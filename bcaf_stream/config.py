@@ -6,6 +6,7 @@ Every stage's configuration class stands above the class that it configures and 
 
 import difflib
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar, get_args
@@ -23,6 +24,19 @@ class Config(BaseModel):
 
 
 C = TypeVar("C", bound=Config)
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML in which on and off are words, as in YAML 1.2: `off` is a policy here, and no second name of false."""
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, what) for tag, what in resolvers if tag != "tag:yaml.org,2002:bool"]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:bool", re.compile("^(?:yes|no|true|false)$", re.IGNORECASE), list("yYnNtTfF")
+)
 
 
 def load_config(cls: type[C], path: Path | str | None = None, overrides: Sequence[str] = ()) -> C:
@@ -46,7 +60,7 @@ def load_config(cls: type[C], path: Path | str | None = None, overrides: Sequenc
 
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+        data = yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such configuration file") from None
     except (OSError, UnicodeDecodeError) as error:
@@ -68,7 +82,7 @@ def _apply(data: dict[str, Any], override: str) -> None:
     if not sign or not all(parts):
         raise ConfigError(f"--set {override!r}: must be dotted.key=value")
     try:
-        value = yaml.safe_load(raw)
+        value = yaml.load(raw, _Loader)
     except yaml.YAMLError:
         raise ConfigError(f"--set {key}: {raw!r} is not a YAML value") from None
     node = data
@@ -82,7 +96,7 @@ def _apply(data: dict[str, Any], override: str) -> None:
 def _explain(cls: type[Config], error: ValidationError) -> str:
     problems = error.errors()
     first = problems[0]
-    key = ".".join(str(part) for part in first["loc"]) or "(top)"
+    key = ".".join(str(part) for part in first["loc"] if part != "[key]") or "(top)"
     if first["type"] == "extra_forbidden":
         allowed = _allowed_keys(cls, first["loc"][:-1])
         close = difflib.get_close_matches(str(first["loc"][-1]), allowed, n=1)

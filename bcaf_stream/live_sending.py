@@ -11,7 +11,8 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 
-from bcaf_stream.audio.live_sources import LiveSource, Microphone, PcmPipe
+from bcaf_stream.audio.live_sources import EncodedPipe, LiveSource, Microphone, PcmPipe, PeekedPipe
+from bcaf_stream.audio.sniffing import sniff
 from bcaf_stream.audio.sources import default_channels
 from bcaf_stream.client.link import LinkSender, SenderConfig
 from bcaf_stream.console import connection_note, stderr_note
@@ -23,21 +24,36 @@ from bcaf_stream.types import Call, Words
 EXAMPLE = "ffmpeg -i CALL -f s16le -ar 16000 -ac 2 - | bcaf-stream send - --rate 16000 --channels 2"
 
 
-def live_source(word: str, rate: int | None, channels: int, device: str | None) -> LiveSource:
+def live_source(word: str, rate: int | None, channels: int | None, device: str | None) -> LiveSource:
     """What `-` or `mic` stands for on a command line.
 
+    What is piped in is looked at: a container (WAV, Ogg, MP3...) is decoded, whatever rate was given for samples.
+
     Raises:
-        UsageError: nothing is piped in, or what is piped in has no rate.
-        SourceError: the microphone cannot be had.
+        UsageError: nothing is piped in, or samples without a rate, or a container with other channels than said.
+        SourceError: the microphone cannot be had, or the container cannot be read.
     """
     if word == "mic":
-        return Microphone(rate or 16_000, channels, device)
-    if rate is None or device is not None:
-        raise UsageError(f"send -: raw samples need --rate, and have no --device; try {EXAMPLE}")
+        return Microphone(rate or 16_000, channels or 1, device)
+    if device is not None:
+        raise UsageError("send -: standard input has no --device")
     pipe = getattr(sys.stdin, "buffer", None)
     if not isinstance(pipe, io.BufferedReader) or pipe.isatty():
         raise UsageError(f"send -: nothing is piped into standard input; try {EXAMPLE}")
-    return PcmPipe(pipe, rate, channels)
+    peeked = PeekedPipe(pipe)
+    kind = sniff(peeked.head)
+    whole = io.BufferedReader(peeked)
+    if kind is None:
+        if rate is None:
+            raise UsageError(f"send -: raw samples need --rate; try {EXAMPLE}")
+        return PcmPipe(whole, rate, channels or 1)
+    source = EncodedPipe(whole)
+    holds = f"what is piped in is a {kind} stream of {source.channels} channels at {source.rate} Hz"
+    if channels not in (None, source.channels):
+        raise UsageError(f"send -: {holds}: leave out --channels {channels}")
+    if rate not in (None, source.rate):
+        stderr_note(f"bcaf-stream: {holds}; --rate {rate} is for raw samples and of no effect")
+    return source
 
 
 def live_call(word: str, channels: int, roles: Mapping[str, str], call: str | None) -> Call:

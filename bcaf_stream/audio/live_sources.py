@@ -1,4 +1,4 @@
-"""Sound that comes by itself, at its own pace: raw samples from a pipe, and the microphone.
+"""Sound that comes by itself, at its own pace: raw samples or a container from a pipe, and the microphone.
 
 The microphone needs the optional package sounddevice, and that the PortAudio library; both are looked for when a
 microphone is asked for.
@@ -8,11 +8,14 @@ import importlib
 import io
 import queue
 from collections.abc import Iterator
-from typing import Any, Protocol
+from contextlib import closing
+from typing import Any, BinaryIO, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from bcaf_stream.audio.decoder import Decoder
+from bcaf_stream.audio.sniffing import SNIFF_BYTES, sniff
 from bcaf_stream.errors import SourceError
 
 PcmNC = NDArray[np.int16]
@@ -44,7 +47,7 @@ class PcmPipe:
         SourceError: while iterating, nothing came at all, or the pipe cannot be read.
     """
 
-    def __init__(self, pipe: io.BufferedReader, rate: int, channels: int) -> None:
+    def __init__(self, pipe: "io.BufferedReader[Any]", rate: int, channels: int) -> None:
         self.rate = rate
         self.channels = channels
         self._pipe = pipe
@@ -71,6 +74,57 @@ class PcmPipe:
     def _read(self) -> bytes:
         try:
             return self._pipe.read1(PIPE_BYTES)  # what is there, without waiting for more
+        except OSError as error:
+            raise SourceError(f"standard input: cannot be read: {error.strerror}") from None
+
+
+class EncodedPipe:
+    """Yields the sound of a container (WAV, Ogg, MP3, WebM...) that comes through a pipe, as it comes.
+
+    Raises:
+        SourceError: at creation, it holds no sound or cannot be read as it comes; while iterating, it is broken.
+    """
+
+    def __init__(self, pipe: BinaryIO) -> None:
+        self._decoder = Decoder(pipe)
+        self.rate = self._decoder.info.rate
+        self.channels = self._decoder.info.channels
+
+    @property
+    def remark(self) -> str | None:
+        return "; ".join(self._decoder.notes) or None
+
+    def __iter__(self) -> Iterator[PcmNC]:
+        block = self.rate * BLOCK_MS // 1000
+        with closing(self._decoder):
+            while (samples_CN := self._decoder.read(block)).shape[1]:
+                yield np.ascontiguousarray(samples_CN.T)
+
+
+class PeekedPipe(io.RawIOBase):
+    """A pipe whose beginning was looked at and comes again: `head`, enough of it for `sniff`."""
+
+    def __init__(self, pipe: io.BufferedReader) -> None:
+        self._pipe = pipe
+        self.head = b""
+        while len(self.head) < SNIFF_BYTES and sniff(self.head) is None and (more := self._read(SNIFF_BYTES)):
+            self.head += more
+        self._rest = self.head
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """What is there, without waiting for more."""
+        if not self._rest:
+            self._rest = self._read(len(buffer))
+        count = min(len(buffer), len(self._rest))
+        buffer[:count], self._rest = self._rest[:count], self._rest[count:]
+        return count
+
+    def _read(self, most: int) -> bytes:
+        try:
+            return self._pipe.read1(most)
         except OSError as error:
             raise SourceError(f"standard input: cannot be read: {error.strerror}") from None
 

@@ -7,6 +7,7 @@ from typing import Literal
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import Field
 
 from bcaf_stream.config import Config, load_config
 from bcaf_stream.errors import ConfigError
@@ -32,6 +33,22 @@ def test_defaults_file_and_overrides(tmp_path: Path):
     assert config.name == "y"
     assert config.inner == Inner(hang_over_ms=200, weights=(1.0, 0.5))
     assert config.maybe == Inner(mode="webrtc")
+
+
+def test_off_is_a_word_and_yes_is_true(tmp_path: Path):
+    class Policies(Config):
+        policy: dict[Literal["agent", "customer"], Literal["off", "fused"]] = Field(default_factory=dict)
+        open: bool = False
+
+    file = tmp_path / "c.yaml"
+    file.write_text("policy: {agent: off}\nopen: yes\n")
+    assert load_config(Policies, file) == Policies(policy={"agent": "off"}, open=True)
+    config = load_config(Policies, file, ["policy.customer=off", "policy.agent=fused", "open=false"])
+    assert config == Policies(policy={"agent": "fused", "customer": "off"})
+    with pytest.raises(ConfigError, match=r"policy\.agnt: 'agnt' given; .*'agent' or 'customer'"):
+        load_config(Policies, None, ["policy.agnt=off"])
+    with pytest.raises(ConfigError, match="open: 'off' given"):
+        load_config(Policies, None, ["open=off"])
 
 
 @pytest.mark.parametrize(
