@@ -5,8 +5,8 @@ from typing import Any
 from pydantic import Field
 
 from actors.hub import HubConfig as HubConfig
-from actors.liveness import LiveConfig
-from actors.overload import OverloadConfig
+from actors.load_shedding import OverloadConfig
+from actors.watchdog import LiveConfig
 from bcaf_stream.analyzer import AnalyzerConfig
 from bcaf_stream.config import Config
 from bcaf_stream.ingest.doors import DoorsConfig

@@ -10,13 +10,12 @@ from typing import Any, TypeVar
 import ray
 from ray.exceptions import RayError, RayTaskError
 
-from actors.calls import Calls
+from actors.call_registry import CallRegistry
 from actors.config import ServeConfig
-from actors.history import Answer
-from actors.overload import Overload
 from actors.policy import rest_s
 from actors.pool import EmotionPool
 from actors.readiness import NotReadyError, Readiness
+from bcaf_stream.context import Answer, State
 from bcaf_stream.errors import BcafError, BusyError, JournalError
 from bcaf_stream.events.messages import Event
 from bcaf_stream.events.progress import Progress
@@ -24,7 +23,6 @@ from bcaf_stream.ingest.doors import make_doors
 from bcaf_stream.ingest.live import Door
 from bcaf_stream.ingest.udp import RtpDoor
 from bcaf_stream.loops import exit_on_death, faults, start_task, watch_event_loop
-from bcaf_stream.model.state import DialogueState
 from bcaf_stream.transcripts.asr import Transcriber, load_transcriber
 from bcaf_stream.types import Modality, Utterance
 
@@ -51,10 +49,9 @@ class IngestActor:
         self.model_id = ""
         self.modalities: tuple[Modality, ...] = ()
         self.transcriber: Transcriber | None = None
-        self.executor = ThreadPoolExecutor(1, thread_name_prefix="asr")
+        self.executor = ThreadPoolExecutor(1, thread_name_prefix="start")
         self._doors: list[Door] = []
-        self.overload = Overload(config.ingest.overload)
-        self._calls = Calls(config.analyzer, config.ingest, self, self.overload)
+        self._calls = CallRegistry(config.analyzer, config.ingest, self)
         self._pool: EmotionPool
         self._readiness = Readiness("the ingest actor")
         self._retried = 0  # times that the hub did not take events
@@ -77,7 +74,7 @@ class IngestActor:
         self._readiness.check()
         return self._doors[0].endpoint  # the link's
 
-    async def predict(self, state: DialogueState | None, utterance: Utterance, urgent: bool = True) -> Answer:
+    async def predict(self, state: State | None, utterance: Utterance, urgent: bool = True) -> Answer:
         return await self._pool.predict(state, utterance, urgent)
 
     async def publish(self, events: Sequence[Event]) -> object:
@@ -135,7 +132,7 @@ class IngestActor:
         self._doors = await attempt(self._make_doors)
         described = await attempt(self._pool.describe)
         self.model_id, self.modalities = described["model"], described["modalities"]
-        await asyncio.gather(self._open_doors(), self._calls.tend(), self._bury())
+        await asyncio.gather(self._open_doors(), self._calls.monitor_load(), self._close_orphans())
 
     async def _find_actors(self) -> None:
         def find() -> list[Any]:
@@ -157,11 +154,11 @@ class IngestActor:
         await asyncio.gather(*(opening(door) for door in self._doors))
         self._readiness.done()
 
-    async def _bury(self) -> None:
+    async def _close_orphans(self) -> None:
         """End what died with the last IngestActor, after its senders had time to come back."""
         names = await self._until_answered(lambda: _in_time(self._hub.unfinished.remote()))
         await asyncio.sleep(self._config.ingest.live.grace_s)
-        await self._until_answered(lambda: self._calls.bury(names))
+        await self._until_answered(lambda: self._calls.close_orphans(names))
 
     async def _until_answered(self, ask: Callable[[], Awaitable[T]]) -> T:
         for failures in count(1):

@@ -1,24 +1,20 @@
-"""THE MAIN PATH: one call's sound in, its emotion events out. Plain Python, one process, no Ray.
-
-    AudioChunk -> CallCutter -> SpeechSegment -> TextStage -> Utterance
-               -> EmotionEngine.encode -> Features -> EmotionEngine.step -> EmotionPrediction
-               -> EventWriter -> Event
-
-On Ray the same stages stand in actors (`actors/ingest.py`, `actors/emotion.py`) and give the same events.
-"""
+"""The synchronous driver of `conversation.py`: one call's sound in, its emotion events out, in this process."""
 
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 
-from bcaf_stream.audio.turns import AudioConfig, CallCutter
+from bcaf_stream.audio.turns import AudioConfig
 from bcaf_stream.config import Config
+from bcaf_stream.context import Answer, Predict
+from bcaf_stream.conversation import Conversation, Result, Step, Work
 from bcaf_stream.engine import EmotionEngine, ModelConfig
+from bcaf_stream.errors import BcafError
 from bcaf_stream.events.messages import Event
-from bcaf_stream.events.writer import EventWriter
+from bcaf_stream.ingest.live import End
 from bcaf_stream.transcripts.asr import Transcriber
 from bcaf_stream.transcripts.pairing import TextConfig
-from bcaf_stream.transcripts.stage import TextStage
-from bcaf_stream.types import AudioChunk, Call, Gap, SpeechSegment, Utterance, Words
+from bcaf_stream.types import AudioChunk, Call, Features, Gap, SpeechSegment, Utterance, Words
 
 
 class AnalyzerConfig(Config):
@@ -31,6 +27,8 @@ class AnalyzerConfig(Config):
 
 class ConversationAnalyzer:
     """Analyses one call: push its audio in any chunks, get its events in order.
+
+    What fails is said in a `degraded` event, and the call goes on.
 
     Args:
         call: the call and its channels.
@@ -50,77 +48,87 @@ class ConversationAnalyzer:
         words: Sequence[Words] | None = None,
         clock: Callable[[], int] = time.time_ns,
     ) -> None:
-        self._call = call
-        self._clock = clock
         self._engine = engine
-        self._text = TextStage(call, config.text.for_model(engine.modalities), transcriber, words)
-        self._cutter = CallCutter(call, config.audio, self._text.precedence)
-        self._begin()
+        self._transcriber = transcriber
+        self._conversation = Conversation(
+            call,
+            config.audio,
+            config.text,
+            engine.model_id,
+            engine.modalities,
+            recognises=transcriber is not None,
+            words=words,
+            clock=clock,
+        )
+        self._features: dict[Utterance, Features | BcafError] = {}  # encoded ahead
 
     @property
     def unpaired_words(self) -> int:
         """Words of the given transcript that fell in no speech segment so far."""
-        return self._text.unpaired
+        return self._conversation.unpaired_words
 
-    def push(self, chunk: AudioChunk) -> list[Event]:
-        """Take the next audio of one channel; return the events that it completes."""
-        return self.analyze(self.cut(chunk))
+    def push(self, item: AudioChunk | Gap) -> list[Event]:
+        """Take the next audio of one channel, or what is missing of it; return the events that it completes.
+
+        Raises:
+            SourceError: the channel is unknown, its rate changed, or samples are missing or doubled.
+        """
+        return self.analyze(self.cut(item))
 
     def flush(self, reason: str = "complete") -> list[Event]:
         """The audio is over: finish what is open and end the call, saying why."""
-        events = self.analyze(self._cutter.flush())
-        left = [*self._judge(self._text.flush()), *map(self._writer.degraded, self._cutter.take_notes())]
-        return [*events, *left, self._writer.end(reason)]
+        return self._conversation.begin() + self._work_off(self._conversation.push(End(reason)))
 
-    def cut(self, item: AudioChunk | Gap) -> list[SpeechSegment]:
-        """The first half of `push`; it may run on another thread than the second."""
-        if isinstance(item, Gap):
-            return self._cutter.gap(item.channel, item.start, item.end, item.rate)
-        return self._cutter.push(item)
+    def cut(self, item: AudioChunk | Gap) -> list[Gap | SpeechSegment]:
+        """The first half of `push`; it may run on another thread than the second. Raises as `push`."""
+        return self._conversation.cut(item)
 
-    def analyze(self, segments: Sequence[SpeechSegment]) -> list[Event]:
-        """The second half of `push`."""
-        events = self._opening()
-        for part in _at_notes(segments):
-            events += map(self._writer.degraded, part[0].notes)
-            events += self._judge([u for segment in part for u in self._text.push(segment)])
-        return events
+    def analyze(self, found: Sequence[Gap | SpeechSegment]) -> list[Event]:
+        """The second half of `push`; several segments at once are encoded together."""
+        return self._conversation.begin() + self._work_off(self._conversation.take(found))
 
     def reset(self) -> None:
         """Forget the call: the next push begins it anew."""
-        self._cutter.reset()
-        self._text.reset()
-        self._begin()
+        self._conversation.reset()
+        self._features.clear()
 
     def close(self) -> None:
-        self._cutter.close()
-        self._text.close()
+        self._conversation.close()
 
-    def _begin(self) -> None:
-        self._writer = EventWriter(self._call, self._engine.model_id, self._clock, self._text.policies)
-        self._state = self._engine.initial_state()
-        self._started = False
-
-    def _opening(self) -> list[Event]:
-        if self._started:
-            return []
-        self._started = True
-        return [self._writer.start()]
-
-    def _judge(self, utterances: Sequence[Utterance]) -> list[Event]:
-        events = []
-        # Encoders gain from a batch; the dialogue itself is one step after the other.
-        for utterance, features in zip(utterances, self._engine.encode(utterances), strict=True):
-            (prediction,), (self._state,) = self._engine.step([self._state], [features])
-            events.append(self._writer.final(utterance, prediction))
+    def _work_off(self, step: Step) -> list[Event]:
+        events, todo = step.events, deque(step.work)
+        while todo:  # first come, first served: all words are there before the first utterance is judged
+            work = todo.popleft()
+            step = self._conversation.done(work, self._do(work))
+            events += step.events
+            todo += step.work
         return events
 
+    def _do(self, work: Work) -> Result:
+        try:
+            if isinstance(work, Predict):
+                return self._judge(work)
+            assert self._transcriber is not None
+            return self._transcriber.transcribe(work.segment.samples)
+        except BcafError as error:
+            return error
 
-def _at_notes(segments: Sequence[SpeechSegment]) -> list[list[SpeechSegment]]:
-    """The segments in parts, each of which begins where something is to be said of the call."""
-    parts: list[list[SpeechSegment]] = []
-    for segment in segments:
-        if segment.notes or not parts:
-            parts.append([])
-        parts[-1].append(segment)
-    return parts
+    def _judge(self, work: Predict) -> Answer:
+        if work.utterance not in self._features:
+            self._encode([work.utterance, *self._conversation.upcoming])
+        features = self._features.pop(work.utterance)
+        if isinstance(features, BcafError):
+            raise features
+        state = self._engine.initial_state() if work.state is None else work.state
+        (prediction,), (state,) = self._engine.step([state], [features])
+        return prediction, state
+
+    def _encode(self, utterances: Sequence[Utterance]) -> None:
+        try:
+            self._features.update(zip(utterances, self._engine.encode(utterances), strict=True))
+        except BcafError as error:
+            if len(utterances) == 1:
+                self._features[utterances[0]] = error
+            else:  # one bad utterance must not spoil its neighbours
+                for utterance in utterances:
+                    self._encode([utterance])

@@ -46,6 +46,16 @@ class Line:
         self._call = call
         self._next = {channel.name: 0 for channel in call.begins[-1].channels}
 
+    settled_ms = 0
+
+    @property
+    def start(self) -> int:
+        return self._call.begins[-1].resume or 0
+
+    @property
+    def outcome(self) -> Ended | None:
+        return Ended(0, self._call.reason) if self._call.state == "ended" else None
+
     def accept(self, item: Media) -> None:
         assert self._call.state == "running", "media after the end of its call or connection"
         if isinstance(item, WordsMessage):

@@ -84,6 +84,11 @@ class Segmenter:
         """Stream time up to which everything is decided: what is still to come closes later."""
         return self._samples * 1000 // SAMPLE_RATE
 
+    @property
+    def undecided_ms(self) -> int:
+        """Stream time from which on sound may still become part of a segment."""
+        return self._begin * FRAME_MS
+
     def count_from(self, index: int) -> None:
         """The next segment has this index: there have been others before, elsewhere."""
         self._index = index

@@ -51,6 +51,11 @@ class TurnOrder:
         self._stalled.discard(channel)
         return self._release()
 
+    @property
+    def waiting_ms(self) -> list[int]:
+        """Where the segments begin that wait for another channel."""
+        return [segment.start_ms for *_, segment in self._waiting]
+
     def stall(self, channel: str) -> list[SpeechSegment]:
         """Do not wait for this channel until its next push; return what waited for it alone."""
         self._stalled.add(channel)
@@ -155,6 +160,12 @@ class CallCutter:
         cutters = self._cutters.values()
         running = [cutter for cutter in cutters if not (cutter.ended or cutter.stalled)] or cutters
         return min((cutter.segmenter.progressed_ms for cutter in running), default=0)
+
+    @property
+    def undecided_ms(self) -> int:
+        """Stream time before which every segment is out: the next ones begin after it."""
+        begins = [cutter.segmenter.undecided_ms for cutter in self._cutters.values() if not cutter.ended]
+        return min([*begins, *self._order.waiting_ms], default=self.progressed_ms)
 
     def reset(self) -> None:
         self._order.reset()

@@ -19,6 +19,7 @@ from bcaf_stream.types import Modality, Role, TextSource
 
 VERSION = 1
 DIGITS = 6  # decimals of a probability
+UNDECIDED = "nothing to judge by"  # why an utterance that was judged has no emotion
 
 EventType = Literal[
     "call.start",

@@ -2,10 +2,28 @@
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from bcaf_stream.events.damage import is_stand_in
-from bcaf_stream.events.messages import Event, EventType
+from bcaf_stream.events.messages import UNDECIDED, Event, EventType
+from bcaf_stream.types import TextSource
+
+REMEMBERED = 64  # the last utterances of a channel, which make the context of the next one
+
+
+@dataclass(frozen=True, slots=True)
+class Spoken:
+    """An utterance that has had its final event; not `judged` where the model could not take it at all."""
+
+    index: int
+    start_ms: int
+    end_ms: int
+    text: str | None
+    text_source: TextSource
+    text_confidence: float | None
+    degraded: tuple[str, ...]
+    revision: int
+    judged: bool
 
 
 @dataclass(slots=True)
@@ -13,7 +31,9 @@ class Progress:
     """`seq` and `utterances` (by channel) are the next ones; `end_ms` is the latest stream time that is spoken of.
 
     `occurrences` counts what can happen more than once without an utterance, by channel and type. `started_at` and
-    `told_at` are the clock (unix ns) of the first and of the last event.
+    `told_at` are the clock (unix ns) of the first and of the last event. `spoken` are the last utterances of each
+    channel that have their final event, `decided` the next index after them, `finals` how many have an emotion;
+    `interims` is the last interim result of each utterance that has no final event.
     """
 
     ended: bool = False
@@ -23,6 +43,55 @@ class Progress:
     end_ms: int = 0
     started_at: int = 0
     told_at: int = 0
+    reason: str | None = None  # why it has ended
+    damaged: bool = False  # some of it cannot be read
+    finals: int = 0
+    decided: Counter[str] = field(default_factory=Counter)
+    spoken: dict[str, dict[int, Spoken]] = field(default_factory=dict)
+    interims: dict[tuple[str, int], int] = field(default_factory=dict)
+
+    def follow(self, event: Event) -> None:
+        """Take note of the next event of the call."""
+        self.ended |= event.type == "call.end"
+        self.reason = event.reason if event.type == "call.end" else self.reason
+        self.seq = max(self.seq, event.seq + 1)
+        self.end_ms = max(self.end_ms, event.end_ms or 0)
+        self.told_at = event.emitted_at
+        if is_stand_in(event):
+            return
+        if event.utterance is None:
+            self.occurrences[event.channel, event.type] += 1
+            return
+        self.utterances[event.channel] = max(self.utterances[event.channel], event.utterance + 1)
+        if event.type == "emotion.interim":
+            self.interims[event.channel, event.utterance] = event.revision
+        else:
+            self._decide(event, event.utterance)
+
+    def _decide(self, event: Event, index: int) -> None:
+        self.interims.pop((event.channel, index), None)
+        self.decided[event.channel] = max(self.decided[event.channel], index + 1)
+        spoken = self.spoken.setdefault(event.channel, {})
+        before = spoken.get(index)
+        undecided = event.reason == UNDECIDED
+        judged = event.emotion is not None or undecided
+        self.finals += event.type == "emotion.final"
+        if before is not None and not judged:  # a revision failed: what was said before stands
+            spoken[index] = replace(before, revision=event.revision)
+            return
+        spoken[index] = Spoken(
+            index=index,
+            start_ms=event.start_ms or 0,
+            end_ms=event.end_ms or 0,
+            text=event.text,
+            text_source=event.text_source,
+            text_confidence=event.text_confidence,
+            degraded=(event.degraded or ())[undecided:] if judged else (),
+            revision=event.revision,
+            judged=judged,
+        )
+        if len(spoken) > REMEMBERED:
+            del spoken[next(iter(spoken))]
 
 
 def progress_of(events: Iterable[Event]) -> Progress | None:
@@ -36,18 +105,12 @@ def progress_of(events: Iterable[Event]) -> Progress | None:
     unknown: Counter[str] = Counter()  # by channel
     for count, event in enumerate(events, 1):
         progress = progress or Progress(started_at=event.emitted_at)
-        progress.ended |= event.type == "call.end"
-        progress.seq = max(progress.seq, event.seq + 1, count)
-        progress.end_ms = max(progress.end_ms, event.end_ms or 0)
-        progress.told_at = event.emitted_at
+        progress.seq = max(progress.seq, count)
         if is_stand_in(event):
             unknown[event.channel] += 1
-        elif event.utterance is None:
-            progress.occurrences[event.channel, event.type] += 1
-        else:
-            known = progress.utterances[event.channel]
-            progress.utterances[event.channel] = max(known, event.utterance + 1)
+        progress.follow(event)
     if progress is not None and unknown:
+        progress.damaged = True
         _leave_out(progress, unknown)
     return progress
 

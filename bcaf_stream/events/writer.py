@@ -7,11 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from bcaf_stream.errors import EventError
-from bcaf_stream.events.messages import DIGITS, Event, EventType, event_id
+from bcaf_stream.events.messages import DIGITS, UNDECIDED, Event, EventType, event_id
 from bcaf_stream.events.progress import Progress
 from bcaf_stream.types import Call, EmotionPrediction, Policy, Utterance
-
-UNDECIDED = "nothing to judge by"
 
 
 class EventWriter:

@@ -106,6 +106,9 @@ class _Side:
         self._base: int | None = None
         self._left = asyncio.Event()  # while the others go on
 
+    start = settled_ms = 0  # it cannot send again
+    outcome: Ended | None = None
+
     def accept(self, item: Media) -> None:
         joint = self._joint
         if isinstance(item, WordsMessage | Degraded):

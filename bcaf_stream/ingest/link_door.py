@@ -22,6 +22,7 @@ from bcaf_stream.ingest.link import (
 from bcaf_stream.ingest.link_flow import AudioOrder
 from bcaf_stream.ingest.link_protocol import ClientMessage
 from bcaf_stream.ingest.live import Begin, Host, LiveCall
+from bcaf_stream.loops import faults, spawn_task, start_task
 from bcaf_stream.types import AudioChunk
 
 ALIVE_S = 2.0  # between two signs of life to a sender; the sending finds out whether it is still there
@@ -64,7 +65,7 @@ class LinkDoor:
 
     async def start(self, host: Host) -> None:
         self._host = host
-        self._serving = asyncio.create_task(self._serve())
+        self._serving = start_task("link", self._serve())
 
     async def close(self) -> None:
         """Hang up, after the senders whose calls have ended were told so."""
@@ -79,32 +80,60 @@ class LinkDoor:
     async def _serve(self) -> None:
         while True:
             client, message = await self._server.receive()
+            if isinstance(message, Open):  # beside the others, who need not wait for the journal
+                task = spawn_task("call of the link", self._open(client, message))
+                self._tasks.add(task)
+                task.add_done_callback(self._tasks.discard)
+                continue
             known = self._senders.get(client)
             try:
-                if isinstance(message, Open):
-                    await self._open(client, message)
-                elif isinstance(message, WordsMessage) and message.call is not None:
+                if isinstance(message, WordsMessage) and message.call is not None:
                     await self._host.words(message.call, message)
                 elif known is None:
                     raise LinkError("the call is over here")
                 else:
                     self._take(*known, message)
-            except LinkError as error:
-                self._refused += 1
+            except Exception as error:  # of this message alone: the endpoint serves all the others
+                if not isinstance(error, LinkError):
+                    faults.count("message of the link", error)
+                reason = str(error) if isinstance(error, LinkError) else "the server failed at this message"
                 if known is None:
-                    await self._server.send(client, Refused(str(error)))
+                    await self._refuse(client, reason)
                 else:  # what was heard before is kept, and the call is over
-                    known[1].end(str(error))
+                    self._refused += 1
+                    known[1].end(reason)
 
     async def _open(self, client: bytes, opening: Open) -> None:
         sender = _Sender(opening)
-        begin = Begin(opening.call, opening.channels, opening.rate, opening.text)
-        call = await self._host.open(begin, sender.may_send)
+        begin = Begin(
+            opening.call,
+            opening.channels,
+            opening.rate,
+            opening.text,
+            sender=opening.sender,
+            resume=opening.resume,
+        )
+        try:
+            call = await self._host.open(begin, sender.may_send)
+        except Exception as error:
+            known = isinstance(error, LinkError)
+            await self._refuse(client, str(error) if known else "the server failed to open the call")
+            if not known:
+                raise
+            return
+        if call.outcome is not None:  # the sender came back too late
+            await self._server.send(client, Closed(call.outcome.utterances, call.outcome.reason))
+            return
+        sender.order.received = call.start
+        sender.credit_ms = call.start * 1000 // opening.rate
         self._senders[client] = sender, call
-        await self._server.send(client, Accepted(call.id, self._config.window_ms))
-        task = asyncio.create_task(self._follow(client, sender, call))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        start = None if opening.resume is None else call.start
+        await self._server.send(client, Accepted(call.id, self._config.window_ms, start))
+        await self._follow(client, sender, call)
+
+    async def _refuse(self, client: bytes, reason: str) -> None:
+        self._refused += 1
+        await self._server.send(client, Refused(reason))
 
     def _take(self, sender: _Sender, call: LiveCall, message: ClientMessage) -> None:
         match message:
@@ -127,7 +156,7 @@ class LinkDoor:
 
     async def _follow(self, client: bytes, sender: _Sender, call: LiveCall) -> None:
         """Give a sender its credit until its call ends, and tell it how."""
-        over = asyncio.ensure_future(call.ended())
+        over = spawn_task("end of a call of the link", call.ended())
         over.add_done_callback(lambda _: sender.news.set())
         try:
             while not over.done():
@@ -135,7 +164,7 @@ class LinkDoor:
                     async with asyncio.timeout(ALIVE_S):
                         await sender.news.wait()
                 sender.news.clear()
-                credit = Credit(sender.credit_ms + self._config.window_ms)
+                credit = Credit(sender.credit_ms + self._config.window_ms, call.settled_ms)
                 if not over.done() and not await self._server.send(client, credit):
                     call.lost()
                     return

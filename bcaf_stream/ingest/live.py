@@ -18,7 +18,8 @@ class Begin:
     """A call begins; or goes on, where a call of this id has lost its connection.
 
     `missed` is how many samples of each channel were lost between the two connections; None where the
-    protocol does not say, and then the time that passed is taken.
+    protocol does not say, and then the time that passed is taken. `sender` names the run of a sender that keeps
+    its sound and comes back after a loss; by `resume` it then says from which sample it can send again.
     """
 
     call: str
@@ -26,6 +27,8 @@ class Begin:
     rate: int
     text: TextSource = "asr"
     missed: int | None = None
+    sender: str | None = None
+    resume: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +64,18 @@ class LiveCall(Protocol):
     """A running call, as its door sees it; of one connection."""
 
     id: str
+
+    @property
+    def start(self) -> int:
+        """The sample that a sender who resumes shall go on from; others count each connection from 0."""
+
+    @property
+    def settled_ms(self) -> int:
+        """Stream time before which no sound will be asked for again, whatever dies."""
+
+    @property
+    def outcome(self) -> Ended | None:
+        """How the call ended, where it has; a sender that resumes it may come too late."""
 
     def accept(self, item: Media) -> None:
         """Take the next media of the call, without waiting.

@@ -172,6 +172,19 @@ class Pairing:
         samples = None if policy == "text_only" else segment.samples
         return replace(self._built(segment, samples, words, "given" if words else "none"), revision=number)
 
+    def with_words(self, segment: SpeechSegment, heard: Transcription) -> Utterance | None:
+        """The utterance of a segment that went out before it was heard; None where there are no words in it.
+
+        It is the first revision, or the utterance itself where the policy let nothing out without words.
+        """
+        text, withheld = heard.text.strip(), self.policy(segment.channel) == "text_only"
+        unsure = self._is_unsure(heard)
+        if not text or not self.permits(segment.channel) or (withheld and unsure):
+            return None
+        utterance = self._built(segment, None if withheld else segment.samples, text, "asr")
+        degraded = (UNSURE,) if unsure else ()
+        return replace(utterance, revision=int(not withheld), text_confidence=heard.confidence, degraded=degraded)
+
     def push_words(self, words: Sequence[Words]) -> list[Utterance]:
         """Take live words, or new versions of some; return what they complete, and what they change.
 
@@ -281,7 +294,7 @@ class Pairing:
         segment, policy = head.segment, self.policy(head.segment.channel)
         text, source = self._text(head)
         confidence = head.heard.confidence if head.heard and source == "asr" else None
-        unsure = confidence is not None and confidence < self.config.min_confidence
+        unsure = source == "asr" and self._is_unsure(head.heard)
         words = len(text.split()) if text and source == "given" else 0
         if policy == "off" or (policy == "text_only" and (text is None or unsure)):
             self.counts.segments_off += policy == "off"
@@ -293,6 +306,9 @@ class Pairing:
         utterance = self._built(segment, samples, text, source)
         degraded = (*head.degraded, UNSURE) if unsure else head.degraded
         return replace(utterance, degraded=degraded, text_confidence=confidence)
+
+    def _is_unsure(self, heard: Transcription | None) -> bool:
+        return heard is not None and heard.confidence is not None and heard.confidence < self.config.min_confidence
 
     def _count(self, text: str | None, source: TextSource) -> None:
         self.counts.utterances += 1

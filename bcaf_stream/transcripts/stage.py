@@ -1,87 +1,222 @@
-"""Speech segments in, utterances out: `Pairing` with a transcriber in front, which works while it is pushed."""
+"""Speech segments and words in, utterances out, in order; what needs a recogniser is asked for.
+
+Pure: `Pairing` with a queue in front. A segment whose words must be recognised holds back what came after it, so
+that the outcome does not depend on how long recognition takes. Where there was no time for it, a segment goes out
+on audio alone, and is remembered: `hear_again` asks for its words once more.
+"""
 
 import logging
+from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Generic, TypeVar
 
-from bcaf_stream.errors import AsrError
-from bcaf_stream.transcripts.asr import Transcriber, Transcription
+from bcaf_stream.errors import BcafError, TranscriptError
+from bcaf_stream.transcripts.asr import Transcription
 from bcaf_stream.transcripts.pairing import Pairing, TextConfig
 from bcaf_stream.types import Call, Policy, SpeechSegment, Utterance, Words
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
+
+Key = tuple[str, int]  # channel and index of a segment
+Mark = TypeVar("Mark")
 
 
-class TextStage:
-    """`Pairing` with a transcriber in front; see there for the other arguments and errors.
+@dataclass(frozen=True, slots=True, eq=False)
+class Transcribe:
+    """Work for a recogniser: the words of a segment; its result is a Transcription."""
 
-    The transcriber is used where no words are given (None: audio alone) and where the policy permits it. It is
-    only borrowed: it serves many calls, and whoever loaded it closes it. Where it fails, or `may_hear` says that
-    there is no time for it, the segment goes out on audio alone, as `degraded`.
+    segment: SpeechSegment
+
+
+@dataclass(eq=False)
+class _Turn(Generic[Mark]):
+    """What happens when all before it has happened, and (`waits`) when the words of its segment are there."""
+
+    at_ms: int
+    act: Callable[[], Sequence[Utterance | Mark]]
+    waits: bool = False
+
+
+class TextStage(Generic[Mark]):
+    """See `Pairing` for the first arguments and errors.
+
+    A mark goes through it unchanged, and comes out between the utterances of what came before and after it.
+
+    Args:
+        recognises: whether to ask for the words of segments, where none are given and the policy permits it.
+        refused: the mark that says why live words were not taken.
     """
 
     def __init__(
         self,
         call: Call,
         config: TextConfig,
-        transcriber: Transcriber | None = None,
-        words: Sequence[Words] | None = None,
-        may_hear: Callable[[], bool] = lambda: True,
+        recognises: bool,
+        words: Sequence[Words] | None,
+        refused: Callable[[str], Mark],
     ) -> None:
-        self.pairing = Pairing(call, config, words)
-        self.asr_failures = 0
-        self._may_hear = may_hear
-        self._transcriber = transcriber if words is None else None
+        self._refused = refused
+        self._pairing = Pairing(call, config, words)
+        self._recognises = recognises and words is None
+        self.live = words is not None and not words
+        self.reset()
 
-    @property
-    def unpaired(self) -> int:
-        return self.pairing.unpaired
+    def reset(self) -> None:
+        self._pairing.reset()
+        self._turns: deque[_Turn[Mark]] = deque()
+        self._asked: dict[Transcribe, _Turn[Mark]] = {}
+        self._paired: deque[Key] = deque()  # what waits for live words in Pairing
+        self._shed: dict[Key, SpeechSegment] = {}
+        self._work: list[Transcribe] = []
+        self._flushed = False
+        self.unsettled: dict[Key, int] = {}  # where each segment begins that is not out
+        self.failures = 0  # of the recogniser
 
     @property
     def policies(self) -> dict[str, Policy]:
         """Of the channels that are not judged by sound and words."""
-        names = [channel.name for channel in self.pairing.call.channels]
-        return {name: policy for name in names if (policy := self.pairing.policy(name)) != "fused"}
+        names = [channel.name for channel in self._pairing.call.channels]
+        return {name: policy for name in names if (policy := self._pairing.policy(name)) != "fused"}
 
     @property
     def precedence(self) -> list[str]:
-        return self.pairing.precedence
+        """See `Pairing.precedence`."""
+        return self._pairing.precedence
 
-    def push(self, segment: SpeechSegment) -> list[Utterance]:
-        if self._transcriber is None or not self.pairing.permits(segment.channel):
-            return self.pairing.push(segment)
-        heard = self._hear(self._transcriber, segment)
-        return self.pairing.push(segment, heard, () if heard is not None else ("asr",))
+    @property
+    def unpaired(self) -> int:
+        return self._pairing.unpaired
 
-    def glance(self, segment: SpeechSegment, number: int) -> Utterance | None:
-        return self.pairing.glance(segment, number)
+    @property
+    def pending_words(self) -> int:
+        return self._pairing.pending_words
 
-    def push_words(self, words: Sequence[Words]) -> list[Utterance]:
-        return self.pairing.push_words(words)
+    @property
+    def waits_for_words(self) -> bool:
+        return self._pairing.held > 0
 
-    def end_words(self) -> list[Utterance]:
-        return self.pairing.end_words()
+    @property
+    def may_change(self) -> bool:
+        """Whether what is out may still get other words."""
+        return self.live or bool(self._shed)
 
-    def advance(self, now_ms: int) -> list[Utterance]:
-        return self.pairing.advance(now_ms)
+    @property
+    def next_ms(self) -> int | None:
+        """The stream time of what waits longest."""
+        return self._turns[0].at_ms if self._turns else None
 
-    def flush(self) -> list[Utterance]:
-        return self.pairing.flush()
+    def push(self, segment: SpeechSegment, heard: Transcription | None = None) -> None:
+        """Take the next segment; `heard` where its words are known already."""
+        self.unsettled[segment.channel, segment.index] = segment.start_ms
+        if heard is None and self._recognises and self._pairing.permits(segment.channel):
+            self._ask(segment)
+        else:
+            self._turn(segment.closed_ms, partial(self._pair, segment, heard, ()))
 
-    def reset(self) -> None:
-        self.asr_failures = 0
-        self.pairing.reset()
+    def push_words(self, words: Sequence[Words], last: bool, at_ms: int) -> None:
+        """Take live words; nothing waits for more after the `last` ones."""
+        self._turn(at_ms, partial(self._push_words, words, last))
+
+    def mark(self, mark: Mark, at_ms: int) -> None:
+        self._turn(at_ms, lambda: [mark])
+
+    def advance(self, now_ms: int) -> None:
+        """Learn that the stream has got to `now_ms`; releases what has waited long enough for live words."""
+        if self._pairing.held:
+            self._turn(now_ms, partial(self._pairing.advance, now_ms))
+
+    def flush(self, at_ms: int) -> None:
+        """No more segments and words come."""
+        self.hear_again()
+        self._flushed = True
+        self._turn(at_ms, self._pairing.flush)
+
+    def hear_again(self) -> None:
+        """Ask for the words of what went out without them for want of time."""
+        asked = {work.segment for work in self._asked}
+        for segment in self._shed.values():
+            if segment not in asked:
+                self._ask(segment)
+
+    def done(self, work: Transcribe, result: Transcription | BcafError | None) -> None:
+        """Take what became of work: its result, the error in its way, or None where there was no time for it."""
+        turn, segment = self._asked.pop(work), work.segment
+        again = (segment.channel, segment.index) in self._shed
+        heard = result if isinstance(result, Transcription) else None
+        if isinstance(result, BcafError):
+            self.failures += 1
+            log.warning("channel %s at %d ms has no words: %s", segment.channel, segment.start_ms, result)
+        self._remember(segment, result is None and not self._flushed)
+        if not again:
+            turn.act = partial(self._pair, segment, heard, () if heard else ("asr",))
+        elif heard:
+            turn.act = partial(self._add_words, segment, heard)
+        turn.waits = False
+
+    def take_work(self) -> list[Transcribe]:
+        """What is asked for since this was last called."""
+        work, self._work = self._work, []
+        return work
+
+    def take(self) -> list[tuple[int, Utterance | Mark]]:
+        """What is ready, in order, each with its stream time."""
+        ready: list[tuple[int, Utterance | Mark]] = []
+        while self._turns and not self._turns[0].waits:
+            turn = self._turns.popleft()
+            found = turn.act()
+            ready += [(turn.at_ms, one) for one in found]
+            self._settle([one for one in found if isinstance(one, Utterance)])
+        return ready
+
+    def preview(self, segment: SpeechSegment, number: int) -> Utterance | None:
+        """See `Pairing.glance`."""
+        return self._pairing.glance(segment, number)
 
     def close(self) -> None:
-        self.pairing.close()
+        self._pairing.close()
 
-    def _hear(self, transcriber: Transcriber, segment: SpeechSegment) -> Transcription | None:
-        if not self._may_hear():
-            return None
+    def _turn(self, at_ms: int, act: Callable[[], Sequence[Utterance | Mark]]) -> None:
+        self._turns.append(_Turn(at_ms, act))
+
+    def _ask(self, segment: SpeechSegment) -> None:
+        work = Transcribe(segment)
+        self._asked[work] = turn = _Turn[Mark](segment.closed_ms, list, waits=True)
+        self._turns.append(turn)
+        self._work.append(work)
+
+    def _remember(self, segment: SpeechSegment, shed: bool) -> None:
+        key = (segment.channel, segment.index)
+        if not shed:
+            self._shed.pop(key, None)
+            return
+        self._shed[key] = segment
+        if len(self._shed) > self._pairing.config.revisable:
+            del self._shed[next(iter(self._shed))]
+
+    def _pair(
+        self, segment: SpeechSegment, heard: Transcription | None, degraded: tuple[str, ...]
+    ) -> Sequence[Utterance]:
+        self._paired.append((segment.channel, segment.index))
+        return self._pairing.push(segment, heard, degraded)
+
+    def _add_words(self, segment: SpeechSegment, heard: Transcription) -> Sequence[Utterance]:
+        utterance = self._pairing.with_words(segment, heard)
+        return [] if utterance is None else [utterance]
+
+    def _push_words(self, words: Sequence[Words], last: bool) -> Sequence[Utterance | Mark]:
+        found: list[Utterance | Mark] = []
         try:
-            return transcriber.transcribe(segment.samples)
-        except AsrError as error:
-            self.asr_failures += 1
-            logger.warning(
-                "channel %s at %d ms goes on without words: %s", segment.channel, segment.start_ms, error
-            )
-            return None
+            found += self._pairing.push_words(words)
+        except TranscriptError as error:
+            found.append(self._refused(str(error)))
+        return [*found, *self._pairing.end_words()] if last else found
+
+    def _settle(self, out: Sequence[Utterance]) -> None:
+        """Forget the segments that are withheld, as the policy wants it: nothing will be said of them."""
+        said = {(utterance.channel, utterance.index) for utterance in out}
+        while len(self._paired) > self._pairing.held:
+            key = self._paired.popleft()
+            if key not in said:
+                self.unsettled.pop(key, None)

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from websockets.asyncio.client import ClientConnection, connect
 
-from actors.calls import Calls
+from actors.call_registry import CallRegistry
 from actors.config import IngestConfig
-from actors.liveness import LiveConfig
+from actors.watchdog import LiveConfig
 from bcaf_stream.analyzer import AnalyzerConfig, ConversationAnalyzer
 from bcaf_stream.engine import EmotionEngine, ModelConfig
 from bcaf_stream.events.messages import Event
@@ -64,13 +64,13 @@ def analysed(
 
 
 @asynccontextmanager
-async def deployed(house: House, **live: float) -> AsyncIterator[tuple[dict[str, Door], Calls]]:
+async def deployed(house: House, **live: float) -> AsyncIterator[tuple[dict[str, Door], CallRegistry]]:
     """All doors, and the calls behind them, in this process."""
     config = IngestConfig.model_validate_json(
         json.dumps({"link": {"bind": "tcp://127.0.0.1:*"}, **DOORS, "live_text": {"port": 0, "ack": True}})
     )
     config = config.model_copy(update={"live": LiveConfig(interim_ms=0, **live)})
-    calls, doors = Calls(AnalyzerConfig(), config, house, house.overload), make_doors(config)
+    calls, doors = CallRegistry(AnalyzerConfig(), config, house), make_doors(config)
     for door in doors:
         await door.start(calls)
     try:

@@ -9,9 +9,9 @@ from uuid import UUID
 import numpy as np
 import pytest
 
-from actors.calls import Calls
+from actors.call_registry import CallRegistry
 from actors.config import IngestConfig
-from actors.liveness import LiveConfig
+from actors.watchdog import LiveConfig
 from bcaf_stream.analyzer import AnalyzerConfig, ConversationAnalyzer
 from bcaf_stream.engine import EmotionEngine, ModelConfig
 from bcaf_stream.events.messages import Event
@@ -90,7 +90,7 @@ def test_two_sides_by_rtp_in_disorder_and_with_a_loss(house: House):
     sides = [encode_alaw(joined(chunks, channel.name)) for channel in CHANNELS]
 
     async def whole() -> None:
-        calls = Calls(AnalyzerConfig(), IngestConfig(live=LiveConfig(interim_ms=0)), house, house.overload)
+        calls = CallRegistry(AnalyzerConfig(), IngestConfig(live=LiveConfig(interim_ms=0)), house)
         door = RtpDoor(RtpConfig(port=0, channels=SIDES, call="c1", text="none", jitter_ms=200))
         await door.start(calls)
         try:
@@ -128,7 +128,7 @@ def test_two_sides_by_audiosocket(house: House):
         return said
 
     async def whole() -> None:
-        calls = Calls(AnalyzerConfig(), IngestConfig(live=LiveConfig(interim_ms=0)), house, house.overload)
+        calls = CallRegistry(AnalyzerConfig(), IngestConfig(live=LiveConfig(interim_ms=0)), house)
         door = AudioSocketDoor(AudioSocketConfig(port=0, channels=SIDES, text="none"))
         await door.start(calls)
         try:

@@ -2,23 +2,22 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from actors.history import Answer
-from actors.liveness import LiveConfig
-from actors.overload import Overload, OverloadConfig
-from actors.session import CallSession
+from actors.call_session import CallSession
+from actors.load_shedding import LoadShedding, OverloadConfig
+from actors.recognition import Recognition
+from actors.watchdog import LiveConfig
 from bcaf_stream.analyzer import AnalyzerConfig
 from bcaf_stream.audio.sources import FileSource
+from bcaf_stream.context import Answer, State
 from bcaf_stream.demo import CALL
 from bcaf_stream.engine import EmotionEngine
 from bcaf_stream.errors import ModelError
 from bcaf_stream.events.messages import Event
 from bcaf_stream.events.progress import Progress, progress_of
 from bcaf_stream.ingest.live import Begin, Gap, LiveCall
-from bcaf_stream.model.state import DialogueState
 from bcaf_stream.transcripts.asr import Transcriber
 from bcaf_stream.types import AudioChunk, Channel, TextSource, Utterance
 
@@ -32,14 +31,13 @@ class House:
         self.model_id = engine.model_id
         self.modalities = engine.modalities
         self.transcriber = transcriber
-        self.executor = ThreadPoolExecutor(1)
-        self.overload = Overload(OverloadConfig())
+        self.shedding = LoadShedding(OverloadConfig())  # of the sessions that stand alone
         self.events: list[Event] = []
         self.failing: set[int] = set()
         self.breaking: set[str] = set()  # calls on which something breaks that nobody thought of
         self.asked: list[Utterance] = []
 
-    async def predict(self, state: DialogueState | None, utterance: Utterance, urgent: bool = True) -> Answer:
+    async def predict(self, state: State | None, utterance: Utterance, urgent: bool = True) -> Answer:
         self.asked.append(utterance)
         if len(self.asked) in self.failing:
             raise ModelError("the model gave numbers that are not finite")
@@ -64,7 +62,9 @@ class House:
         config: AnalyzerConfig | None = None,
     ) -> CallSession:
         live = live or LiveConfig(interim_ms=0)
-        return CallSession(Begin("c1", CHANNELS, RATE, text), config or AnalyzerConfig(), live, self)
+        begin = Begin("c1", CHANNELS, RATE, text)
+        recognition = Recognition(self.transcriber) if self.transcriber else None
+        return CallSession(begin, config or AnalyzerConfig(), live, self, recognition, self.shedding)
 
     @property
     def types(self) -> list[str]:

@@ -5,8 +5,8 @@ import asyncio
 import pytest
 import torch
 
-from actors.liveness import LiveConfig
-from actors.session import CallSession
+from actors.call_session import CallSession
+from actors.watchdog import LiveConfig
 from bcaf_stream.engine import EmotionEngine, ModelConfig
 from bcaf_stream.ingest.link_protocol import WordsMessage
 from bcaf_stream.ingest.live import LiveCall

@@ -8,10 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bcaf_stream.errors import AsrError, TranscriptError
+from bcaf_stream.errors import TranscriptError
 from bcaf_stream.transcripts.asr import Transcription
 from bcaf_stream.transcripts.pairing import Pairing, TextConfig
-from bcaf_stream.transcripts.stage import TextStage
 from bcaf_stream.types import Call, Channel, SpeechSegment, Utterance, Words
 from tests.benchmarks.cue_attribution import beforehand, live, load, score
 from tests.components import needs
@@ -326,41 +325,6 @@ def test_unknown_channels_and_misplaced_words_are_refused():
         Pairing(CALL, DEFAULT).push_words([])
 
 
-class FakeTranscriber:
-    """Says how many samples it heard; fails on demand."""
-
-    name = "fake"
-
-    def __init__(self) -> None:
-        self.heard: list[int] = []
-        self.broken = False
-
-    def transcribe(self, samples) -> Transcription:
-        if self.broken:
-            raise AsrError("fake failed: switched off")
-        self.heard.append(len(samples))
-        return Transcription(f"{len(samples)} samples ", 0.75)
-
-    def close(self) -> None:
-        pass
-
-
-def test_the_stage_recognises_where_the_policy_permits_and_survives_failure(caplog):
-    fake = FakeTranscriber()
-    config = TextConfig(policy={"customer": "text_only", "agent": "off"})
-    stage = TextStage(CALL, config, fake)
-    [heard] = stage.push(segment("customer", 0, 0, 1000))
-    assert (heard.text, heard.text_source, heard.samples) == ("16 samples", "asr", None)
-    assert heard.text_confidence == 0.75
-    assert stage.push(segment("agent", 0, 0, 1000)) == []
-    assert fake.heard == [16]
-    fake.broken = True
-    fused = TextStage(CALL, TextConfig(), fake)
-    [alone] = fused.push(segment("customer", 0, 0, 1000))
-    assert (alone.text, fused.asr_failures, alone.samples is not None) == (None, 1, True)
-    assert "switched off" in caplog.text
-
-
 def test_words_that_are_likelier_wrong_than_right_are_shown_and_not_judged():
     pairing = Pairing(CALL, TextConfig(policy={"agent": "text_only"}))
     [unsure] = pairing.push(segment("customer", 0, 0, 1000), Transcription("Shut up!", 0.3))
@@ -380,9 +344,3 @@ def test_a_sound_of_two_channels_goes_to_the_one_with_the_strictest_policy():
     assert Pairing(CALL, DEFAULT).precedence == ["customer", "agent"]
     assert Pairing(CALL, TextConfig(policy={"agent": "off"})).precedence == ["agent", "customer"]
     assert Pairing(CALL, TextConfig(policy={"agent": "text_only"})).precedence == ["agent", "customer"]
-
-
-def test_without_text_every_segment_goes_out_at_once_on_audio_alone():
-    stage = TextStage(CALL, TextConfig())
-    [alone] = stage.push(segment("agent", 0, 0, 1000))
-    assert (alone.text, alone.text_source, alone.role) == (None, "none", "agent")

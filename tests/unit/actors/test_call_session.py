@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from actors.liveness import LiveConfig
-from actors.session import CallSession
+from actors.call_session import CallSession
+from actors.load_shedding import Lags
+from actors.watchdog import LiveConfig
 from bcaf_stream.analyzer import AnalyzerConfig
 from bcaf_stream.engine import EmotionEngine, ModelConfig
 from bcaf_stream.errors import LinkError
@@ -139,7 +140,7 @@ def test_a_sender_far_ahead_is_told_to_wait_and_then_refused(house: House):
             line.accept(chunk)
         with pytest.raises(LinkError, match="far beyond"):
             line.accept(minutes[121])
-        assert not session.inbox.room.is_set()
+        assert not session.room.is_set()
         await line.room()
         line.end()
 
@@ -293,7 +294,7 @@ def test_words_that_come_later_end_as_if_they_had_been_there(
 
     for one, script in ((there, at_once), (later, afterwards)):
         session = play(lambda one=one: one.session("given", config=config), script)
-        states.append(session._history.state)
+        states.append(session.conversation._context.state)
     assert states[0].cache_BKW.equal(states[1].cache_BKW)
     [revised] = later.of("emotion.revised")
     assert (revised.revision, revised.text, revised.channel) == (1, "hello there", "customer")
@@ -306,7 +307,9 @@ def test_words_that_come_later_end_as_if_they_had_been_there(
 class Repeater:
     """Hears the same in everything."""
 
-    def transcribe(self, samples_N: np.ndarray) -> Transcription:
+    name = "repeater"
+
+    def transcribe(self, samples: np.ndarray) -> Transcription:
         return Transcription("hello")
 
     def close(self) -> None: ...
@@ -321,8 +324,8 @@ def test_overload_stops_interim_results_then_speech_recognition_but_no_final(
         houses.append(house)
 
         async def script(session: CallSession, line: LiveCall, lag_ms: int = lag_ms, house: House = house) -> None:
-            for step in house.overload.step(lag_ms, 0.0):
-                await session.tell(f"overload: {step}")
+            for step in house.shedding.look(Lags(sound=lag_ms), 0.0):
+                session.tell(f"overload: {step}")
             for chunk in audio:
                 line.accept(chunk)
                 await asyncio.sleep(0.001)

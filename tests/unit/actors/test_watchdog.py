@@ -1,12 +1,12 @@
 """What the clock says of stalled channels and lost senders; the time is given."""
 
-from actors.liveness import LiveConfig, Liveness
+from actors.watchdog import LiveConfig, Watchdog
 
 CONFIG = LiveConfig(stall_s=1.5, grace_s=10, idle_s=30)
 
 
 def test_a_channel_stalls_once_until_it_is_heard_again():
-    live = Liveness(CONFIG, 0.0, ["a", "b"])
+    live = Watchdog(CONFIG, 0.0, ["a", "b"])
     live.heard("a", 1.0)
     assert live.newly_stalled(1.4) == []
     assert live.newly_stalled(1.5) == ["b"]
@@ -17,7 +17,7 @@ def test_a_channel_stalls_once_until_it_is_heard_again():
 
 
 def test_without_a_connection_everything_stalls_at_once_and_the_call_ends_after_the_grace():
-    live = Liveness(CONFIG, 0.0, ["a", "b"])
+    live = Watchdog(CONFIG, 0.0, ["a", "b"])
     live.heard("a", 5.0)
     live.disconnected(5.0)
     assert not live.is_connected
@@ -29,7 +29,7 @@ def test_without_a_connection_everything_stalls_at_once_and_the_call_ends_after_
 
 
 def test_a_silent_sender_is_lost_after_the_idle_time_and_words_are_a_sign_of_life():
-    live = Liveness(CONFIG, 0.0, ["a"])
+    live = Watchdog(CONFIG, 0.0, ["a"])
     assert not live.is_lost(29.9)
     live.spoke(29.9)
     assert not live.is_lost(59.8)
@@ -38,7 +38,7 @@ def test_a_silent_sender_is_lost_after_the_idle_time_and_words_are_a_sign_of_lif
 
 
 def test_it_says_how_long_nothing_can_change():
-    live = Liveness(CONFIG, 0.0, ["a", "b"])
+    live = Watchdog(CONFIG, 0.0, ["a", "b"])
     assert live.wait_s(0.5) == 1.0
     live.newly_stalled(1.5)
     assert live.wait_s(2.0) == 28.0

@@ -4,7 +4,6 @@ Pure: time (seconds of any steady clock) is given. Stream time never passes thro
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 
 from pydantic import Field
 
@@ -17,7 +16,8 @@ class LiveConfig(Config):
     Every `interim_ms` of an open utterance an emotion.interim goes out; 0: none. A channel without sound for
     `stall_s` ends its utterance. A call whose connection is gone ends after `grace_s`, unless it comes back;
     one whose sender is there and silent, after `idle_s`. A sender whose sound waits for longer than `window_ms`
-    is read no further.
+    is read no further. A call that goes on in another process has the sound of `rebuild_s` before its last event
+    sent again, for the context of its dialogue. A call for which no result comes for `finish_s` has failed.
     """
 
     interim_ms: int = Field(1000, ge=0)
@@ -25,22 +25,27 @@ class LiveConfig(Config):
     grace_s: float = Field(10.0, ge=0)
     idle_s: float = Field(300.0, gt=0)  # a call may be on hold
     window_ms: int = Field(10_000, ge=200)
+    rebuild_s: float = Field(120.0, ge=30)  # more than the longest utterance and its wait for words
+    finish_s: float = Field(90.0, gt=0)  # longer than emotion.retry_s
 
 
-@dataclass
-class Liveness:
-    """The clocks of one call's channels."""
+class Watchdog:
+    """The clocks of one call's channels.
 
-    config: LiveConfig
-    now_s: float  # when the call began
-    channels: Iterable[str]
-    stalled: set[str] = field(default_factory=set)
-    _heard: dict[str, float] = field(default_factory=dict)
-    _gone: float | None = None  # since when there is no connection
+    Args:
+        now_s: when the call began.
+        keeps_sound: the sender sends again what a lost connection has swallowed: nothing stalls by the loss.
+    """
 
-    def __post_init__(self) -> None:
-        self._heard = dict.fromkeys(self.channels, self.now_s)
-        self._latest = self.now_s
+    def __init__(
+        self, config: LiveConfig, now_s: float, channels: Iterable[str], keeps_sound: bool = False
+    ) -> None:
+        self.stalled: set[str] = set()
+        self._config = config
+        self._keeps_sound = keeps_sound
+        self._heard = dict.fromkeys(channels, now_s)
+        self._latest = now_s
+        self._gone: float | None = None  # since when there is no connection
 
     @property
     def is_connected(self) -> bool:
@@ -60,18 +65,26 @@ class Liveness:
     def connected(self, now_s: float) -> None:
         self._gone = None
         self._latest = now_s
+        if self._keeps_sound:
+            self._heard = {channel: max(at, now_s) for channel, at in self._heard.items()}
+
+    def excuse(self, seconds: float) -> None:
+        """It was not the sender that stood still for so long: all clocks go on from there."""
+        self._heard = {channel: at + seconds for channel, at in self._heard.items()}
+        self._latest += seconds
+        if self._gone is not None:
+            self._gone += seconds
 
     def newly_stalled(self, now_s: float) -> list[str]:
         """Channels whose sound has stopped coming since this was last asked."""
-        limit = 0.0 if self._gone is not None else self.config.stall_s
-        found = [c for c, at in self._heard.items() if c not in self.stalled and now_s - at >= limit]
+        found = [c for c, at in self._heard.items() if c not in self.stalled and now_s - at >= self._limit_s]
         self.stalled.update(found)
         return found
 
     def is_lost(self, now_s: float) -> bool:
         if self._gone is not None:
-            return now_s - self._gone >= self.config.grace_s
-        return now_s - self._latest >= self.config.idle_s
+            return now_s - self._gone >= self._config.grace_s
+        return now_s - self._latest >= self._config.idle_s
 
     def silent_s(self, now_s: float) -> float:
         """How long no channel has had any sound."""
@@ -79,6 +92,12 @@ class Liveness:
 
     def wait_s(self, now_s: float) -> float:
         """How long nothing can change by itself."""
-        ends = [at + self.config.stall_s for channel, at in self._heard.items() if channel not in self.stalled]
-        lost = self._latest + self.config.idle_s if self._gone is None else self._gone + self.config.grace_s
+        ends = [at + self._limit_s for channel, at in self._heard.items() if channel not in self.stalled]
+        lost = self._latest + self._config.idle_s if self._gone is None else self._gone + self._config.grace_s
         return max(0.0, min([*ends, lost]) - now_s)
+
+    @property
+    def _limit_s(self) -> float:
+        if self._gone is None:
+            return self._config.stall_s
+        return float("inf") if self._keeps_sound else 0.0

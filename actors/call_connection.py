@@ -1,0 +1,203 @@
+"""How media come to a live call: its connection, which an ingest server holds, and what waits behind it."""
+
+import asyncio
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from typing import Protocol
+
+from bcaf_stream.errors import LinkError
+from bcaf_stream.ingest.link_protocol import WordsMessage
+from bcaf_stream.ingest.live import Degraded, End, Ended, Media, sound
+from bcaf_stream.types import AudioChunk, Call, Gap
+
+Item = AudioChunk | Gap | WordsMessage | Degraded | End
+
+MOST_QUEUED_MS = 120_000  # of sound: what a sender without credit may be ahead
+MOST_QUEUED_ITEMS = 50_000
+MOST_QUEUED_TEXT = 2_000_000  # characters of live words, and ITEM_CHARS for each item
+ITEM_CHARS = 50
+
+
+class Inbox:
+    """What has come of a call and is not taken yet; bounded in everything that a sender can fill.
+
+    `received` are samples of each channel, gaps included.
+    """
+
+    def __init__(self, channels: Iterable[str], rate: int) -> None:
+        self.received = dict.fromkeys(channels, 0)
+        self._waiting = dict.fromkeys(self.received, 0)  # samples of each channel
+        self._rate = rate
+        self._text = 0
+        self._items: asyncio.Queue[Item | None] = asyncio.Queue()
+
+    @property
+    def queued_ms(self) -> int:
+        """Sound that waits to be taken; gaps cost nothing."""
+        return max(self._waiting.values()) * 1000 // self._rate
+
+    @property
+    def empty(self) -> bool:
+        return self._items.empty()
+
+    def put(self, item: Item) -> None:
+        """Take something, without waiting.
+
+        Raises:
+            LinkError: far more came than can be analysed.
+        """
+        if not isinstance(item, End):
+            self._check_room(item)
+        if isinstance(item, AudioChunk):
+            self._waiting[item.channel] += len(item.samples)
+        if isinstance(item, AudioChunk | Gap):
+            self.received[item.channel] = item.end if isinstance(item, Gap) else sound(item).stop
+        self._text += _text(item)
+        self._items.put_nowait(item)
+
+    def wake(self) -> None:
+        """End a waiting whose time has changed."""
+        self._items.put_nowait(None)
+
+    async def next(self, wait_s: float) -> Item | None:
+        """What comes next; None when nothing has come within that time, or somebody woke it."""
+        if self._items.empty():
+            try:
+                # Not wait_for: in Python 3.11 it may swallow the cancellation of its caller.
+                async with asyncio.timeout(wait_s):
+                    item = await self._items.get()
+            except TimeoutError:
+                return None
+        else:
+            item = self._items.get_nowait()
+        if isinstance(item, AudioChunk):
+            self._waiting[item.channel] -= len(item.samples)
+        self._text -= _text(item)
+        return item
+
+    def _check_room(self, item: Item) -> None:
+        if isinstance(item, AudioChunk) and self.queued_ms > MOST_QUEUED_MS:
+            raise LinkError("audio was sent far beyond what can be analysed")
+        if self._text + _text(item) > MOST_QUEUED_TEXT:
+            raise LinkError("words were sent far beyond what can be paired with the sound")
+        if self._items.qsize() > MOST_QUEUED_ITEMS:
+            raise LinkError("far more was sent than can be analysed")
+
+
+def _text(item: Item | None) -> int:
+    return sum(len(w.text) + ITEM_CHARS for w in item.words) if isinstance(item, WordsMessage) else 0
+
+
+class Owner(Protocol):
+    """The call behind a connection."""
+
+    call: Call
+    rate: int
+    connection: "CallConnection | None"  # its present one
+    ended: asyncio.Future[Ended]
+    room: asyncio.Event  # whether enough is worked off for more to be read
+
+    @property
+    def settled_ms(self) -> int: ...
+
+    def put(self, item: Item) -> None: ...
+
+    def lose(self) -> None: ...
+
+
+class CallConnection:
+    """A `LiveCall` (see bcaf_stream.ingest.live); of one connection of a call that may get others.
+
+    Args:
+        base: the call's sample that this connection counts as 0.
+        start: what it says first, in its own count.
+    """
+
+    def __init__(self, session: Owner, base: int, start: int, credit: Callable[[int], None] | None) -> None:
+        self.id = session.call.id
+        self.start = start
+        self._session = session
+        self._base = base
+        self._credit = credit
+        self._next = dict.fromkeys((channel.name for channel in session.call.channels), start)
+
+    @property
+    def settled_ms(self) -> int:
+        return max(0, self._session.settled_ms - self._base_ms)
+
+    @property
+    def outcome(self) -> Ended | None:
+        return self._session.ended.result() if self._session.ended.done() else None
+
+    def accept(self, item: Media) -> None:
+        if self._session.connection is not self:
+            raise LinkError(f"call {self.id} goes on over another connection")
+        if isinstance(item, WordsMessage | Degraded):
+            self._session.put(item)
+            return
+        end = item.end if isinstance(item, Gap) else sound(item).stop
+        self._check(item, end)
+        self._next[item.channel] = end
+        if isinstance(item, Gap):
+            item = replace(item, end=end + self._base, rate=self._session.rate)
+        self._session.put(replace(item, start=item.start + self._base))
+
+    async def room(self) -> None:
+        await self._session.room.wait()
+
+    def end(self, reason: str = "complete") -> None:
+        if self._session.connection is self and not self._session.ended.done():
+            self._session.put(End(reason))
+
+    def lost(self) -> None:
+        if self._session.connection is self:
+            self._session.lose()
+
+    async def ended(self) -> Ended:
+        return await asyncio.shield(self._session.ended)
+
+    def progressed(self, ms: int) -> None:
+        """The call is analysed up to there."""
+        if self._credit:
+            self._credit(max(0, ms - self._base_ms))
+
+    @property
+    def _base_ms(self) -> int:
+        return self._base * 1000 // self._session.rate
+
+    def _check(self, item: AudioChunk | Gap, end: int) -> None:
+        expected = self._next.get(item.channel)
+        if expected is None:
+            raise LinkError(f"call {self.id} has no channel {item.channel!r}")
+        if item.start != expected or end < item.start:
+            raise LinkError(f"audio is not contiguous: sample {expected} expected, {item.start} came")
+        if isinstance(item, AudioChunk) and item.rate != self._session.rate:
+            raise LinkError(
+                f"call {self.id} changed from {self._session.rate} to {item.rate} Hz: start a new call"
+            )
+
+
+class FinishedCall:
+    """A `LiveCall` that is over: what a sender is given that resumes it too late."""
+
+    start = settled_ms = 0
+
+    def __init__(self, call: str, outcome: Ended) -> None:
+        self.id = call
+        self.outcome: Ended | None = outcome
+        self._ended = outcome
+
+    def accept(self, item: Media) -> None:
+        raise LinkError(f"call {self.id} is over here")
+
+    async def room(self) -> None:
+        pass
+
+    def end(self, reason: str = "complete") -> None:
+        pass
+
+    def lost(self) -> None:
+        pass
+
+    async def ended(self) -> Ended:
+        return self._ended

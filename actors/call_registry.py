@@ -1,0 +1,199 @@
+"""The running calls of one process, behind all of its servers: who may begin one, and what is shed under load."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from actors.call_connection import CallConnection, FinishedCall
+from actors.call_session import CallSession
+from actors.config import IngestConfig
+from actors.load_shedding import Lags, LoadShedding
+from actors.recognition import Recognition
+from actors.services import CallRuntime
+from bcaf_stream.analyzer import AnalyzerConfig
+from bcaf_stream.errors import BcafError, BusyError, JournalError, LinkError
+from bcaf_stream.events.progress import Progress
+from bcaf_stream.events.writer import EventWriter
+from bcaf_stream.ingest.link_protocol import WordsMessage
+from bcaf_stream.ingest.live import Begin, End, Ended
+from bcaf_stream.loops import faults, spawn_task
+from bcaf_stream.types import Call
+
+log = logging.getLogger(__name__)
+
+LOOK_S = 0.25  # how often the lag is looked at
+DRAIN_S = 7.0  # for what was heard of the running calls, when the deployment goes down
+GOING_DOWN = "the deployment is going down"
+
+
+class CallRegistry:
+    """The `Host` of the ingest servers (see bcaf_stream.ingest.live)."""
+
+    def __init__(self, analyzer: AnalyzerConfig, config: IngestConfig, runtime: CallRuntime) -> None:
+        self._analyzer, self._config, self._runtime = analyzer, config, runtime
+        self.shedding = LoadShedding(config.overload)
+        self._recogniser: Recognition | None = None
+        self._sessions: dict[str, CallSession] = {}
+        self._opening: set[str] = set()  # calls of which the journal is asked
+        self._closing: set[str] = set()  # calls that are being ended, because nobody went on with them
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._is_draining = False
+        self.finished = self.failed = self.busy = self.refused_words = 0
+
+    async def open(
+        self, begin: Begin, credit: Callable[[int], None] | None = None
+    ) -> CallConnection | FinishedCall:
+        session = self._sessions.get(begin.call)
+        if session is not None:
+            return session.attach(begin, credit)
+        self._check_new(begin)
+        self._opening.add(begin.call)  # counted before anything is waited for
+        try:
+            progress = await self._progress(begin.call)
+            if self._is_draining:
+                raise BusyError(f"busy: {GOING_DOWN}")
+        finally:
+            self._opening.discard(begin.call)
+        if progress and progress.ended and begin.resume is not None:
+            return FinishedCall(begin.call, Ended(progress.finals, progress.reason or ""))
+        if (progress and progress.ended) or begin.call in self._closing:
+            raise LinkError(f"call {begin.call} is in the journal already; choose another --call")
+        return self._start(begin, credit, progress)
+
+    async def words(self, call: str, message: WordsMessage) -> None:
+        if call not in self._sessions:
+            raise LinkError("no such call is running: begin its audio first, with text: given")
+        try:
+            self._sessions[call].put(message)
+        except LinkError:
+            self.refused_words += 1
+            raise
+
+    async def monitor_load(self) -> None:
+        """Follow the lag for ever: shed work in the stated order, and do it later when there is time."""
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(LOOK_S)
+            for step in self.shedding.look(self.lags, loop.time()):
+                log.warning("overload: %s until it is over", step)
+                for session in self._sessions.values():
+                    session.tell(f"overload: {step}")
+            if self.shedding.level == 0 and self._recognition and not self._recognition.waiting:
+                for session in self._sessions.values():
+                    session.catch_up()
+
+    @property
+    def lags(self) -> Lags:
+        lags = Lags()
+        for session in self._sessions.values():
+            lags = lags.longest(session.lags)
+        return lags
+
+    def stats(self) -> dict[str, Any]:
+        lags = self.lags
+        return {
+            "calls": len(self._sessions),
+            "finished": self.finished,
+            "failed": self.failed,
+            "busy": self.busy,
+            "lag_ms": max(lags),
+            "lags_ms": lags._asdict(),
+            "overload": self.shedding.level,
+            "shed": self.shedding.taken,
+            "refused_words": self.refused_words,
+        }
+
+    async def drain(self, timeout_s: float = DRAIN_S) -> None:
+        """Let the running calls end at once, with what was heard of them; in bounded time."""
+        self._is_draining = True
+        for session in self._sessions.values():
+            if not session.ended.done():
+                session.put(End(GOING_DOWN))
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=timeout_s)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def close_orphans(self, names: Sequence[str]) -> None:
+        """End the calls that a dead process has left open, unless somebody has gone on with them."""
+        for name in names:
+            if name in self._sessions or name in self._opening:
+                continue
+            self._closing.add(name)
+            try:
+                progress = await self._runtime.progress(name)
+                if progress and not progress.ended and name not in self._sessions:
+                    writer = EventWriter(Call(name, ()), self._runtime.model_id)
+                    writer.resume(progress)
+                    await self._runtime.publish([writer.end("sender lost")])
+            except JournalError as error:  # of this call: the others are ended all the same
+                faults.count("ending an orphaned call", error)
+            finally:
+                self._closing.discard(name)
+
+    @property
+    def _recognition(self) -> Recognition | None:
+        """None as long as the process has no recogniser."""
+        if self._recogniser is None and self._runtime.transcriber is not None:
+            self._recogniser = Recognition(self._runtime.transcriber)
+        return self._recogniser
+
+    def _check_new(self, begin: Begin) -> None:
+        if begin.call in self._opening:
+            raise LinkError(f"call {begin.call} is running already; choose another --call")
+        if len(self._sessions) + len(self._opening) >= self._config.max_calls:
+            self.busy += 1
+            raise BusyError(f"busy: {self._config.max_calls} calls are running; try again later")
+        if not self.shedding.new_calls:
+            self.busy += 1
+            raise BusyError("busy: the running calls are all that can be analysed; try again later")
+        if begin.text == "asr" and self._recognition is None:
+            raise LinkError(
+                "this deployment has no speech recognition; send with --transcript FILE or --text none"
+            )
+
+    async def _progress(self, call: str) -> Progress | None:
+        try:
+            return await self._runtime.progress(call)
+        except LinkError:
+            raise
+        except BcafError as error:  # of this call alone
+            faults.count("opening a call", error)
+            raise LinkError(
+                f"call {call}: its events in the journal cannot be read; choose another --call"
+            ) from None
+
+    def _start(
+        self, begin: Begin, credit: Callable[[int], None] | None, progress: Progress | None
+    ) -> CallConnection:
+        session = CallSession(
+            begin, self._analyzer, self._config.live, self._runtime, self._recognition, self.shedding, progress
+        )
+        connection = session.attach(begin, credit)
+        self._sessions[begin.call] = session
+        task = spawn_task("call", self._run(session))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return connection
+
+    async def _run(self, session: CallSession) -> None:
+        ended = Ended(0, GOING_DOWN)
+        try:
+            ended = await session.run()
+            self.finished += 1
+        except asyncio.CancelledError:
+            await session.fail(GOING_DOWN, f"failed: {GOING_DOWN}")
+        except Exception as error:
+            # The boundary of one call: whatever broke in it, the others go on, and its sender is told.
+            self.failed += 1
+            log.error("call %s failed: %s", session.call.id, type(error).__name__)
+            message = str(error).splitlines()[-1] if isinstance(error, BcafError) else type(error).__name__
+            ended = Ended(session.conversation.utterances, f"the call cannot be analysed: {message}")
+            await session.fail(message, f"failed: {type(error).__name__}")
+        finally:
+            session.close()
+            session.ended.set_result(ended)
+            session.room.set()
+            del self._sessions[session.call.id]

@@ -1,0 +1,128 @@
+"""Going on with a call whose owner died: what its journal tells is the past, which is not told again.
+
+A sender that keeps its sound sends it once more from before the first utterance that has no final event. What is
+heard of the past gives the model its context, with the words that the journal has; what comes after it is told as
+if nothing had happened: same utterances, same ids. From a call's first sample that is exact. From later on, the
+voice activity detector needs a while to settle, and utterances of the past are recognised by their time.
+
+A sender that cannot send again goes on where the clock says that the call is: what came meanwhile is a gap, and
+the context of the dialogue begins anew.
+"""
+
+from collections import Counter
+from dataclasses import dataclass, field, replace
+
+from bcaf_stream.audio.turns import CallCutter
+from bcaf_stream.events.messages import Event
+from bcaf_stream.events.progress import Progress, Spoken
+from bcaf_stream.events.writer import EventWriter
+from bcaf_stream.transcripts.asr import Transcription
+from bcaf_stream.types import SpeechSegment, Utterance
+
+
+def resend_from_ms(progress: Progress, rebuild_ms: int) -> int:
+    """From which stream time on the sound is wanted again: `rebuild_ms` before what has no final event."""
+    ends = [spoken.end_ms for channel in progress.spoken.values() for spoken in channel.values()]
+    return max(0, max(ends, default=0) - rebuild_ms)
+
+
+@dataclass
+class Resumption:
+    """`begin` is the sample, at `rate` Hz, with which the sound goes on; `resent`: it is sent once more."""
+
+    progress: Progress
+    begin: int
+    rate: int
+    resent: bool
+    _matched: set[tuple[str, int]] = field(default_factory=set)
+    _new: Counter[str] = field(default_factory=Counter)  # segments of each channel that the journal does not know
+
+    def start(self, cutter: CallCutter, writer: EventWriter) -> list[Event]:
+        """Set both where the call stands; return what its subscribers are told of the interruption."""
+        writer.resume(self.progress)
+        for channel in cutter.call.channels:
+            index = 0 if self.resent else self.progress.utterances[channel.name]
+            cutter.resume(channel.name, index, self.begin, self.rate)
+        if self.resent:
+            return []
+        told = writer.degraded("the analysis was interrupted: the context of the dialogue begins anew")
+        span_ms = (self.progress.end_ms, self.begin * 1000 // self.rate)
+        lost = [writer.gap(channel.name, *span_ms, "analysis interrupted") for channel in cutter.call.channels]
+        return [told, *lost]
+
+    def place(self, segment: SpeechSegment) -> SpeechSegment | None:
+        """The next closed segment, with its index in the call; None where the journal shows that it is none."""
+        if not self.resent or not self.begin:
+            return segment
+        if segment.start_ms >= self._decided_ms(segment.channel):
+            self._new[segment.channel] += 1
+            return replace(segment, index=self.progress.decided[segment.channel] + self._new[segment.channel] - 1)
+        index = self._closest(segment)
+        if index is None:
+            return None
+        self._matched.add((segment.channel, index))
+        return replace(segment, index=index)
+
+    def preview(self, segment: SpeechSegment, number: int) -> SpeechSegment | None:
+        """An open segment, with its index in the call; None where nothing new is to be said of it by a preview."""
+        if self.resent and self.begin:
+            if segment.start_ms < self._decided_ms(segment.channel):
+                return None
+            index = self.progress.decided[segment.channel] + self._new[segment.channel]
+            segment = replace(segment, index=index)
+        told = self.progress.interims.get((segment.channel, segment.index), 0)
+        return None if self.knows(segment.channel, segment.index) or number <= told else segment
+
+    def knows(self, channel: str, index: int) -> bool:
+        """Whether the utterance has had its final event."""
+        return self.resent and index < self.progress.decided[channel]
+
+    def heard(self, segment: SpeechSegment) -> Transcription | None:
+        """What was heard in a segment that is known; None where that must be found out."""
+        spoken = self._spoken(segment.channel, segment.index)
+        return None if spoken is None else Transcription(spoken.text or "", spoken.text_confidence)
+
+    def recorded(self, utterance: Utterance) -> Utterance | None:
+        """The utterance as it was told last; None where it had no emotion, and left no trace in the dialogue."""
+        spoken = self._spoken(utterance.channel, utterance.index)
+        if spoken is None:
+            return utterance
+        if utterance.revision:
+            return replace(utterance, revision=utterance.revision + spoken.revision)
+        return (
+            replace(
+                utterance,
+                text=spoken.text,
+                text_source=spoken.text_source,
+                text_confidence=spoken.text_confidence,
+                degraded=spoken.degraded,
+                revision=spoken.revision,
+            )
+            if spoken.judged
+            else None
+        )
+
+    def is_told(self, utterance: Utterance) -> bool:
+        """Whether the journal has this revision of an utterance."""
+        spoken = self._spoken(utterance.channel, utterance.index)
+        told = spoken.revision if spoken else 0
+        return self.knows(utterance.channel, utterance.index) and utterance.revision <= told
+
+    def _spoken(self, channel: str, index: int) -> Spoken | None:
+        return self.progress.spoken.get(channel, {}).get(index) if self.resent else None
+
+    def _decided_ms(self, channel: str) -> int:
+        return max((spoken.end_ms for spoken in self.progress.spoken.get(channel, {}).values()), default=0)
+
+    def _closest(self, segment: SpeechSegment) -> int | None:
+        """The known utterance that shares most time with the segment."""
+
+        def shared_ms(spoken: Spoken) -> int:
+            return min(spoken.end_ms, segment.end_ms) - max(spoken.start_ms, segment.start_ms)
+
+        free = [
+            spoken
+            for spoken in self.progress.spoken.get(segment.channel, {}).values()
+            if shared_ms(spoken) > 0 and (segment.channel, spoken.index) not in self._matched
+        ]
+        return max(free, key=shared_ms).index if free else None
