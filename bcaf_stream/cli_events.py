@@ -198,7 +198,7 @@ def keys_allow(
     """Let a client read the topics with these beginnings, and no others."""
     from bcaf_stream.events.keys import KeyRing
 
-    KeyRing(folder).allow(name, topics)
+    topics = KeyRing(folder).allow(name, topics)
     print(f"{name} may read {', '.join(topics)}")
 
 

@@ -5,8 +5,11 @@ call; who needs every event reads the journal. XPUB and not PUB, because it sees
 is published before the first one is gone.
 """
 
+import contextlib
 import math
+import os
 import select
+import socket
 import threading
 import time
 from collections.abc import Sequence
@@ -24,9 +27,15 @@ from bcaf_stream.events.keys import HEARTBEAT, Gate
 from bcaf_stream.events.messages import Event, heartbeat, hub_degraded, topic_of
 from bcaf_stream.events.refusals import Refusals
 from bcaf_stream.events.rows import Entry
+from bcaf_stream.events.subscriptions import Connection, Subscriptions
 
-MAX_SUBSCRIPTION_BYTES = 4096  # what a subscriber may send at once; beyond it its connection ends
-REBIND_S = 5.0
+MAX_SUBSCRIPTION_BYTES = 1024  # what a subscriber may send at once; beyond it its connection ends
+UNREAD = (
+    2  # subscriptions of a connection that wait: ZeroMQ reads on for as long as there are any (1 breaks CURVE)
+)
+UNREAD_BYTES = 32_768  # of a connection, which the system takes before its sender has to wait
+READ_AT_ONCE = 200  # subscriptions, in about a millisecond: what is to be published does not wait for more
+LOOK_S = 1.0  # how soon connections that are gone are forgotten
 MORE, LAST = int(zmq.NOBLOCK | zmq.SNDMORE), int(zmq.NOBLOCK)
 raw_send = zmq.backend.Socket.send  # the part of Socket.send that sends: a third of the time of send_multipart
 _SLICE_S = 0.05  # the longest that a waiting thread overlooks a subscription seen by another thread
@@ -45,6 +54,7 @@ class BusConfig(Config):
 
     `drop` loses events for that subscriber alone, who sees the gap in `seq`; `overflows` counts how often that
     began. `block` lets all wait, for at most `block_s`. `linger_s` is how long `close` may still deliver.
+    A connection that has more than `max_subscriptions`, or changes more than that in a second, is dropped.
     With `keys`, the folder of `bcaf-stream keys`, every connection is encrypted and each reader gets what its
     key is allowed.
     """
@@ -56,6 +66,7 @@ class BusConfig(Config):
     when_full: Literal["drop", "block"] = "drop"
     block_s: float = Field(default=5.0, gt=0)
     linger_s: float = Field(default=2.0, ge=0)
+    max_subscriptions: int = Field(default=1000, ge=1)
 
     @field_validator("bind")
     @classmethod
@@ -80,7 +91,9 @@ class EventPublisher:
         self._config = config
         self._epoch = epoch
         self._lock = threading.RLock()
-        self._subscriptions: dict[bytes, int] = {}
+        self._subscriptions = Subscriptions(config.max_subscriptions)
+        self._next_look = 0.0
+        self._closed = False
         self._beats = 0
         self._beat_asked = False
         self._last_offset = last_offset
@@ -132,18 +145,26 @@ class EventPublisher:
             self._beats += 1
             self.publish(hub_degraded(self._beats - 1, time.time_ns(), self._epoch, reason))
 
-    def attend(self) -> None:
+    def attend(self) -> bool:
         """Take up subscriptions, answer new ones with a heartbeat, and shut out whose key was revoked.
 
-        Whoever publishes with `keys` calls this often: a subscription counts only from here on.
+        Whoever publishes with `keys` calls this often: a subscription counts only from here on. Returns whether
+        there may be more to take up.
+
+        Raises:
+            EventError: the address cannot be bound again at this moment, or the keys cannot be read.
+            LoopError: nobody asks the keys any more.
         """
         with self._lock:
-            self._read_subscriptions()
+            if self._socket.closed and not self._closed:
+                self._socket = self._bound(self.endpoint)
+            more = self._read_subscriptions()
             self._refusals.look()
             if self._beat_asked:
                 self.heartbeat()
             if self.gate is not None and self.gate.refresh():
                 self._start_anew()
+        return more
 
     @property
     def refused(self) -> int:
@@ -155,7 +176,8 @@ class EventPublisher:
         """Subscriptions at this moment, not counting those to heartbeats alone; a listener has one."""
         with self._lock:
             self._read_subscriptions()
-            return sum(n for name, n in self._subscriptions.items() if name != HEARTBEAT)
+            self._subscriptions.forget(_is_gone)
+            return sum(name != HEARTBEAT for name in self._subscriptions.names())
 
     def wait_for_subscriber(self, timeout_s: float) -> bool:
         """Whether somebody subscribed within `timeout_s`; other threads may publish meanwhile."""
@@ -170,6 +192,7 @@ class EventPublisher:
     def close(self) -> None:
         """Deliver what is queued, for at most `linger_s`, and free the address."""
         with self._lock:
+            self._closed = True
             self._refusals.unwatch()
             self._socket.close()
             self._free()
@@ -185,6 +208,8 @@ class EventPublisher:
         keep_alive(socket)
         socket.setsockopt(zmq.SNDHWM, self._config.high_water_mark)
         socket.setsockopt(zmq.MAXMSGSIZE, MAX_SUBSCRIPTION_BYTES)
+        socket.setsockopt(zmq.RCVHWM, UNREAD)
+        socket.setsockopt(zmq.RCVBUF, UNREAD_BYTES)
         # Every subscription is seen, not only the first of its topic; with keys each has to be granted.
         socket.setsockopt(zmq.XPUB_MANUAL if self.gate else zmq.XPUB_VERBOSER, 1)
         socket.setsockopt(zmq.XPUB_NODROP, 1)  # a full queue is reported to `_send`, which decides
@@ -200,19 +225,13 @@ class EventPublisher:
         return socket
 
     def _start_anew(self) -> None:
-        """ZeroMQ cannot drop one connection: all are dropped, and who is still allowed comes back by itself."""
+        """ZeroMQ takes no right back: all connections are dropped, and who is still allowed comes back by itself.
+
+        The system gives the address back a moment later: `attend` binds it again.
+        """
         self._refusals.unwatch()
         self._socket.close(0)
-        self._subscriptions.clear()
-        deadline = time.monotonic() + REBIND_S
-        while True:
-            try:
-                self._socket = self._bound(self.endpoint)
-                return
-            except EventError:
-                if time.monotonic() > deadline:
-                    raise
-                time.sleep(_SLICE_S)  # the old socket gives its port back a moment later
+        self._subscriptions.forget(lambda _: True)
 
     def _free(self) -> None:
         if self.gate is not None:
@@ -245,29 +264,67 @@ class EventPublisher:
             waited = f"a subscriber took nothing for {self._config.block_s} s"
             raise EventError(f"{self.endpoint}: {waited}: stop it, or set `when_full: drop`") from None
 
-    def _read_subscriptions(self) -> None:
+    def _read_subscriptions(self) -> bool:
+        """Take up some of what subscribers sent; whether there was any, and so may be more."""
         if self._socket.closed:
-            raise EventError(f"{self.endpoint}: the publisher is closed")
-        while self._socket.poll(0):
-            frame = self._socket.recv(copy=False)
-            message = frame.bytes
-            name, change = message[1:], {1: 1, 0: -1}.get(message[0] if message else -1, 0)
-            if not change:
-                self._refusals.add("what is no subscription")
+            why = "the publisher is closed" if self._closed else "its address is about to be bound again"
+            raise EventError(f"{self.endpoint}: {why}")
+        now = time.monotonic()
+        if now >= self._next_look:
+            self._next_look = now + LOOK_S
+            self._subscriptions.forget(_is_gone)
+        for number in range(READ_AT_ONCE):
+            try:
+                frame = self._socket.recv(zmq.NOBLOCK, copy=False)
+            except zmq.Again:
+                return number > 0
+            connection = _connection_of(frame)
+            if connection is None or self._subscriptions.is_dropped(connection):
                 continue
-            if self.gate is not None:
-                self._grant(frame, name, zmq.SUBSCRIBE if change > 0 else zmq.UNSUBSCRIBE)
-            self._beat_asked = self._beat_asked or (change > 0 and name == HEARTBEAT)
-            self._subscriptions[name] = self._subscriptions.get(name, 0) + change
-            if self._subscriptions[name] <= 0:
-                del self._subscriptions[name]
+            self._change(connection, frame)
+            excess = self._subscriptions.excess(connection, now)
+            if excess is not None:
+                self._refusals.add("a connection with too many subscriptions, which is dropped")
+                _disconnect(excess)
+        return True
 
-    def _grant(self, frame: zmq.Frame, name: bytes, option: int) -> None:
-        """Give a subscriber as much of what it asked for as its key is allowed."""
-        assert self.gate is not None
-        try:
-            user = str(frame.get("User-Id"))
-        except zmq.ZMQError:
-            return  # of a connection that is gone
-        for prefix in self.gate.narrowed(user, name):
+    def _change(self, connection: Connection, frame: zmq.Frame) -> None:
+        """Give a subscriber as much of what it asked for as its key is allowed, and take back what it gave up."""
+        message = frame.bytes
+        name = message[1:]
+        match message[:1]:
+            case b"\1":
+                granted = self.gate.narrowed(str(frame.get("User-Id")), name) if self.gate else ()
+                changed, option = self._subscriptions.add(connection, name, granted), zmq.SUBSCRIBE
+                self._beat_asked = self._beat_asked or name == HEARTBEAT
+            case b"\0":
+                changed, option = self._subscriptions.remove(connection, name), zmq.UNSUBSCRIBE
+            case _:
+                self._refusals.add("what is no subscription")
+                return
+        for prefix in changed:
             self._socket.setsockopt(option, prefix)
+
+
+def _connection_of(frame: zmq.Frame) -> Connection | None:
+    """Where a message of a subscriber came from; None when that connection is gone."""
+    try:
+        descriptor = int(frame.get(zmq.SRCFD))
+        return Connection(descriptor, os.fstat(descriptor).st_ino)
+    except (zmq.ZMQError, OSError):
+        return None
+
+
+def _is_gone(connection: Connection) -> bool:
+    try:
+        return os.fstat(connection.descriptor).st_ino != connection.inode
+    except OSError:
+        return True
+
+
+def _disconnect(connection: Connection) -> None:
+    """End one connection, for which ZeroMQ has no call: its side of the socket sees the end of the stream."""
+    with contextlib.suppress(OSError):
+        if not _is_gone(connection):
+            with socket.socket(fileno=os.dup(connection.descriptor)) as same:
+                same.shutdown(socket.SHUT_RDWR)

@@ -131,15 +131,16 @@ class EventHub:
 
     def _run(self, end: threading.Event) -> None:
         next_beat = next_upkeep = 0.0
+        rest_s = 0.0
         while True:
             ending = end.is_set()
-            group = self._gather()
+            group = self._gather(rest_s)
             if group:
                 self._commit(group)
             elif ending:
                 return
             now = time.monotonic()
-            self._tried(self.bus.attend)
+            rest_s = 0.0 if self._tried(self.bus.attend) else POLL_S
             if now >= next_beat:
                 next_beat = now + self._config.heartbeat_s
                 self._tried(self.bus.heartbeat)
@@ -158,9 +159,9 @@ class EventHub:
                 log.warning("the hub goes on, but: %s", error)
             return None
 
-    def _gather(self) -> list[_Handed]:
+    def _gather(self, rest_s: float) -> list[_Handed]:
         try:
-            group = [self._queue.get(timeout=POLL_S)]
+            group = [self._queue.get(timeout=rest_s)]
         except queue.Empty:
             return []
         deadline = time.monotonic() + self._config.group_ms / 1000

@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 import zmq
 from zmq.auth.thread import ThreadAuthenticator
 
-from bcaf_stream.errors import EventError
-from bcaf_stream.events.messages import VERSION, topic_prefix
+from bcaf_stream.errors import EventError, LoopError
+from bcaf_stream.events.messages import VERSION, parse_topic, topic_prefix
 from bcaf_stream.events.refusals import Refusals
 
 HEARTBEAT = (topic_prefix("", "") + "heartbeat").encode()  # anybody who is let in may see that the hub lives
@@ -78,14 +78,19 @@ class KeyRing:
         _write(path, {"name": name, "public": public.decode(), "secret": secret.decode(), "server": server})
         return path
 
-    def allow(self, name: str, topics: Sequence[str]) -> None:
-        """Let a client read what begins with one of `topics`; this replaces what it was allowed before."""
+    def allow(self, name: str, topics: Sequence[str]) -> list[str]:
+        """Let a client read these topics and what lies below them; this replaces what it was allowed before.
+
+        Returns the prefixes that are written: each ends where a level of a topic does.
+        """
+        topics = [whole_levels(topic) for topic in topics]
         wrong = [topic for topic in topics if not topic.startswith(EVERYTHING)]
         if wrong or not topics:
             raise EventError(f"--topics: must begin with {EVERYTHING}, for instance {topic_prefix('CALL')}")
         data = self._read_allowed()
-        data[name] = {"public": _read_secret(self._existing(name))["public"], "topics": list(topics)}
+        data[name] = {"public": _read_secret(self._existing(name))["public"], "topics": topics}
         _write(self._allowed, data)
+        return topics
 
     def revoke(self, name: str) -> None:
         """Shut a client out. A running hub notices within a second."""
@@ -106,7 +111,7 @@ class KeyRing:
         """For each public key that is let in, the prefixes of the topics that it may read."""
         try:
             return {
-                entry["public"]: tuple(topic.encode() for topic in entry["topics"])
+                entry["public"]: tuple(whole_levels(topic).encode() for topic in entry["topics"])
                 for entry in self._read_allowed().values()
             }
         except (KeyError, TypeError, AttributeError):
@@ -181,7 +186,14 @@ class Gate:
         return [wanted] if any(wanted.startswith(p) for p in own) else [p for p in own if p.startswith(wanted)]
 
     def refresh(self) -> bool:
-        """Look at the files again; whether somebody may read less than before."""
+        """Look at the files again; whether somebody may read less than before.
+
+        Raises:
+            EventError: they cannot be read.
+            LoopError: the thread that lets connections in is dead.
+        """
+        if not self._authenticator.is_alive():
+            raise LoopError("the thread that checks keys has stopped: close the hub and open it again")
         stamp = self._ring.stamp()
         if stamp == self._stamp:
             return False
@@ -192,6 +204,15 @@ class Gate:
 
     def close(self) -> None:
         self._authenticator.stop()
+
+
+def whole_levels(prefix: str) -> str:
+    """The prefix up to where a level of a topic ends: `emo.v1.alice` is for the call alice, not for alicebob."""
+    try:
+        parse_topic(prefix)
+    except EventError:
+        return prefix if prefix.endswith(".") else f"{prefix}."
+    return prefix  # a whole topic
 
 
 def _read_secret(path: Path) -> dict[str, Any]:

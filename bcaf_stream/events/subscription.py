@@ -27,6 +27,7 @@ CREDIT = 5000  # events of a replay that are on their way
 PATIENCE_S = 2.0  # a replay that says nothing for so long is asked again
 LATE_WARNING_S = 10.0
 MAX_FRAME_BYTES = 16_000_000  # of one event
+MAX_TOPIC_BYTES = 1000  # of a subscription: the hub takes no longer ones; the rest is chosen here
 ANSWER = {  # what each kind of answer must have
     "events": {"id", "journal"},
     "end": {"id", "journal", "reached"},
@@ -71,7 +72,7 @@ class Subscription:
     ) -> None:
         self._wanted = tuple(topic.encode() for topic in topics)
         self._topics = list(topics) if key else [whole_calls(topic) for topic in topics]
-        self._asks_for_all = self._topics == list(topics)
+        self._asks_for_all = self._topics == list(topics) and all(len(t) <= MAX_TOPIC_BYTES for t in self._wanted)
         self._replay_endpoint, self._max_age_s = replay, max_age_s
         self._key: ClientKey | None = load_client_key(key) if key else None
         self._high_water_mark = high_water_mark
@@ -93,7 +94,7 @@ class Subscription:
         try:
             self._live = self._connected(zmq.SUB, live)
             for topic in (
-                *(t.encode() for t in self._topics),
+                *(t.encode()[:MAX_TOPIC_BYTES] for t in self._topics),
                 HEARTBEAT,
             ):  # the heartbeat last: its answer covers all
                 self._live.setsockopt(zmq.SUBSCRIBE, topic)

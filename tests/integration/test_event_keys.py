@@ -170,7 +170,7 @@ def test_publishing_a_call_again_off_this_machine_needs_the_flag(
 
 def test_overlapping_prefixes_give_their_union_and_no_event_twice(hub: EventHub, ring: KeyRing, tmp_path: Path):
     ring.new("carl")
-    ring.allow("carl", ["emo.v1.callA.", "emo.v1.callA.left.", "emo.v1.call", "emo.v1.callB.right."])
+    ring.allow("carl", ["emo.v1.callA.", "emo.v1.callA.left.", "emo.v1.callB.", "emo.v1.callB.right."])
     time.sleep(1.0)  # the promise of the documentation
     hub.publish([event(0, "callA"), event(0, "callB"), event(0, "other")]).result(WAIT_S)
     asked = ("emo.v1.callA.", "emo.v1.ca", "emo.v1.callA.left.alert", "emo.v1.other.")
@@ -242,3 +242,51 @@ def test_a_key_for_one_channel_gets_it_without_loss_though_seq_counts_the_whole_
         assert [lefty.receive(WAIT_S).seq for _ in range(5)] == [10, 12, 14, 16, 18]
         assert ids_within(lefty, 0.6) == []
         assert lefty.gaps == 0
+
+
+def test_a_key_for_a_call_is_not_one_for_calls_whose_names_begin_with_its_name(
+    hub: EventHub, ring: KeyRing, tmp_path: Path
+):
+    ring.new("alice")
+    assert ring.allow("alice", ["emo.v1.alice", "emo.v1.c.left.emotion.final"]) == [
+        "emo.v1.alice.",
+        "emo.v1.c.left.emotion.final",
+    ]
+    allowed = json.loads((tmp_path / "keys" / "allowed.json").read_text())
+    allowed["anna"]["topics"] = ["emo.v1.callA"]  # as it could be written before
+    (tmp_path / "keys" / "allowed.json").write_text(json.dumps(allowed))
+    time.sleep(1.0)  # the promise of the documentation
+    names = ("alicebob", "callAB", "alice", "callA")
+    hub.publish([event(0, call) for call in names]).result(WAIT_S)
+    with subscriber(hub, tmp_path, "alice") as alice, subscriber(hub, tmp_path, "anna") as anna:
+        assert [alice.receive(WAIT_S).id, anna.receive(WAIT_S).id] == ["alice-0", "callA-0"]
+        whole = Event(type="emotion.final", id="f", call="c", channel="left", seq=0, emitted_at=1)
+        hub.publish([*(event(1, call) for call in names), whole, replace(whole, id="g", channel="left2")]).result(
+            WAIT_S
+        )
+        assert [alice.receive(WAIT_S).id for _ in range(2)] == ["alice-1", "f"]
+        assert anna.receive(WAIT_S).id == "callA-1"
+        assert ids_within(alice, 0.3) == ids_within(anna, 0.3) == []
+
+
+def test_a_reader_who_drops_its_wide_prefix_still_gets_the_narrow_one(
+    hub: EventHub, ring: KeyRing, tmp_path: Path
+):
+    ring.new("dora")
+    ring.allow("dora", ["emo.v1.callA.", "emo.v1.callB."])
+    time.sleep(1.0)  # the promise of the documentation
+    with zmq.Context() as context, context.socket(zmq.SUB) as reader:
+        load_client_key(tmp_path / "keys" / "dora.json").use(reader)
+        reader.connect(hub.bus.endpoint)
+        for topic in (b"emo.v1.", b"emo.v1.callA.", b"emo.v1...heartbeat"):
+            reader.subscribe(topic)
+        assert reader.poll(WAIT_S * 1000), "a heartbeat: both are taken up"
+        reader.unsubscribe(b"emo.v1.")
+        got, deadline, n = [], time.monotonic() + WAIT_S, 0
+        while len(got) < 20 and time.monotonic() < deadline:
+            hub.publish([event(n, "callB"), event(n, "callA")]).result(WAIT_S)
+            n += 1
+            while reader.poll(10):
+                topic, _ = reader.recv_multipart()
+                got += [topic] if b"heartbeat" not in topic else []
+        assert got[-10:] == [b"emo.v1.callA.left.alert"] * 10

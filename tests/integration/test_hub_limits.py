@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from bcaf_stream.events.subscriber import EventSubscriber
 from bcaf_stream.loops import faults
 from tests.deployed import free_address
 from tests.hub_process import HubProcess
+from tests.zmtp_flood import Flood, frame
 
 WAIT_S = 20.0
 
@@ -308,6 +309,42 @@ def test_what_is_sent_to_the_live_socket_and_is_no_subscription_is_counted_and_t
     assert hub.stats()["refused"] == 3
     assert "live: refused: what is no subscription" in caplog.text
     assert "secret" not in caplog.text
+
+
+TOGGLES = frame(b"\x01emo.v1.a.") + frame(b"\x00emo.v1.a.")
+FLOODS: dict[str, Callable[[int], bytes]] = {
+    "toggles": lambda _: TOGGLES * 5000,
+    "names": lambda n: b"".join(frame(b"\x01%d." % k) for k in range(n * 1000, n * 1000 + 1000)),
+    "no subscription": lambda _: frame(b"\x07something else") * 5000,
+}
+
+
+@pytest.mark.parametrize("kind", FLOODS)
+def test_a_flood_of_subscriptions_is_dropped_and_holds_up_nobody(config: EventHubConfig, kind: str):
+    process = HubProcess(config)
+    assert process.wait_ready()
+    with EventSubscriber(config.bus.bind, config.replay.bind, start="start") as reader:
+        assert process.publish([event(0)])
+        assert reader.receive(WAIT_S).seq == 0
+        before = resident_bytes(process.process.pid)
+        attacker = Flood(config.bus.bind, FLOODS[kind])
+        try:
+            slowest = 0.0
+            for n in range(1, 151):
+                begun = time.monotonic()
+                assert process.publish([event(n)])
+                assert reader.receive(WAIT_S).seq == n
+                slowest = max(slowest, time.monotonic() - begun)
+                time.sleep(0.01)
+        finally:
+            attacker.end()
+        grown = resident_bytes(process.process.pid) - before
+        assert reader.gaps == 0
+    process.kill()
+    process.end()
+    assert attacker.connections > 1, "it was dropped, and came back"
+    assert slowest < 1.5, "without limits the hub stood still for as long as this went on"
+    assert grown < 60e6
 
 
 def test_a_subscriber_survives_a_hub_that_talks_nonsense(caplog: pytest.LogCaptureFixture):
