@@ -20,6 +20,7 @@ SOUNDS = (
     r"|speaking|static|typing|unclear|unintelligible|unknown|vocaliz|whisper|whistl|yawn|hesitation|mouth|background"
     r"|scoff|grunt|scream|shout"
 )
+SOUND = re.compile(rf"\b(?:{SOUNDS})", re.IGNORECASE)
 LAUGHED_WORD = re.compile(r"\[laughter-([^\]\s]+)\]", re.IGNORECASE)  # Switchboard: a word that was laughed
 MARKS = re.compile(
     r"<\|[^|>]*\|>"  # Whisper's own tokens

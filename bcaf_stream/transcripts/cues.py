@@ -53,7 +53,7 @@ def timed_cue(
 
 def joined(words: Sequence[TimedWord]) -> tuple[TimedWord, ...]:
     """Whole words from tokens: where some begin with a space, one that does not belongs to the word before it."""
-    if not any(word.text[:1].isspace() for word in words[1:]):
+    if not any(word.text[:1].isspace() for word in words):
         return tuple(words)
     whole: list[TimedWord] = []
     for word in words:

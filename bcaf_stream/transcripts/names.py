@@ -9,6 +9,8 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
+from bcaf_stream.transcripts.cleanup import SOUND
+
 ROLE_WORDS = {
     "customer": "customer",
     "caller": "customer",
@@ -78,7 +80,8 @@ class Names:
         parts: list[Part] = []
         for found in _prefixes(text):
             name = _named(found)
-            if not (self._certain(found) or _folded(name) in self._names):
+            likely = _folded(name) in self._names and (not found["boxed"] or _stands_alone(found))
+            if not (likely or self._certain(found)):
                 continue
             if not parts and text[: found.start()].strip():
                 parts.append(Part(None, 0, found.start()))
@@ -102,7 +105,7 @@ class Names:
     def _evident(self, openings: list[list[re.Match[str]]], cues: int) -> set[str]:
         """Names by the way of the file."""
         certain = [f for found in openings for f in found if self._certain(f)]
-        guessed = [f for found in openings for f in found if not self._certain(f) and not f["boxed"]]
+        guessed = [f for found in openings for f in found if not self._certain(f)]
         named = sum(1 for found in openings if found)
         usual = 2 * named >= cues  # most cues begin with one
         always = named == cues and cues >= 4
@@ -114,6 +117,8 @@ class Names:
             name = _named(found)
             count, key = counts[_folded(name)], _folded(name)
             strong = _written_as_name(name) and (" " in name or name.isupper())
+            if found["boxed"] and not (_stands_alone(found) and count > 1):
+                continue
             if NO_NAME.match(name) or (not _written_as_name(name) and not (always and count > 1)):
                 continue
             if usual:
@@ -133,6 +138,12 @@ def _prefixes(text: str) -> Iterable[re.Match[str]]:
         if found:
             at = found.end()
             yield found
+
+
+def _stands_alone(found: re.Match[str]) -> bool:
+    """Whether it is as captions of meetings have it: (Maria Lopez) on a line of its own."""
+    opened = found.string[found.start("boxed") - 1] == "("
+    return opened and found.string[found.end() : found.end() + 1] in ("", "\n") and not SOUND.search(_named(found))
 
 
 def _openings(text: str) -> list[re.Match[str]]:

@@ -64,7 +64,7 @@ def read_transcript(
     """
     path = Path(path)
     text = _read(path)
-    kind = SUFFIXES.get(path.suffix.lower()) or sniff(text)
+    kind = SUFFIXES.get(path.suffix.lower()) or sniff(text) or ("json" if path.suffix.lower() == ".json" else None)
     if kind is None:
         raise TranscriptError(f"{path}: not a known transcript format: give {FORMATS}")
     try:

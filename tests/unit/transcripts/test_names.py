@@ -46,6 +46,10 @@ def told(transcript: Transcript) -> list[tuple[str | None, str]]:
         (["DAN: Hello.", "SUE: Hi there.", "DAN: Go on."], ["DAN", "SUE"]),
         (["O'Neil, Jean-Luc: Hello.", "Dr. Kim: Hi there.", "Dr. Kim: Go on."], ["O'Neil, Jean-Luc", "Dr. Kim"]),
         (["Мария: Hello.", "Иван: Hi there.", "Мария: Go on."], ["Мария", "Иван"]),
+        (
+            ["(Dan Lee)\nHello.", "(Sue Kim)\nHi there.", "(Dan Lee)\nGo on.", "(Sue Kim)\n"],
+            ["Dan Lee", "Sue Kim"],
+        ),
         (["田中：Hello.", "鈴木：Hi there.", "田中：Go on."], ["田中", "鈴木"]),
     ],
 )
