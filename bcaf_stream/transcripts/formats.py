@@ -167,11 +167,13 @@ def _screens(number: int, lines: list[str], kind: str) -> Iterator[Screen]:
 def _unrolled(screens: list[Screen]) -> list[Screen]:
     """The same without what rolls: captions that show the last line again above, or instead of, the new one.
 
-    It is the way of the whole file, or it is none: somebody may well say the same sentence twice.
+    It is the way of the whole file, with new lines below old ones, or it is none: somebody may well say the same
+    sentence twice.
     """
     texts = [[read for _, read in screen.lines if read] for screen in screens]
     pairs = [(a, b) for a, b in pairwise(texts) if a and b]
-    if len(pairs) < 2 or 2 * sum(a[-1] == b[0] for a, b in pairs) < len(pairs):
+    rolled = [b for a, b in pairs if a[-1] == b[0]]
+    if len(pairs) < 2 or 2 * len(rolled) < len(pairs) or all(len(b) == 1 for b in rolled):
         return screens
     before: list[str] = []
     for screen, shown in zip(screens, texts, strict=True):

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bcaf_stream.errors import TranscriptError
@@ -234,6 +234,7 @@ WORD = st.text(alphabet="abcdefghijklmnopqrstuvwxyzäöüßéñ'ж0123456789", m
 SENTENCE = st.lists(WORD, min_size=1, max_size=6).map(" ".join)
 
 
+@settings(deadline=None, max_examples=60)  # files, on a busy machine
 @given(st.lists(st.tuples(st.integers(1, 3000), SENTENCE), min_size=1, max_size=12), st.data())
 def test_no_word_is_invented_or_lost(tmp_path_factory, said, data):
     """Words written as SRT, WebVTT, CTM, STM, JSON lines and Whisper's JSON come back, all of them, in order."""
@@ -269,6 +270,7 @@ def test_no_word_is_invented_or_lost(tmp_path_factory, said, data):
         assert all(w.start_ms <= w.end_ms for w in found.words)
 
 
+@settings(deadline=None, max_examples=60)  # files, on a busy machine
 @given(st.sampled_from(["a.srt", "a.vtt", "a.ctm", "a.stm", "a.jsonl", "a.json", "a.txt"]), st.text(max_size=200))
 def test_any_text_is_read_or_refused(tmp_path_factory, name, text):
     path = tmp_path_factory.mktemp("any") / name

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bcaf_stream.errors import TranscriptError
@@ -496,6 +496,7 @@ def spoilt(draw) -> Any:
     return data
 
 
+@settings(deadline=None)
 @given(spoilt())
 def test_a_spoilt_result_is_read_or_refused(data):
     try:

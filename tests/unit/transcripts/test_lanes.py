@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bcaf_stream.transcripts.lanes import LaneCutter, cuts_between
@@ -37,6 +37,7 @@ WORDS = st.lists(
 )
 
 
+@settings(deadline=None)
 @given(WORDS, st.integers(0, 40_000), st.sampled_from([7, 800, 2400, 100_000]))
 def test_every_sample_is_in_one_lane_whatever_the_chunks(words, length, chunk):
     sound = np.random.default_rng(length).integers(1, 100, length).astype(np.int16)

@@ -174,6 +174,8 @@ def test_c1_and_entities_are_mended(tmp_path):
 def test_rolling_captions_say_each_line_once(tmp_path):
     rolled = srt("One two.", "One two.\nThree four.", "Three four.\nOne two.", "One two.")
     assert [t for _, t in told(read(tmp_path, rolled))] == ["One two.", "Three four.", "One two."]
+    digits = srt("Zero.", "Zero.", "Zero.", "Four.")
+    assert [t for _, t in told(read(tmp_path, digits))] == ["Zero.", "Zero.", "Zero.", "Four."]
     spoken = srt("Yes.", "Are you sure?", "Yes.", "Yes.", "Well then.", "Good.")
     assert [t for _, t in told(read(tmp_path, spoken))][2:4] == ["Yes.", "Yes."]
 
