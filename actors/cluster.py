@@ -15,9 +15,11 @@ from ray.exceptions import RayError, RayTaskError
 
 from actors.config import RayConfig
 from bcaf_stream.errors import BcafError, DeploymentError
+from bcaf_stream.folders import ray_folder, why_ray_cannot_use
 from bcaf_stream.loops import spawn_thread
 
 TOKEN = Path(".ray") / "auth_token"  # in the home folder
+NEVER_RAN = "The actor never ran"  # so ends a token that meets a cluster without tokens
 PROBE_S = 1.0
 SLOW_S = 4.0  # without an answer of the cluster's head: said
 LOST_S = 45.0  # before Ray's own processes give up, one after another (60 s)
@@ -94,7 +96,10 @@ def plain(error: BaseException, who: str) -> BcafError:
     own = [text for text in lines if text.startswith("bcaf_stream.errors.")]
     if own:
         return DeploymentError(own[-1].partition(": ")[2])
-    return DeploymentError(f"{who} does not start: {lines[-1] if lines else type(error).__name__}")
+    hint = (
+        ": has the cluster no authentication? then set RAY_AUTH_MODE=disabled" if NEVER_RAN in str(error) else ""
+    )
+    return DeploymentError(f"{who} does not start: {lines[-1] if lines else type(error).__name__}{hint}")
 
 
 def _connect(config: RayConfig) -> None:
@@ -102,6 +107,8 @@ def _connect(config: RayConfig) -> None:
     if address:
         maybe_enable_token_auth_if_token_available(warn_if_disabled=False)  # Ray does it for address="auto" alone
     else:
+        if problem := why_ray_cannot_use(*ray_folder()):
+            raise DeploymentError(problem)
         _stay_on_loopback()
         _close_token()
     options: dict[str, Any] = {} if address else {"num_cpus": config.num_cpus, "_system_config": SYSTEM}
@@ -147,7 +154,11 @@ def _private(name: str, flags: int) -> int:
 
 
 def _reason(error: BaseException) -> str:
-    causes = [error]
-    while causes[-1].__cause__ is not None:
-        causes.append(causes[-1].__cause__)
-    return str(causes[-1]).strip().splitlines()[0] if str(causes[-1]).strip() else type(error).__name__
+    """Ray's own words for it, or what they mean."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    text = str(error)
+    if "InvalidAuthToken" in text or "couldn't find an authentication token" in text:
+        return "it asks for a token, and there is none here or another: ~/.ray/auth_token or RAY_AUTH_TOKEN_PATH"
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__

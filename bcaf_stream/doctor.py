@@ -16,6 +16,7 @@ from rich.table import Table
 
 from bcaf_stream.engine import ModelConfig, find_checkpoint, load_encoders
 from bcaf_stream.errors import BcafError
+from bcaf_stream.folders import ray_folder, why_home_is_no_use, why_ray_cannot_use
 from bcaf_stream.model.checkpoint import load_checkpoint
 from bcaf_stream.transcripts.asr import AsrConfig, load_transcriber
 
@@ -71,6 +72,8 @@ def findings() -> Iterator[Finding]:
     for port, use in PORTS.items():
         yield _port(port, use)
     yield _journal_folder()
+    yield _ray_folder()
+    yield _home()
 
 
 def _package(name: str) -> Finding:
@@ -143,3 +146,20 @@ def _journal_folder() -> Finding:
         return Finding("working folder", "ok", "writable, for the journal and results")
     advice = "run from a folder of yours, or set hub.journal.path"
     return Finding("working folder", "problem", "not writable", advice)
+
+
+def _ray_folder() -> Finding:
+    folder, variable = ray_folder()
+    problem = why_ray_cannot_use(folder, variable)
+    if problem is None:
+        return Finding("Ray's folder", "ok", folder)
+    found, _, advice = problem.rpartition(": ")
+    return Finding("Ray's folder", "problem", found, advice)
+
+
+def _home() -> Finding:
+    problem = why_home_is_no_use()
+    if problem is None:
+        return Finding("home folder", "ok", "writable, for Ray's token and models from a hub")
+    advice = "nothing for a local Ray, whose token then stays in memory; a hub's models need HF_HOME"
+    return Finding("home folder", "note", problem, advice)

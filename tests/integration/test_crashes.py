@@ -1,0 +1,69 @@
+"""A deployment that was started by its command comes back by itself, whichever of its processes is killed."""
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from actors.report import read_status
+from tests.deployment_processes import BIN, listening, members, processes
+
+NAME = "crash"
+BACK_S = 120.0
+
+
+@pytest.fixture(scope="module")
+def deployment(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    folder = tmp_path_factory.mktemp("crash")
+    before = os.environ.get("XDG_RUNTIME_DIR")
+    os.environ["XDG_RUNTIME_DIR"] = str(folder)
+    binds = [f"{part}.bind=tcp://127.0.0.1:*" for part in ("ingest.link", "hub.bus", "hub.replay")]
+    settings = [
+        f"name={NAME}",
+        f"analyzer.model.checkpoint={tiny}",
+        f"hub.journal.path={folder / 'events.sqlite'}",
+    ]
+    overrides = [part for value in [*binds, *settings, "ray.num_cpus=2"] for part in ("--set", value)]
+    subprocess.run([BIN / "bcaf-serve", "up", *overrides], check=True, cwd=folder, stdout=subprocess.DEVNULL)
+    yield
+    subprocess.run([BIN / "bcaf-serve", "down", "--name", NAME], check=True, stdout=subprocess.DEVNULL)
+    os.environ.pop("XDG_RUNTIME_DIR") if before is None else os.environ.update(XDG_RUNTIME_DIR=before)
+
+
+def when(true: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+    deadline = time.monotonic() + BACK_S
+    while time.monotonic() < deadline:
+        status = read_status(NAME)
+        if status is not None and true(status):
+            return status
+        time.sleep(0.05)
+    raise AssertionError(f"never came true: {status}")
+
+
+def up(status: dict[str, Any]) -> bool:
+    return bool(status["state"] == "up")
+
+
+def test_ray_listens_on_this_machine_alone(deployment: None):
+    addresses = listening(members(when(up)))
+    assert len(addresses) >= 6
+    assert {address.rpartition(":")[0] for address in addresses} <= {"127.0.0.1", "[::ffff:127.0.0.1]"}
+
+
+def test_a_killed_raylet_beside_its_supervisor_needs_nobody(deployment: None):
+    before = when(up)
+    found = processes(before)
+    killed_at = time.monotonic()
+    os.kill(found["supervisor"], signal.SIGKILL)
+    os.kill(found["raylet"], signal.SIGKILL)
+    when(lambda status: not up(status))
+    assert time.monotonic() - killed_at < 5
+    after = when(lambda status: up(status) and status["driver"] != before["driver"])
+    assert after["pid"] != before["pid"]
+    assert (after["audio"], after["events"]) == (before["audio"], before["events"])
+    assert members(before) == []  # nothing of the first one is left
