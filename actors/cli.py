@@ -1,6 +1,7 @@
 """bcaf-serve: bring the deployment up, look at it, bring it down, and the demo."""
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -11,7 +12,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from actors.report import end, read_status, state_folder
+from actors.report import end, is_running, read_status, state_folder
 from bcaf_stream.config import load_config
 from bcaf_stream.console import run
 from bcaf_stream.errors import DeploymentError
@@ -42,17 +43,60 @@ def up(
     ] = False,
 ) -> None:
     """Bring the deployment up and say where to send sound and listen to events."""
-    from actors.config import ServeConfig  # Ray and torch load in seconds: not for --help and status
-    from actors.supervisor import supervise
+    from actors.config import ServeConfig  # loads in seconds: not for --help and status
+    from actors.ports import chosen_ports
 
     overrides = [*(INSECURE if insecure else []), *(set_ or []), *([f"ray.address={address}"] if address else [])]
     serve = load_config(ServeConfig, config, overrides)
+    name = serve.name
+    if is_running(name):
+        raise DeploymentError(f"a deployment named {name} is running: bcaf-serve down --name {name}")
+    command = _command("supervise", name, config, [*overrides, *chosen_ports(serve)], foreground)
     if foreground:
-        supervise(serve, lambda endpoints: _announce(serve.name, endpoints))
-        return
-    if read_status(serve.name):
-        raise DeploymentError(f"a deployment named {serve.name} is running: bcaf-serve down --name {serve.name}")
-    _announce(serve.name, _start_in_background(serve.name, config, overrides))
+        sys.stdout.flush()
+        os.execv(command[0], command)  # the supervisor stays small: it has nothing of what the check loaded
+    _announce(name, _start_in_background(name, command))
+
+
+@app.command(hidden=True)
+def supervise(
+    config: ConfigFile = None,
+    set_: Overrides = None,
+    name: Name = "bcaf",
+    foreground: Annotated[bool, typer.Option()] = False,
+    adopt: Annotated[bool, typer.Option(help="a driver is running")] = False,
+) -> None:
+    """Keep a driver running: what `up` starts."""
+    from actors.supervisor import Supervisor
+
+    command = _command("drive", name, config, set_ or [], foreground)
+    raise typer.Exit(Supervisor(name, command, adopt).run())
+
+
+@app.command(hidden=True)
+def drive(
+    config: ConfigFile = None,
+    set_: Overrides = None,
+    name: Name = "bcaf",
+    foreground: Annotated[bool, typer.Option()] = False,
+    again: Annotated[bool, typer.Option(help="it has been up before")] = False,
+) -> None:
+    """Hold Ray and the actors: what the supervisor starts."""
+    from actors.config import ServeConfig
+    from actors.driver import Driver
+
+    successors: list[subprocess.Popen[bytes]] = []
+
+    def orphaned() -> bool:
+        if foreground:
+            return False  # whoever runs the supervisor in the foreground starts it again, or not
+        if not successors or successors[-1].poll() is not None:
+            command = [*_command("supervise", name, config, set_ or [], foreground), "--adopt"]
+            successors[:] = [subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)]
+        return True
+
+    serve = load_config(ServeConfig, config, set_ or [])
+    Driver(serve, again, lambda endpoints: _announce(name, endpoints), orphaned).run()
 
 
 @app.command()
@@ -60,28 +104,16 @@ def status(
     name: Name = "bcaf",
     as_json: Annotated[bool, typer.Option("--json", help="one JSON object")] = False,
 ) -> None:
-    """Show the actors of a running deployment. Exit code 1 when there is none."""
+    """Show the actors of a running deployment. Exit code 1 when there is none, or it is not wholly up."""
     report = read_status(name)
     if report is None:
         raise DeploymentError(f"no deployment named {name} is running here: bcaf-serve up")
     if as_json:
         print(json.dumps(report))
-        return
-    age = (time.time_ns() - report["reported_at"]) / 1e9
-    table = Table(title=f"{report['name']}: {report['state']} ({age:.0f} s ago)", title_justify="left")
-    for column in ("actor", "alive", "what it says"):
-        table.add_column(column)
-    for actor, stats in report.get("actors", {}).items():
-        says = ", ".join(f"{key} {value}" for key, value in stats.items() if key != "alive")
-        table.add_row(actor, "yes" if stats["alive"] else "NO", says)
-    console = Console()
-    console.print(table)
-    for key in ("audio", "events", "replay", "model"):
-        if key in report:
-            console.print(f"{key:<11} {report[key]}", highlight=False)
-    for protocol, address in report.get("doors", {}).items():
-        if protocol != "link":  # which is `audio`
-            console.print(f"{protocol:<11} {address}", highlight=False)
+    else:
+        _show(report)
+    if report["state"] != "up":
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -103,6 +135,26 @@ def demo(
     play(output, speed, set_ or ())
 
 
+def _show(report: dict[str, Any]) -> None:
+    age = (time.time_ns() - report["reported_at"]) / 1e9
+    table = Table(title=f"{report['name']}: {report['state']} ({age:.0f} s ago)", title_justify="left")
+    for column in ("actor", "alive", "what it says"):
+        table.add_column(column)
+    for actor, stats in report.get("actors", {}).items():
+        says = ", ".join(f"{key} {value}" for key, value in stats.items() if key != "alive")
+        table.add_row(actor, "yes" if stats["alive"] else "NO", says)
+    console = Console()
+    console.print(table)
+    if "reason" in report:
+        console.print(f"{report['state']}: {report['reason']}", highlight=False, markup=False)
+    for key in ("audio", "events", "replay", "model"):
+        if key in report:
+            console.print(f"{key:<11} {report[key]}", highlight=False)
+    for protocol, address in report.get("doors", {}).items():
+        if protocol != "link":  # which is `audio`
+            console.print(f"{protocol:<11} {address}", highlight=False)
+
+
 def _announce(name: str, endpoints: dict[str, Any]) -> None:
     print(f"{name} is up: model {endpoints['model']}")
     for caveat in endpoints["caveats"]:
@@ -115,12 +167,16 @@ def _announce(name: str, endpoints: dict[str, Any]) -> None:
     sys.stdout.flush()
 
 
-def _start_in_background(name: str, config: Path | None, overrides: list[str]) -> dict[str, Any]:
-    """Start the supervisor as a process of its own and wait until it is up, or says why not."""
-    command = [sys.executable, "-m", "actors.cli", "up", "--foreground"]
+def _command(what: str, name: str, config: Path | None, overrides: list[str], foreground: bool) -> list[str]:
+    command = [sys.executable, "-m", "actors.cli", what, "--name", name]
     command += ["--config", str(config)] if config else []
     for override in overrides:
         command += ["--set", override]
+    return [*command, *(["--foreground"] if foreground else [])]
+
+
+def _start_in_background(name: str, command: list[str]) -> dict[str, Any]:
+    """Start the supervisor as a process of its own and wait until the deployment is up, or says why not."""
     log = state_folder(name) / "log.txt"
     with log.open("w") as out:
         process = subprocess.Popen(
@@ -131,9 +187,9 @@ def _start_in_background(name: str, config: Path | None, overrides: list[str]) -
         if report and report["state"] == "up":
             return report
         time.sleep(0.1)
-    last = log.read_text(encoding="utf-8").strip().splitlines()
-    reason = last[-1].removeprefix("bcaf-serve: ") if last else f"it ended with code {process.returncode}"
-    raise DeploymentError(reason)
+    lines = log.read_text(encoding="utf-8").strip().splitlines()
+    said = [line.removeprefix("bcaf-serve: ") for line in lines if line.startswith("bcaf-serve: ")]
+    raise DeploymentError((said or lines or [f"it ended with code {process.returncode}"])[-1])
 
 
 def main() -> None:

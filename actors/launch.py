@@ -4,8 +4,6 @@ The process that holds a Deployment owns it: when it ends, the actors end, and a
 """
 
 import logging
-import random
-import socket
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -18,13 +16,13 @@ from actors.config import ServeConfig
 from actors.emotion import EmotionActor
 from actors.hub import HubActor
 from actors.ingest import IngestActor
+from actors.ports import with_ports
 from bcaf_stream.errors import DeploymentError
 
 log = logging.getLogger(__name__)
 
 STATS_S = 2.0  # an actor that does not answer within this is not alive as far as anybody can see
 LOOK_S = 0.25
-PORTS = range(20_000, 32_000)  # below those that systems give to connections by themselves
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +48,7 @@ class Deployment:
     """
 
     def __init__(self, config: ServeConfig) -> None:
-        self._config = _with_ports(config)
+        self._config = with_ports(config)
         self._cluster: Cluster | None = None
         self._actors: dict[str, Any] = {}  # by name; the hub comes first
 
@@ -195,25 +193,3 @@ class Deployment:
             self._actors[name] = ray.remote(actor).options(**options).remote(*args)
         except (ValueError, RayError) as error:  # ValueError: the name is taken
             raise plain(error, f"the {name} actor") from None
-
-
-def _with_ports(config: ServeConfig) -> ServeConfig:
-    """A port that is left to the system is chosen once: an actor that starts again is found where it was."""
-    data = config.model_dump()
-    for part in (data["ingest"]["link"], data["hub"]["bus"], data["hub"]["replay"]):
-        host, _, port = part["bind"].rpartition(":")
-        if part["bind"].startswith("tcp://") and port in ("*", "0"):
-            part["bind"] = f"{host}:{_free_port(host.removeprefix('tcp://'))}"
-    return ServeConfig.model_validate(data)
-
-
-def _free_port(host: str) -> int:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    for port in random.sample(PORTS, 100):
-        with socket.socket(family) as probe:
-            try:
-                probe.bind(("" if host == "*" else host.strip("[]"), port))
-            except OSError:
-                continue
-            return port
-    raise DeploymentError(f"tcp://{host}: no free port was found: name one")

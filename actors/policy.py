@@ -1,4 +1,4 @@
-"""Decisions of the deployment as pure functions; `pool.py` and `supervisor.py` carry them out."""
+"""Decisions of the deployment as pure functions; `pool.py`, `readiness.py` and `supervisor.py` carry them out."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,3 +23,8 @@ def choose(replicas: Sequence[Replica], now: float) -> int:
 def rest_s(failures: int) -> float:
     """How long to leave a replica alone after its n-th failure in a row: 0.25 s doubling to 4 s."""
     return min(4.0, 0.25 * 2 ** max(0, failures - 1))
+
+
+def restart_s(failures: int) -> float:
+    """How long to wait before a driver is started again, at its n-th failure in a row: at once, 1 s, ... 30 s."""
+    return 0.0 if failures <= 1 else min(30.0, 2.0 ** (failures - 2))

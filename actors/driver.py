@@ -1,0 +1,95 @@
+"""The process that holds Ray and the actors: Ray's driver. It reports every second; its supervisor restarts it."""
+
+import logging
+import os
+import signal
+from collections.abc import Callable
+from dataclasses import asdict
+from types import FrameType
+from typing import Any
+
+from actors.config import ServeConfig
+from actors.launch import Deployment, Endpoints
+from actors.report import Lives, is_alive, write_status
+from bcaf_stream.errors import BcafError, DeploymentError
+from bcaf_stream.loops import EXIT_CODE
+
+log = logging.getLogger(__name__)
+
+REPORT_S = 1.0
+
+
+class Driver:
+    """Runs a deployment until SIGTERM, or until Ray breaks.
+
+    Args:
+        again: it ran before; then what is in the way (a port, the disk) is waited for instead of raised.
+        ready: told where the deployment is reached, once.
+        orphaned: called while there is no supervisor; True: go on without one for now, False: go down.
+    """
+
+    def __init__(
+        self,
+        config: ServeConfig,
+        again: bool,
+        ready: Callable[[dict[str, Any]], None],
+        orphaned: Callable[[], bool],
+    ) -> None:
+        self._config, self._again, self._ready, self._orphaned = config, again, ready, orphaned
+        self._endpoints: Endpoints | None = None
+        self._stopping = False
+        self._lives = Lives(config.name, "driver")
+
+    def run(self) -> None:
+        """Raises BcafError when the deployment cannot start; ends the process when Ray breaks later."""
+        self._listen_to_signals()
+        self._report("starting")
+        with Deployment(self._config) as deployment:
+            if self._again:
+                deployment.create()
+            else:
+                self._endpoints = deployment.up()
+            self._listen_to_signals()  # again: Ray puts its own handlers in place, which print a stack trace
+            self._announce()
+            self._watch(deployment)
+            self._report("going down")
+
+    def _watch(self, deployment: Deployment) -> None:
+        while not self._stopping:
+            stats = deployment.stats()
+            trouble = deployment.trouble(stats)
+            if self._endpoints is None and trouble is None:
+                self._endpoints = deployment.ready()
+                self._announce()
+            if trouble is None and self._endpoints:
+                self._report("up", actors=stats)
+            else:
+                state = "degraded" if self._endpoints else "starting"
+                self._report(state, actors=stats, reason=trouble or "not all actors have answered yet")
+            try:
+                deployment.keep_running(REPORT_S)
+            except DeploymentError as error:
+                self._break_off(error)
+            if not is_alive(self._config.name, "supervisor") and not self._orphaned():
+                return
+
+    def _break_off(self, error: BcafError) -> None:
+        """Ray is beyond help, and so is every orderly way out through it: the supervisor clears up."""
+        log.critical("%s", error)
+        self._report("restarting", reason=str(error))
+        os._exit(EXIT_CODE)
+
+    def _announce(self) -> None:
+        if self._endpoints:
+            self._ready(asdict(self._endpoints))
+
+    def _report(self, state: str, **more: Any) -> None:
+        where = asdict(self._endpoints) if self._endpoints else {}
+        write_status(self._config.name, {"state": state, "driver": os.getpid(), **where, **more})
+
+    def _listen_to_signals(self) -> None:
+        def stop(number: int, _: FrameType | None) -> None:
+            self._stopping = True
+
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, stop)

@@ -1,0 +1,109 @@
+"""What `status` and `down` see of a deployment: locks of living processes, and nothing that a dead one left."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from actors.leftovers import begin_of, kill_session
+from actors.policy import restart_s
+from actors.report import Lives, end, is_alive, is_running, pid_of, read_status, write_status
+from bcaf_stream.errors import DeploymentError
+
+HOLD = """
+import sys, time
+from actors.report import Lives
+held = Lives(sys.argv[1], sys.argv[2])
+print("held", flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.fixture(autouse=True)
+def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+
+
+@pytest.fixture
+def holder() -> Iterator["subprocess.Popen[str]"]:
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLD, "house", "driver"], stdout=subprocess.PIPE, text=True, start_new_session=True
+    )
+    assert process.stdout
+    assert process.stdout.readline() == "held\n"
+    yield process
+    process.kill()
+    process.wait()
+    process.stdout.close()
+
+
+def test_a_part_is_alive_as_long_as_its_process(holder: "subprocess.Popen[str]"):
+    assert is_alive("house", "driver")
+    assert not is_alive("house", "supervisor")
+    assert is_running("house")
+    assert pid_of("house", "driver") == holder.pid
+    with pytest.raises(DeploymentError, match="a deployment named house is running"):
+        Lives("house", "driver")
+    holder.kill()
+    holder.wait()
+    assert not is_running("house")
+
+
+def test_the_report_of_a_dead_deployment_is_none(holder: "subprocess.Popen[str]"):
+    write_status("house", {"state": "up"})
+    status = read_status("house")
+    assert status is not None
+    assert status["state"] == "up"
+    holder.kill()
+    holder.wait()
+    assert read_status("house") is None
+    with pytest.raises(DeploymentError, match="no deployment named house is running here"):
+        end("house", 1)
+
+
+def test_a_report_that_is_old_is_not_the_present_state(
+    holder: "subprocess.Popen[str]", monkeypatch: pytest.MonkeyPatch
+):
+    write_status("house", {"state": "up"})
+    now = time.time_ns()
+    monkeypatch.setattr(time, "time_ns", lambda: now + 30 * 10**9)
+    status = read_status("house")
+    assert status is not None
+    assert (status["state"], status["reason"][:25]) == ("silent", "nothing has been reported")
+
+
+def test_all_that_a_dead_process_started_is_ended_and_nothing_else():
+    script = (
+        "import subprocess, sys, os\n"
+        "subprocess.Popen(['sleep', '60'])\n"
+        "subprocess.Popen(['sleep', '60'], process_group=0)\n"
+        "print('started', flush=True)\nsys.stdin.read()\n"
+    )
+    leader = subprocess.Popen(
+        [sys.executable, "-c", script],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert leader.stdin
+    assert leader.stdout
+    assert leader.stdout.readline() == "started\n"
+    began = begin_of(leader.pid)
+    assert kill_session(leader.pid, (began or 0) + 1) == []  # another process has that number now
+    assert leader.poll() is None
+    os.kill(leader.pid, signal.SIGKILL)
+    leader.wait()
+    assert len(kill_session(leader.pid, began)) == 2
+    assert kill_session(leader.pid, began) == []
+    leader.stdin.close()
+    leader.stdout.close()
+
+
+def test_a_driver_is_started_again_at_once_and_then_ever_later():
+    assert [restart_s(n) for n in range(1, 9)] == [0, 1, 2, 4, 8, 16, 30, 30]
