@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
 from itertools import count
 from typing import Any, TypeVar
 
@@ -21,7 +20,6 @@ from bcaf_stream.events.messages import Event
 from bcaf_stream.events.progress import Progress
 from bcaf_stream.ingest.doors import make_doors
 from bcaf_stream.ingest.live import Door
-from bcaf_stream.ingest.udp import RtpDoor
 from bcaf_stream.loops import exit_on_death, faults, start_task, watch_event_loop
 from bcaf_stream.transcripts.asr import Transcriber, load_transcriber
 from bcaf_stream.types import Modality, Utterance
@@ -105,7 +103,7 @@ class IngestActor:
         return progress
 
     async def stats(self) -> dict[str, Any]:
-        rtp = [door for door in self._doors if isinstance(door, RtpDoor)]
+        counted = {door.endpoint: {name: n for name, n in door.counters().items() if n} for door in self._doors}
         return {
             **self._readiness.stats,
             **self._calls.stats(),
@@ -113,7 +111,7 @@ class IngestActor:
             "failovers": self._pool.failovers if self._hub else 0,
             "retried": self._retried,
             "faults": faults.counts,
-            **{door.endpoint: asdict(door.counts) | {"dropped": door.dropped} for door in rtp},
+            **{endpoint: counters for endpoint, counters in counted.items() if counters},
         }
 
     async def drain(self) -> None:

@@ -23,12 +23,11 @@ import numpy as np
 
 from bcaf_stream.errors import LinkError
 from bcaf_stream.ingest.live import Begin, End, Gap
-from bcaf_stream.ingest.pauses import Heard, Missing, PauseFinder
+from bcaf_stream.ingest.pauses import NOTHING_SENT, Heard, Missing, PauseFinder
 from bcaf_stream.types import AudioChunk, Channel, TextSource
 
 HANG_UP, CALL_ID, ERROR = 0x00, 0x01, 0xFF
 BUSY, REFUSED = 0x11, 0x12
-NOTHING_SENT = "nothing sent"
 RATES = dict(
     zip(range(0x10, 0x19), (8_000, 12_000, 16_000, 24_000, 32_000, 44_100, 48_000, 96_000, 192_000), strict=True)
 )

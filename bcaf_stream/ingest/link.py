@@ -48,8 +48,8 @@ class LinkConfig(Config):
     insecure: bool = False  # above `bind`, whose check looks at it
     bind: str = "tcp://127.0.0.1:5560"
     window_ms: int = Field(default=10_000, ge=200)
-    max_message_bytes: int = Field(default=262_144, ge=131_072)
-    waiting_messages: int = Field(default=200, ge=1)
+    max_message_bytes: int = Field(default=1_048_576, ge=131_072)
+    waiting_messages: int = Field(default=64, ge=1)
     heartbeat_s: float = Field(default=2.0, gt=0)
     linger_s: float = Field(default=1.0, ge=0)
 

@@ -63,6 +63,9 @@ class LinkDoor:
     def refused(self) -> int:
         return self._refused + self._server.refused
 
+    def counters(self) -> dict[str, int]:
+        return {"refused": self.refused}
+
     async def start(self, host: Host) -> None:
         self._host = host
         self._serving = start_task("link", self._serve())

@@ -136,6 +136,9 @@ class Door(Protocol):
     def refused(self) -> int:
         """Connections and messages that were turned away."""
 
+    def counters(self) -> dict[str, int]:
+        """What was turned away, dropped or lost, by its kind."""
+
     async def start(self, host: Host) -> None:
         """Listen.
 

@@ -7,7 +7,8 @@
                       text    {"t": "closed", "reason": WHY}
                       text    {"t": "refused", "busy": true or false, "message": WHY}
 
-A browser cannot set headers, so that its secret is in the address: ws://HOST:PORT/?token=SECRET.
+A page whose computer sleeps sends nothing: such a pause is a gap. A browser cannot set headers, so that its secret
+is in the address: ws://HOST:PORT/?token=SECRET.
 """
 
 import json
@@ -31,7 +32,7 @@ class MicrophoneParser:
     late = 0  # a WebSocket keeps the order
 
     def __init__(self, text: TextSource = "asr") -> None:
-        self._pcm = pcm.PcmParser(text)
+        self._pcm = pcm.PcmParser(text, real_time=True)
         self._call: str | None = None
         self._ended = False
 
@@ -46,14 +47,14 @@ class MicrophoneParser:
         fields = json_map("microphone", data)
         if self._call is not None:
             self._ended = fields.get("end") is True
-            return [End(), CLOSED] if self._ended else []
+            return [*self._pcm.rest(), End(), CLOSED] if self._ended else []
         begun = self._pcm.push(json.dumps(fields).encode() + b"\n", received_at)
         self._call = str(fields["call"])
         return list(begun)
 
     def flush(self, received_at: int) -> list[Item]:
-        """Nothing: no sound waits for another."""
-        return []
+        """The sound that is held back after a pause; the connection is gone."""
+        return list(self._pcm.rest())
 
     def began(self) -> list[Reply]:
         """The call was taken."""

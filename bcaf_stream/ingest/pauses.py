@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from bcaf_stream.types import PcmN
 
+NOTHING_SENT = "nothing sent"
 PAUSE_MS = 500  # without sound; networks and schedulers delay by less
 HOLD_MS = 250
 _MS = 1_000_000

@@ -11,7 +11,7 @@ They come after one line of JSON, or alone where the server knows their format (
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
 import numpy as np
@@ -20,13 +20,14 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from bcaf_stream.config import Config
 from bcaf_stream.errors import LinkError
 from bcaf_stream.ingest.link_protocol import MAX_CHANNELS, MAX_NAME, RATES
-from bcaf_stream.ingest.live import Begin, End, Ended
+from bcaf_stream.ingest.live import Begin, End, Ended, Gap
 from bcaf_stream.ingest.naming import ChannelConfig, call_id
+from bcaf_stream.ingest.pauses import NOTHING_SENT, Heard, Missing, PauseFinder
 from bcaf_stream.types import AudioChunk, Channel, Role, TextSource
 
 MAX_HELLO = 16_384  # bytes of the first line
 
-Item = Begin | AudioChunk | End
+Item = Begin | AudioChunk | Gap | End
 Name = Annotated[str, Field(min_length=1, max_length=MAX_NAME)]
 Rate = Annotated[int, Field(ge=RATES[0], le=RATES[1])]
 
@@ -56,6 +57,7 @@ class PcmParser:
         text: where the words come from, unless the first line says so.
         fixed: the format, if no line comes.
         token_allowed: whether this secret (None: none was shown) lets a sender in; asked of the line.
+        real_time: the sender is never faster than speech, so that its pauses are gaps (see pauses.py).
     """
 
     def __init__(
@@ -63,6 +65,7 @@ class PcmParser:
         text: TextSource = "asr",
         fixed: PcmFormat | None = None,
         token_allowed: Callable[[str | None], bool] = lambda _: True,
+        real_time: bool = False,
     ) -> None:
         self._text = text
         self._fixed = fixed
@@ -70,6 +73,8 @@ class PcmParser:
         self._begin: Begin | None = None
         self._bytes = b""
         self._start = 0
+        self._real_time = real_time
+        self._pauses: PauseFinder | None = None
 
     @property
     def greeted(self) -> bool:
@@ -90,7 +95,11 @@ class PcmParser:
 
     def flush(self) -> list[Item]:
         """The sender closed: that is the end of the call. A part of a sample is dropped."""
-        return [End()] if self._begin else []
+        return [*self.rest(), End()] if self._begin else []
+
+    def rest(self) -> list[Item]:
+        """The sound that is held back after a pause."""
+        return self._items(self._begin, self._pauses.flush()) if self._begin and self._pauses else []
 
     def _from_format(self, received_at: int) -> Begin:
         assert self._fixed is not None
@@ -122,11 +131,23 @@ class PcmParser:
         whole = 2 * len(begin.channels) * count
         samples_NC = np.frombuffer(self._bytes[:whole], "<i2").astype(np.int16).reshape(count, -1)
         self._bytes = self._bytes[whole:]
-        start, self._start = self._start, self._start + count
-        return [
-            AudioChunk(channel.name, start, begin.rate, np.ascontiguousarray(samples_NC[:, column]), received_at)
-            for column, channel in enumerate(begin.channels)
-        ]
+        if self._real_time and self._pauses is None:
+            self._pauses = PauseFinder(begin.rate)
+        found = self._pauses.push(samples_NC, received_at) if self._pauses else [Heard(samples_NC, received_at)]
+        return self._items(begin, found)
+
+    def _items(self, begin: Begin, found: Sequence[Heard | Missing]) -> list[Item]:
+        items: list[Item] = []
+        for part in found:
+            start = self._start
+            self._start += part.samples if isinstance(part, Missing) else len(part.samples)
+            for column, channel in enumerate(begin.channels):
+                if isinstance(part, Missing):
+                    items.append(Gap(channel.name, start, self._start, NOTHING_SENT))
+                else:
+                    side_N = np.ascontiguousarray(part.samples[:, column])
+                    items.append(AudioChunk(channel.name, start, begin.rate, side_N, part.received_at))
+        return items
 
 
 def accepted(call: str) -> bytes:

@@ -78,6 +78,9 @@ class TcpDoor(ABC):
     def displaced(self) -> int:
         return self.admission.displaced
 
+    def counters(self) -> dict[str, int]:
+        return {"refused": self.refused, "displaced": self.displaced}
+
     @abstractmethod
     def parser(self, access: Access) -> TcpParser:
         """A new one, for a new connection."""

@@ -62,6 +62,9 @@ class AudioSocketDoor:
     def displaced(self) -> int:
         return sum(door.displaced for door in self.ports)
 
+    def counters(self) -> dict[str, int]:
+        return {"refused": self.refused, "displaced": self.displaced}
+
     async def start(self, host: Host) -> None:
         """Listen.
 

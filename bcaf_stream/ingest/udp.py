@@ -11,6 +11,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import Any
 
 from bcaf_stream import loops
@@ -130,6 +131,9 @@ class RtpDoor:
         self._told = False  # that something cannot be understood
         self._sockets: list[tuple[asyncio.DatagramTransport, _Listener]] = []
         self._tasks: set[asyncio.Task[None]] = set()
+
+    def counters(self) -> dict[str, int]:
+        return {"refused": self.refused, "dropped": self.dropped} | asdict(self.counts)
 
     async def start(self, host: Host) -> None:
         """Listen.

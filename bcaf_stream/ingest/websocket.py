@@ -145,6 +145,9 @@ class WebSocketDoor:
     def displaced(self) -> int:
         return self._admission.displaced
 
+    def counters(self) -> dict[str, int]:
+        return {"refused": self.refused, "displaced": self.displaced}
+
     async def start(self, host: Host) -> None:
         """Listen.
 

@@ -71,6 +71,9 @@ class CallDoor(WebSocketDoor):
         self._conversations: set[_Conversation] = set()
         self.late = 0
 
+    def counters(self) -> dict[str, int]:
+        return super().counters() | {"late": self.late}
+
     def parser(self, request: Request) -> Parser:
         raise NotImplementedError
 

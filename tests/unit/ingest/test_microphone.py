@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bcaf_stream.errors import BusyError, LinkError
-from bcaf_stream.ingest.live import Begin, End, contiguous
+from bcaf_stream.ingest.live import Begin, End, Gap, contiguous
 from bcaf_stream.ingest.microphone import MicrophoneParser
 from bcaf_stream.ingest.parsing import Reply
 from bcaf_stream.types import AudioChunk, Channel
@@ -29,6 +29,20 @@ def test_a_call_from_hello_to_end():
     assert json.loads(closed.data) == {"t": "closed", "reason": "complete"}
     assert parser.push("anything", 0) == []
     assert parser.farewell(None) == []
+
+
+def test_a_page_that_slept_is_silent_for_that_long():
+    parser = MicrophoneParser()
+    rate, channels = json.loads(HELLO)["rate"], len(json.loads(HELLO)["channels"])
+    items, piece = parser.push(HELLO, 0), bytes(2 * channels * rate // 50)
+    for at_ms in [*range(0, 1000, 20), *range(6000, 6200, 20)]:
+        items += parser.push(piece, at_ms * 1_000_000)
+    items += parser.push('{"end": true}', 6200 * 1_000_000)
+    gaps = [item for item in items if isinstance(item, Gap)]
+    assert len(gaps) == channels
+    assert abs(gaps[0].end - gaps[0].start - 5 * rate) <= rate // 20
+    assert contiguous([item for item in items if isinstance(item, AudioChunk | Gap)])
+    assert isinstance(items[-2], End)
 
 
 def test_farewells():
