@@ -51,6 +51,9 @@ def send_recording(
             except (SourceError, KeyboardInterrupt):
                 sender.close()
                 raise
+            finally:
+                for remark in source.notes:
+                    note(remark)
             return sender.close()
 
 

@@ -7,6 +7,7 @@ start of the file's sound or picture. Plain sound files (WAV, FLAC, MP3, ADTS) b
 is never later than the earliest start, so that a negative stamp (an encoder's priming) is no gap.
 """
 
+import io
 import struct
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +31,20 @@ _NO_HEADER = {  # the duration is an estimate, or that of the file and not of th
 _HEADERLESS = {"alaw", "mulaw", "vidc", "bin"} | {
     f"{kind}{bits}{end}" for kind in "suf" for bits in (8, 16, 24, 32, 64) for end in ("", "le", "be")
 }
+_DEMUXERS = {
+    "mp4": "mov",
+    "mpeg": None,
+    "riff": None,
+    "rm": None,
+    "nist": "nistsphere",
+    "silk": None,
+    "wavpack": "wv",
+}
+_HEADER_TELLS_ALL = {"wav", "flac", "mp3", "aac", "ogg", "au"}
+_LITTLE = {"analyzeduration": "300000"}  # microseconds of sound to look at before the first is given out
 _PIPE_BYTES = 4096  # at once, so that what comes live is not held up
+
+PIPED_MP4 = "an MP4 must have its index first, or be fragmented: -movflags frag_keyframe+empty_moov"
 
 Source = str | Path | BinaryIO
 
@@ -70,7 +84,10 @@ def format_of(container: InputContainer) -> str:
 
 
 def open_container(
-    source: Source, raw: RawFormat | None = None, timeout_s: float = 10.0, options: dict[str, str] | None = None
+    source: Source,
+    raw: RawFormat | None = None,
+    timeout_s: float = 10.0,
+    options: dict[str, str] | None = None,
 ) -> InputContainer:
     """Open what `source` names, as what its bytes say that it is.
 
@@ -213,15 +230,30 @@ def _raw_of(path: Path, name: str, asked: RawFormat | None) -> RawFormat | None:
 
 
 def _open_pipe(pipe: BinaryIO, raw: RawFormat | None, name: str) -> InputContainer:
-    demuxer, options = raw.demuxer if raw else (None, {})
+    # Told the format, FFmpeg need not read on to be sure of it: what is heard live is heard at once.
+    demuxer: str | None
+    if raw:
+        demuxer, options = raw.demuxer
+    else:
+        kind = sniff(pipe.peek(SNIFF_BYTES)) if isinstance(pipe, io.BufferedReader) else None
+        demuxer, options = _DEMUXERS.get(kind or "", kind), _LITTLE if kind in _HEADER_TELLS_ALL else {}
     try:
-        container = av.open(pipe, mode="r", format=demuxer, container_options=options, buffer_size=_PIPE_BYTES)
+        container = av.open(
+            _AsItComes(pipe), mode="r", format=demuxer, container_options=options, buffer_size=_PIPE_BYTES
+        )
     except (av.FFmpegError, OSError, ValueError) as error:
         raise SourceError(
-            f"{name}: holds no sound that can be read as it comes ({reason_of(error)}); an MP4 must be fragmented"
+            f"{name}: holds no sound that can be read as it comes ({reason_of(error)}); {PIPED_MP4}"
         ) from None
     assert isinstance(container, InputContainer)
     return container
+
+
+class _AsItComes:
+    """A pipe that gives PyAV what is there, so that nothing waits for a full buffer; it cannot seek."""
+
+    def __init__(self, pipe: BinaryIO) -> None:
+        self.read = pipe.read1 if isinstance(pipe, io.BufferedReader) else pipe.read
 
 
 def _ebml_number(data: bytes, at: int, keep_marker: bool = False) -> tuple[int | None, int]:

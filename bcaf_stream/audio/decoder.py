@@ -20,6 +20,7 @@ from av.container import InputContainer
 
 from bcaf_stream.audio.containers import (
     ABSOLUTE_S,
+    PIPED_MP4,
     Source,
     declared_end_s,
     earliest_s,
@@ -99,6 +100,7 @@ class Decoder:
         raw: RawFormat | None = None,
     ) -> None:
         self._name = shown(source)
+        self._is_pipe = not isinstance(source, str | Path)
         is_file = isinstance(source, str | Path) and not is_url(source) and Path(source).is_file()
         self._path = Path(str(source)) if is_file else None
         self._parts = wav_parts(self._path) if self._path and raw is None else []
@@ -122,6 +124,9 @@ class Decoder:
         self._error: SourceError | None = None
         self._decoded = 0  # samples
         self._missing, self._first_missing = 0, 0  # samples of holes, and where the first one is
+        if self._is_pipe and len(self.tracks) > 1:
+            listed = ", ".join(map(str, self.tracks))
+            self._notes.append(f"only one of its audio tracks is heard ({listed}): send it as a file")
         self._damaged, self._first_damaged, self._failing = 0, 0, 0  # packets that could not be decoded
         own = self.has_own_zero and (self.start_s or 0.0) < ABSOLUTE_S
         self.count_from(min(0.0, self.start_s or 0.0) if own else self.start_s)
@@ -292,6 +297,8 @@ class Decoder:
         return None if self._stream.codec_context.name.startswith("adpcm") else self._end_s
 
     def _broken_off(self, reason: str) -> SourceError:
+        if self._is_pipe and not self._decoded:
+            return self._fail(f"holds no sound that can be read as it comes ({reason}); {PIPED_MP4}")
         return self._fail(
             f"cannot be decoded beyond {self._at(self._clock.position)}: {reason}; convert or repair it"
         )
