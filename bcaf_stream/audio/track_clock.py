@@ -26,7 +26,7 @@ STRETCH = 100  # one sample in so many
 BACK_S = 0.5  # a step back by more is a new clock
 FORWARD_S = 6 * 3600.0  # and so is a leap by more
 _NO_DRIFT = (float("inf"), float("-inf"))
-LOOK_S = (0.25, 5.0)  # of sound, at least and at most, to see whether a jump lasts
+LOOK_S = (0.1, 5.0)  # of sound beyond a jump, and at most, to see whether it lasts
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +111,8 @@ class TrackClock:
         return ahead >= HOLE_S * self._rate or ahead <= -BACK_S * self._rate
 
     def _look(self, ahead: float) -> float:
-        return min(max(abs(ahead), LOOK_S[0] * self._rate), LOOK_S[1] * self._rate)
+        """So much sound makes up for a jump that is none: as much as it is long, and a packet more."""
+        return min(abs(ahead) + LOOK_S[0] * self._rate, LOOK_S[1] * self._rate)
 
     def _lasting(self, ahead: float) -> float:
         """What of a jump the stamps after it confirm."""

@@ -192,9 +192,9 @@ class TestHoles:
 
 
 class TestDrift:
-    @pytest.mark.parametrize("ppm", [100, -100, 1000])
+    @pytest.mark.parametrize("ppm", [1000, -1000])
     def test_a_clock_that_runs_otherwise_is_followed(self, tmp_path, ppm):
-        seconds = 120
+        seconds = 60
         stretch = 1 + ppm / 1e6
         path = mux(
             tmp_path / "a.webm", [TrackOf(beeps(seconds, 16_000), 16_000, "libopus", lambda t: t * stretch)]
