@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from bcaf_stream.config import load_config
-from bcaf_stream.console import run, stderr_note
+from bcaf_stream.console import run, stderr_note, writing_to
 from bcaf_stream.errors import UsageError
 
 if TYPE_CHECKING:
@@ -148,14 +148,19 @@ def evaluate(
     features: Annotated[Path | None, typer.Option(help="where vectors lie; default: beside the manifest")] = None,
     out: Annotated[Path, typer.Option(help="folder for the pictures")] = Path("evaluation"),
     json_: Annotated[Path | None, typer.Option("--json", help="write every number there")] = None,
+    predictions: Annotated[
+        Path | None, typer.Option(help="write there what was predicted for each labelled utterance, as JSON lines")
+    ] = None,
     card: Annotated[bool, typer.Option(help="write the results into the checkpoint's model card")] = False,
     device: Annotated[Literal["cpu", "cuda"], typer.Option(help="where it runs")] = "cpu",
 ) -> None:
     """Score a checkpoint: causal and offline context, both modalities and each alone."""
     if json_ is not None and not json_.absolute().parent.is_dir():
         raise UsageError(f"--json {json_}: no such folder as {json_.absolute().parent}")
+    if predictions is not None and not predictions.absolute().parent.is_dir():
+        raise UsageError(f"--predictions {predictions}: no such folder as {predictions.absolute().parent}")
     from training.evaluate import evaluate as score
-    from training.evaluate import evaluate_streaming, open_subject
+    from training.evaluate import evaluate_streaming, open_subject, predictions_of
     from training.log import make_folder
     from training.metrics import summary
 
@@ -167,6 +172,10 @@ def evaluate(
     numbers = {mode: {view: summary(s) for view, s in views.items()} for mode, views in results.items()}
     if json_ is not None:
         _write(json_, json.dumps(numbers, indent=2) + "\n")
+    if predictions is not None:
+        with writing_to(predictions, "--predictions") as lines:
+            for prediction in predictions_of(subject, results):
+                lines.write(json.dumps(prediction, ensure_ascii=False) + "\n")
     if card:
         _into_card(subject.checkpoint.folder, split, numbers)
     _show_results(numbers, subject.checkpoint, subject.manifest.corpus.name, split, out)

@@ -8,7 +8,7 @@ because published numbers are `offline` and a live call is `causal`, never one i
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
@@ -118,6 +118,35 @@ def evaluate_streaming(subject: Subject, device: str = "cpu") -> Results:
         step, initial = analyzer.step_batch, analyzer.initial
         features = _given_features
     return {"causal": {view: _stream(subject, view, features, step, initial) for view in subject.views}}
+
+
+def predictions_of(subject: Subject, results: Results) -> Iterator[dict[str, Any]]:
+    """What was predicted for each scored utterance, in each mode and view, as plain values without its words."""
+    for mode, views in results.items():
+        for view, found in views.items():
+            rows = list(_scored_rows(subject.dialogues, cast(View, view)))
+            if len(rows) != len(found.truth_N):
+                raise DataError(f"{len(found.truth_N)} utterances were scored, and {len(rows)} are in the corpus")
+            for row, probs, predicted in zip(rows, found.probs_NC, found.predicted_N, strict=True):
+                yield {
+                    "mode": mode,
+                    "view": view,
+                    "call": row.call,
+                    "utterance": row.utterance,
+                    "channel": row.channel,
+                    "label": row.label,
+                    "predicted": found.labels[predicted],
+                    "probs": {label: round(float(p), 6) for label, p in zip(found.labels, probs, strict=True)},
+                }
+
+
+def _scored_rows(dialogues: Sequence[Dialogue], view: View) -> Iterator[Row]:
+    """Labelled utterances of which the view leaves something, in the order of `Scored`."""
+    for dialogue in dialogues:
+        audio_U = dialogue.audio_present_U.bool() & (view != "text")
+        text_U = dialogue.text_present_U.bool() & (view != "audio")
+        kept_U = (audio_U | text_U) & (dialogue.label_U != IGNORED_LABEL)
+        yield from (row for row, kept in zip(dialogue.rows, kept_U.tolist(), strict=True) if kept)
 
 
 def _stream(subject: Subject, view: View, features: Any, step: Any, initial: Any) -> Scored:

@@ -97,10 +97,12 @@ def test_meld_from_its_folders_to_scores(encoders, tmp_path, capsys, monkeypatch
     assert "epoch   2" in capsys.readouterr().out
 
     run = tmp_path / "run" / "checkpoint"
-    train("evaluate", run, "--manifest", "meld", "--json", "batch.json", "--card")
+    train("evaluate", run, "--manifest", "meld", "--json", "batch.json", "--card", "--predictions", "p.jsonl")
     train("evaluate", run, "--manifest", "meld", "--json", "live.json", "--through", "analyzer")
     batch, live = (json.loads((tmp_path / f"{name}.json").read_text()) for name in ("batch", "live"))
     assert set(batch) == {"causal", "offline"}
+    each = [json.loads(line) for line in (tmp_path / "p.jsonl").read_text().splitlines()]
+    assert len(each) == sum(numbers["n"] for views in batch.values() for numbers in views.values())
     assert set(batch["causal"]) == {"both", "text", "audio"}
     wanted = {"weighted_f1", "macro_f1", "unweighted_recall", "ece", "per_class", "n", "ci95"}
     for view, numbers in live["causal"].items():

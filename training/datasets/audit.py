@@ -51,6 +51,10 @@ def audit(heard: Heard) -> Audit:
         ("clips that hold no usable sound: those utterances have text alone", heard.broken),
         ("clips that are damaged; what can be decoded of them is used", heard.damaged),
         ("clips over a minute long, which the corpus does not mean", heard.overlong),
+        (
+            "clips much longer than their utterances, so that they hold something else: those have text alone",
+            heard.mistaken,
+        ),
         ("sounds that stand in two splits", _in_two_splits((row.audio_key, row) for row in manifest.rows)),
         ("dialogues whose words stand in another split too", _same_words(manifest)),
         ("speakers in more than one split", _shared_speakers(manifest)),

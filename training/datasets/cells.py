@@ -22,6 +22,11 @@ JSON_LINES = (".jsonl", ".ndjson", ".json")
 NAME = 24  # characters; what is longer, or has a space, may be what somebody said, in the wrong column
 
 
+def is_pandas_index(column: str) -> bool:
+    """Whether pandas itself made this column, to keep the numbers of its rows in a Parquet file."""
+    return re.fullmatch(r"__index_level_\d+__", column) is not None
+
+
 def find_table(root: Path) -> Path:
     """The table: a file, or the one in a folder. Raises DataError."""
     if root.is_file():
@@ -50,7 +55,7 @@ def cells_of(path: Path, ignored: Collection[str], columns: set[str]) -> Iterato
 def _parquet_rows(path: Path, ignored: Collection[str], columns: set[str]) -> Iterator[tuple[str, dict[str, Any]]]:
     table = read_parquet(path)
     columns.update(table.column_names)
-    table = table.drop_columns(sorted(columns & set(ignored)))
+    table = table.drop_columns(sorted(name for name in columns if name in ignored or is_pandas_index(name)))
     names = [name for name in VECTORS if name in table.column_names]
     vectors = [_vector_column(path, name, table[name]) for name in names]
     table = table.drop_columns(names)  # what the vectors were copied from is not needed any more

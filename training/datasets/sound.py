@@ -16,6 +16,7 @@ from training.datasets.manifest import Manifest, Row, content_key
 
 SHORTEST_MS = 100  # less than this is no utterance
 LONGEST_S = 60.0  # of a clip; longer ones are listed, because published clips of that length are mistakes
+MOST_TIMES, MORE_S = 2.0, 5.0  # a clip that is longer than its utterance by both holds something else beside it
 BLOCK = 65_536
 
 
@@ -28,6 +29,7 @@ class Heard:
     broken: tuple[str, ...]
     damaged: tuple[str, ...]
     overlong: tuple[str, ...]
+    mistaken: tuple[str, ...]
 
 
 def decode(path: Path, cut_ms: tuple[int, int] | None = None) -> tuple[PcmN, str]:
@@ -63,8 +65,12 @@ def decode(path: Path, cut_ms: tuple[int, int] | None = None) -> tuple[PcmN, str
 def listen(
     manifest: Manifest, workers: int = 4, progress: Callable[[Iterable[Row]], Iterable[Row]] = iter
 ) -> Heard:
-    """Decode every clip; an utterance whose clip is missing or broken stays, with its text alone."""
-    found: dict[str, list[str]] = {"missing": [], "broken": [], "damaged": [], "overlong": []}
+    """Decode every clip; an utterance whose clip is missing, broken, or not its own stays, with its text alone.
+
+    Not its own is a clip of minutes for an utterance that the corpus says took seconds.
+    """
+    kinds = ("missing", "broken", "damaged", "overlong", "mistaken")
+    found: dict[str, list[str]] = {kind: [] for kind in kinds}
 
     def one(row: Row) -> Row:
         path = manifest.sound_of(row)
@@ -80,6 +86,10 @@ def listen(
             return replace(row, audio=None, cut_ms=None)
         if damage:
             found["damaged"].append(str(row.audio))
+        stated_s = (row.end_ms - row.start_ms) / 1000
+        if row.cut_ms is None and len(samples_N) > (MOST_TIMES * stated_s + MORE_S) * SAMPLE_RATE and stated_s > 0:
+            found["mistaken"].append(str(row.audio))
+            return replace(row, audio=None, cut_ms=None)
         if len(samples_N) > LONGEST_S * SAMPLE_RATE:
             found["overlong"].append(str(row.audio))
         return replace(row, audio_key=content_key(samples_N.tobytes()))

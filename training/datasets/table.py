@@ -16,7 +16,8 @@ labels: 1 and 1.0 are "1". The lines of a call stand in its order.
                     of any size or of a fixed one, of floats (16, 32 or 64 bits) or of whole numbers
 
 A split may be missing: fit needs train and dev, evaluate the one that it scores. Labels and splits with other
-names are renamed, and columns that are not listed here are left out, only where the caller says so.
+names are renamed, and columns that are not listed here are left out, only where the caller says so; but the index
+that pandas writes into a Parquet file goes by itself, with a note.
 """
 
 import math
@@ -29,7 +30,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, mo
 
 from bcaf_stream.config import Config
 from bcaf_stream.errors import DataError
-from training.datasets.cells import NAME, cells_of, find_table, shown
+from training.datasets.cells import NAME, cells_of, find_table, is_pandas_index, shown
 from training.datasets.manifest import SPLITS, VECTORS, Corpus, Manifest, Row, Split, content_key
 
 EXACT = 2**53  # floats beyond it are not told apart from their neighbours
@@ -144,7 +145,7 @@ def read_table(
         root=str(path.resolve().parent),
         separation=_separation(rows, shared_speakers),
         speakers_apart=() if shared_speakers else pairs,
-        notes=_notes(new["label"], new["split"], ignored),
+        notes=_notes(new["label"], new["split"], [*ignored, *sorted(filter(is_pandas_index, there["column"]))]),
         vectors=vectors or {},
     )
     return Manifest(corpus, tuple(rows))

@@ -13,7 +13,7 @@ from bcaf_stream.model.checkpoint import load_checkpoint
 from tests.unit.training.made import dialogues, prepared, records, train_config, write_jsonl
 from training.datasets.manifest import Manifest, read_manifest, write_manifest
 from training.datasets.table import read_table
-from training.evaluate import evaluate, evaluate_streaming, open_subject
+from training.evaluate import evaluate, evaluate_streaming, open_subject, predictions_of
 from training.fit import build_trainer, fit_here
 from training.log import EpochLog, following, read_epochs
 from training.loop import LoopConfig, Trainer
@@ -48,6 +48,21 @@ def test_the_checkpoint_loads_and_has_learned(run, manifest):
     assert weighted_f1(found["causal"]["both"]) > 0.95
     assert weighted_f1(found["causal"]["text"]) < 0.65
     assert summary(found["causal"]["both"])["n"] == sum(len(d) for d in subject.dialogues)
+
+
+def test_each_prediction_names_its_utterance(run, manifest):
+    subject = open_subject(str(run[1]), manifest, "test")
+    for results in (evaluate(subject), evaluate_streaming(subject)):
+        found = list(predictions_of(subject, results))
+        assert len(found) == sum(len(scored.truth_N) for views in results.values() for scored in views.values())
+        labels = {(row.call, row.utterance): row.label for row in subject.manifest.rows}
+        for one in found:
+            assert one["label"] == labels[one["call"], one["utterance"]]
+            assert one["predicted"] == max(one["probs"], key=one["probs"].get)
+        both = [one for one in found if (one["mode"], one["view"]) == ("causal", "both")]
+        right = sum(one["predicted"] == one["label"] for one in both)
+        assert right == results["causal"]["both"].correct_N.sum()
+        assert "text" not in set(both[0])
 
 
 def test_the_streaming_path_decides_the_same(run, manifest):

@@ -5,7 +5,7 @@ import pytest
 
 from bcaf_stream.errors import DataError
 from tests.components import needs
-from tests.unit.training.made import meld_folder
+from tests.unit.training.made import meld_folder, tone, write_mp4
 from training.datasets.audit import audit
 from training.datasets.manifest import read_manifest, write_manifest
 from training.datasets.meld import LABELS, mend, read_meld
@@ -41,6 +41,20 @@ def test_missing_and_broken_clips_are_listed_and_leave_the_text(tmp_path):
     assert lost.audio is None
     assert lost.text == "it is fine"
     assert [names for what, names in found.findings if "clips" in what] == [heard.missing, heard.broken]
+
+
+def test_a_clip_of_minutes_for_a_sentence_of_seconds_is_left_out_and_listed(tmp_path):
+    """As dia220_utt0 of MELD's test split, which the table says takes a moment."""
+    root = meld_folder(tmp_path / "meld")
+    name = "output_repeated_splits_test/dia1_utt1.mp4"
+    write_mp4(root / name, tone(8.0, 200))
+    heard = listen(read_meld(root))
+    assert heard.mistaken == (name,)
+    found = audit(heard)
+    assert found.without_sound == {"train": 0, "dev": 0, "test": 1}
+    assert [names for what, names in found.findings if "longer than their utterances" in what] == [(name,)]
+    row = next(row for row in heard.manifest.rows if row.utterance == "test-dia1-utt1")
+    assert (row.audio, row.text) == (None, "oh my god")
 
 
 def test_tables_alone_are_a_corpus_of_text(tmp_path):

@@ -341,3 +341,14 @@ def test_dev_that_is_drawn_from_train_is_still_kept_apart_from_test(tmp_path):
         manifest = with_dev(read_table(write_jsonl(tmp_path / "b.jsonl", rows)), 0.2)
         with pytest.raises(DataError, match=rf"speaker test-0 is in {split} and in test; "):
             audit(listen(manifest))
+
+
+def test_the_index_that_pandas_writes_is_left_out_with_a_note(tmp_path):
+    rows = [{"split": "train", "call": "c", "utterance": f"u{n}", "text": "oh", "label": "joy"} for n in range(2)]
+    pq.write_table(
+        pa.Table.from_pylist([row | {"__index_level_0__": n} for n, row in enumerate(rows)]),
+        tmp_path / "t.parquet",
+    )
+    manifest = read_table(tmp_path / "t.parquet")
+    assert [row.utterance for row in manifest.rows] == ["u0", "u1"]
+    assert manifest.corpus.notes == ("columns left out: __index_level_0__",)
