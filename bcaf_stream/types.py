@@ -20,7 +20,9 @@ Policy = Literal["fused", "text_only", "off"]
 TextSource = Literal["given", "asr", "none"]
 Modality = Literal["audio", "text"]
 
-UNSURE = "text: unsure"  # of `degraded`: words likelier wrong than right are shown, and are no evidence
+# Of `degraded`: words that are shown, and are no evidence.
+UNSURE = "text: unsure"  # likelier wrong than right
+FOREIGN = "text: not English"  # which is all that the models of words know
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +138,7 @@ class Utterance:
     @property
     def judged_text(self) -> str | None:
         """The words as far as they are evidence."""
-        return None if UNSURE in self.degraded else self.text
+        return None if UNSURE in self.degraded or FOREIGN in self.degraded else self.text
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -13,8 +13,10 @@ import numpy as np
 
 from bcaf_stream.audio.crosstalk import Crosstalk, CrosstalkConfig
 from bcaf_stream.audio.frames import FRAME_MS
+from bcaf_stream.audio.noise import NoiseWatch
 from bcaf_stream.audio.resample import Resampler
 from bcaf_stream.audio.segmenter import Segmenter, SegmenterConfig
+from bcaf_stream.audio.tones import are_tones
 from bcaf_stream.audio.vad import VadConfig, VoiceActivityDetector
 from bcaf_stream.config import Config
 from bcaf_stream.errors import SourceError
@@ -99,6 +101,7 @@ class _ChannelCutter:
         self._resampler: Resampler | None = None  # made for the rate of the first chunk
         self._vad = VoiceActivityDetector(config.vad)
         self.segmenter = Segmenter(channel, config.segmenter)
+        self.noise = NoiseWatch()
         self._next = 0  # index of the sample that must come next
         self.ended = self.stalled = False
 
@@ -120,6 +123,7 @@ class _ChannelCutter:
     def skip(self, seconds: int, rate: int) -> list[SpeechSegment]:
         self._next += seconds * rate
         self._crosstalk.skip(self._channel, seconds * 1000)
+        self.noise.skip(seconds * 1000 // FRAME_MS)
         return self.segmenter.skip(seconds * 1000 // FRAME_MS)
 
     def flush(self) -> list[SpeechSegment]:
@@ -134,6 +138,7 @@ class _ChannelCutter:
         for chunk in chunks:
             self._crosstalk.push(self._channel, chunk.samples)
             frames += self._vad.push(chunk.samples, chunk.received_at)
+        self.noise.push(frames)
         return self.segmenter.push(frames)
 
 
@@ -170,6 +175,7 @@ class CallCutter:
     def reset(self) -> None:
         self._order.reset()
         self._crosstalk.reset()
+        self._noisy: set[str] = set()
         self._cutters = {c.name: _ChannelCutter(c.name, self.config, self._crosstalk) for c in self.call.channels}
 
     def resume(self, channel: str, index: int, start: int, rate: int) -> None:
@@ -207,7 +213,9 @@ class CallCutter:
     def so_far(self, channel: str) -> SpeechSegment | None:
         """What has been said in the utterance that is still going on."""
         segment = self._cutter(channel).segmenter.so_far()
-        return segment if segment and self._crosstalk.is_own(segment) else None
+        if segment is None or are_tones(segment.samples):
+            return None
+        return segment if self._crosstalk.is_own(segment) else None
 
     def stall(self, channel: str) -> list[SpeechSegment]:
         """Close the utterance of a channel whose sound has stopped coming; the others need not wait for it.
@@ -228,20 +236,30 @@ class CallCutter:
 
     def take_notes(self) -> tuple[str, ...]:
         """What is to be said of the call and came with no segment: ask after the last one."""
-        return self._crosstalk.take_notes()
+        return (*self._noise_notes(), *self._crosstalk.take_notes())
 
     def close(self) -> None:
         self.reset()
 
     def _own(self, segments: Iterable[SpeechSegment]) -> list[SpeechSegment]:
-        """What was spoken where it was heard, with what is to be said of the call before it."""
+        """What was spoken where it was heard, and is no tone, with what is to be said of the call before it."""
         own = []
         for segment in segments:
-            kept = self._crosstalk.own(segment)
+            kept = None if are_tones(segment.samples) else self._crosstalk.own(segment)
             if kept is not None:
-                notes = self._crosstalk.take_notes()
+                notes = (*self._noise_notes(kept.closed_ms), *self._crosstalk.take_notes())
                 own.append(replace(kept, notes=notes) if notes else kept)
         return own
+
+    def _noise_notes(self, to_ms: float = float("inf")) -> list[str]:
+        """The channels that were too noisy before `to_ms`, which all of them have reached; each is named once."""
+        found = []
+        for channel, cutter in self._cutters.items():
+            at_ms = cutter.noise.too_noisy_ms
+            if at_ms is not None and at_ms <= to_ms and channel not in self._noisy:
+                self._noisy.add(channel)
+                found.append(f"too noisy: speech in channel {channel} cannot be told from its noise")
+        return found
 
     def _silence(self, channel: str, start: int, count: int, rate: int, received_at: int) -> list[SpeechSegment]:
         return self.push(AudioChunk(channel, start, rate, np.zeros(count, np.int16), received_at))

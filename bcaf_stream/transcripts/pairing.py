@@ -19,6 +19,7 @@ from bcaf_stream.transcripts.asr import AsrConfig, Transcription
 from bcaf_stream.transcripts.channels import resolve_channel
 from bcaf_stream.transcripts.timeline import Key, Timeline, Zone
 from bcaf_stream.types import (
+    FOREIGN,
     UNSURE,
     Call,
     Modality,
@@ -31,6 +32,13 @@ from bcaf_stream.types import (
     Words,
 )
 
+ENGLISH = "en"
+# The recogniser's confidence over the latest words of a channel: in English calls 0.34 and more, in clips of
+# German, Polish, Italian, Urdu and Amharic nine times in ten below 0.3 (tests/benchmarks/asr_confidence.py).
+LANGUAGE_WORDS = 20
+UNDERSTOOD = 0.3
+NOT_UNDERSTOOD = "text: hardly a word is understood (another language than English, or a poor line)"
+
 
 class TextConfig(Config):
     """Who recognises speech, how long live words are waited for, and what each role permits.
@@ -38,12 +46,13 @@ class TextConfig(Config):
     `in_order` says that a live source sends each channel's words in order of time, so that a later word lets an
     earlier segment go before its wait is over; a source labels either all of its words with a channel or none.
     Recognised words of less than `min_confidence` are no evidence: they are shown, marked as unsure, and the
-    utterance is judged by its sound alone. Live text may change the last `revisable` utterances of a call. A role
-    that `policy` does not name is `fused`.
+    utterance is judged by its sound alone; so is everybody where the `language` is not "en". Live text may change
+    the last `revisable` utterances of a call. A role that `policy` does not name is `fused`.
     """
 
     asr: AsrConfig = AsrConfig()
     min_confidence: Annotated[float, Field(ge=0, le=1)] = 0.5
+    language: Annotated[str, Field(pattern="^[a-z]{2,3}$")] = "en"
     tolerance_ms: Annotated[int, Field(ge=0, le=5000)] = 500
     wait_ms: Annotated[int, Field(ge=0, le=60_000)] = 1500
     in_order: bool = True
@@ -138,6 +147,7 @@ class Pairing:
         self._now_ms = 0
         self._heard_to: dict[str | None, int] = {}  # latest start of a live word, by channel
         self._waits = self._live
+        self._understood: dict[str, deque[tuple[int, float]]] = {}  # of each channel's latest: words, confidence
 
     def policy(self, channel: str) -> Policy:
         """What the channel's role permits."""
@@ -148,6 +158,10 @@ class Pairing:
         """The channels, those with the strictest policy first: a sound of two of them is judged by that one."""
         strictness: tuple[Policy, ...] = ("off", "text_only", "fused")
         return sorted(self._channels, key=lambda channel: strictness.index(self.policy(channel)))
+
+    def recognises(self, channel: str) -> bool:
+        """Say whether words heard in the channel are of any use."""
+        return self.permits(channel) and self.config.language == ENGLISH
 
     def permits(self, channel: str) -> bool:
         """Say whether anybody may listen to the channel at all (asr included)."""
@@ -178,12 +192,11 @@ class Pairing:
         It is the first revision, or the utterance itself where the policy let nothing out without words.
         """
         text, withheld = heard.text.strip(), self.policy(segment.channel) == "text_only"
-        unsure = self._is_unsure(heard)
-        if not text or not self.permits(segment.channel) or (withheld and unsure):
+        doubts = self._doubts(segment.channel, text, heard.confidence) if text else ()
+        if not text or not self.permits(segment.channel) or (withheld and doubts):
             return None
         utterance = self._built(segment, None if withheld else segment.samples, text, "asr")
-        degraded = (UNSURE,) if unsure else ()
-        return replace(utterance, revision=int(not withheld), text_confidence=heard.confidence, degraded=degraded)
+        return replace(utterance, revision=int(not withheld), text_confidence=heard.confidence, degraded=doubts)
 
     def push_words(self, words: Sequence[Words]) -> list[Utterance]:
         """Take live words, or new versions of some; return what they complete, and what they change.
@@ -294,9 +307,9 @@ class Pairing:
         segment, policy = head.segment, self.policy(head.segment.channel)
         text, source = self._text(head)
         confidence = head.heard.confidence if head.heard and source == "asr" else None
-        unsure = source == "asr" and self._is_unsure(head.heard)
+        doubts = () if text is None else self._doubts(segment.channel, text, confidence)
         words = len(text.split()) if text and source == "given" else 0
-        if policy == "off" or (policy == "text_only" and (text is None or unsure)):
+        if policy == "off" or (policy == "text_only" and (text is None or doubts)):
             self.counts.segments_off += policy == "off"
             self.counts.segments_wordless += policy != "off"
             self.counts.words_withheld += words
@@ -304,11 +317,23 @@ class Pairing:
         self._count(text, source)
         samples = None if policy == "text_only" else segment.samples
         utterance = self._built(segment, samples, text, source)
-        degraded = (*head.degraded, UNSURE) if unsure else head.degraded
-        return replace(utterance, degraded=degraded, text_confidence=confidence)
+        return replace(utterance, degraded=(*head.degraded, *doubts), text_confidence=confidence)
 
-    def _is_unsure(self, heard: Transcription | None) -> bool:
-        return heard is not None and heard.confidence is not None and heard.confidence < self.config.min_confidence
+    def _doubts(self, channel: str, text: str, confidence: float | None) -> tuple[str, ...]:
+        """Why these words are no evidence; () where they are."""
+        if self.config.language != ENGLISH:
+            return (FOREIGN,)
+        if confidence is None:
+            return ()
+        latest = self._understood.setdefault(channel, deque())
+        latest.append((len(text.split()), confidence))
+        while sum(words for words, _ in latest) - latest[0][0] >= LANGUAGE_WORDS:
+            latest.popleft()
+        if confidence >= self.config.min_confidence:
+            return ()
+        total = sum(words for words, _ in latest)
+        understood = sum(words * sure for words, sure in latest) / total
+        return (UNSURE, NOT_UNDERSTOOD) if total >= LANGUAGE_WORDS and understood < UNDERSTOOD else (UNSURE,)
 
     def _count(self, text: str | None, source: TextSource) -> None:
         self.counts.utterances += 1

@@ -340,6 +340,27 @@ def test_words_that_are_likelier_wrong_than_right_are_shown_and_not_judged():
     assert (said.judged_text, said.text_confidence) == ("given", None)
 
 
+def test_a_channel_in_which_hardly_a_word_is_understood_is_said_to_be_so():
+    pairing = Pairing(CALL, DEFAULT)
+    tags = []
+    for index, confidence in enumerate([0.2, 0.1, 0.2, 0.9, 0.9]):
+        heard = Transcription("seven words that nobody has ever said", confidence)
+        [utterance] = pairing.push(segment("customer", index, 2000 * index, 2000 * index + 1000), heard)
+        tags.append(len(utterance.degraded))
+    assert tags == [1, 1, 2, 0, 0]
+    [other] = pairing.push(segment("agent", 0, 20_000, 21_000), Transcription("of another channel", 0.2))
+    assert other.degraded == ("text: unsure",)
+
+
+def test_words_of_another_language_are_shown_and_not_judged():
+    german = TextConfig(language="de")
+    [said] = Pairing(CALL, german, [Words(0, 900, "guten Tag", "customer")]).push(segment("customer", 0, 0, 1000))
+    assert (said.text, said.judged_text, said.degraded) == ("guten Tag", None, ("text: not English",))
+    assert not Pairing(CALL, german).recognises("customer")
+    with pytest.raises(ValueError, match="language"):
+        TextConfig(language="German")
+
+
 def test_a_sound_of_two_channels_goes_to_the_one_with_the_strictest_policy():
     assert Pairing(CALL, DEFAULT).precedence == ["customer", "agent"]
     assert Pairing(CALL, TextConfig(policy={"agent": "off"})).precedence == ["agent", "customer"]
