@@ -51,7 +51,7 @@ class TextConfig(Config):
     """
 
     asr: AsrConfig = AsrConfig()
-    min_confidence: Annotated[float, Field(ge=0, le=1)] = 0.5
+    min_confidence: Annotated[float, Field(ge=0, le=1)] = 0.45
     language: Annotated[str, Field(pattern="^[a-z]{2,3}$")] = "en"
     tolerance_ms: Annotated[int, Field(ge=0, le=5000)] = 500
     wait_ms: Annotated[int, Field(ge=0, le=60_000)] = 1500
