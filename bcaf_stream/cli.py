@@ -179,6 +179,8 @@ def send(
         if transcript:
             # Sound that is not there yet is not cut between the speakers of a single channel.
             sides = named.channels if len(named.channels) > 1 else None
+            if speakers and not sides:
+                raise UsageError(f"send {source}: --speaker needs --channels 2 or more, or a recording")
             given = read_transcript(transcript, sides, speakers)
             words = given.words if sides else [replace(entry, channel=None) for entry in given.words]
             _note(given.notes)

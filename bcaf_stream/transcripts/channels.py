@@ -78,7 +78,11 @@ class Attribution:
     def __init__(self, channels: Sequence[Channel], speakers: Mapping[str, str], cues: Sequence[Cue]) -> None:
         self._channels = {channel.name: channel for channel in channels}
         self._zero_based = any(c.channel in ("0", "ch_0") for c in cues)
+        places = {c.channel for c in cues if isinstance(c.channel, str) and POSITION.match(c.channel)}
+        # A table that has 1 everywhere is that of a mix: recognisers write it for any sound with one channel.
+        self._mix = next(iter(places - set(self._channels)), None) if len(places) == 1 < len(channels) else None
         self._unmapped: dict[str, None] = {}
+        self._taken: set[str | int] = set()  # labels that say nothing
         there = dict.fromkeys(name for cue in cues if (name := called(cue)))
         self._check_named(speakers, there)
         self.lanes = self._lanes(channels, speakers, there)
@@ -92,7 +96,8 @@ class Attribution:
         """
         names = [lane.name for lane in self.lanes if lane.role == "speaker"] or list(self._unmapped)
         if not names:
-            return ""
+            mixed = f"all of it is channel {self._mix!r}: its words go where they are spoken"
+            return mixed if self._mix is not None and self._mix in self._taken else ""
         listed = ", ".join(f'"{name}"' for name in names[:8]) + (" ..." if len(names) > 8 else "")
         if self.lanes:
             return f'speakers without a role: {listed}; --speaker "{names[0]}"=customer (or agent) gives one'
@@ -113,8 +118,10 @@ class Attribution:
         by_name = self._by_name(cue.speaker) if cue.speaker else None
         if by_name is not None:
             return by_name
-        if cue.channel is not None:
+        if cue.channel is not None and (cue.channel != self._mix or self._by_name(cue.channel) is not None):
             return self._by_label(cue.channel)
+        if cue.channel is not None:
+            self._taken.add(cue.channel)
         if cue.speaker:
             self._unmapped[cue.speaker] = None
         return None
@@ -122,6 +129,9 @@ class Attribution:
     def _by_label(self, label: str | int) -> str:
         names = list(self._channels)
         if isinstance(label, int):
+            given = next((c for name, c in self._speakers.items() if _same(name, f"channel {label}")), None)
+            if given is not None:
+                return given
             if label < len(names):
                 return names[label]
             raise TranscriptError(f"channel {label} (from 0) is not in this call, which has {', '.join(names)}")

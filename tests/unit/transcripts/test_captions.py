@@ -228,6 +228,29 @@ def test_the_channels_of_a_table_by_what_it_uses(tmp_path, one, two):
     assert [w.channel for w in read(tmp_path, swapped, "a.ctm", STEREO).words] == ["agent", "customer"]
 
 
+def test_a_table_of_a_mix_says_nothing_about_channels(tmp_path):
+    """NeMo and Kaldi write channel 1 for every sound: it is not the customer's."""
+    table = "c 1 0.5 0.3 hi\nc 1 1.0 0.3 yes\n"
+    mix = read(tmp_path, table, "a.ctm", STEREO)
+    assert [w.channel for w in mix.words] == [None, None]
+    assert "all of it is channel '1': its words go where they are spoken" in mix.notes[0]
+    said = read(tmp_path, table, "a.ctm", STEREO, speakers={"1": "agent"})
+    assert ([w.channel for w in said.words], said.notes) == (["agent", "agent"], ())
+    assert read(tmp_path, table, "a.ctm").lanes == ()
+
+
+def test_a_channel_by_number_is_the_users_to_name(tmp_path):
+    words = [{"word": "hi", "start": 0.5, "end": 0.8}], [{"word": "yes", "start": 1.0, "end": 1.3}]
+    channels = [{"alternatives": [{"transcript": "x", "words": w}]} for w in words]
+    data = json.dumps({"results": {"channels": channels}})
+    swapped = {"channel 0": "agent", "channel 1": "customer"}
+    assert [w.channel for w in read(tmp_path, data, "a.json", STEREO).words] == ["customer", "agent"]
+    assert [w.channel for w in read(tmp_path, data, "a.json", STEREO, speakers=swapped).words] == [
+        "agent",
+        "customer",
+    ]
+
+
 WORD = st.text(alphabet="abcdefghijklmnopqrstuvwxyzäöüßéñ'ж0123456789", min_size=1, max_size=8).filter(
     lambda w: any(c.isalnum() for c in w)
 )
