@@ -26,6 +26,7 @@ from bcaf_stream.types import AudioChunk
 log = logging.getLogger(__name__)
 
 READ_BYTES = 65_536  # at once; what is beyond waits in the kernel, and so in the sender
+LOG_EVERY_S = 10.0
 LINGER_S = 1.0  # for the last answer to be read
 
 Item = Begin | AudioChunk | Gap | End
@@ -72,6 +73,7 @@ class TcpDoor(ABC):
         self._server: asyncio.Server | None = None
         self._connections: set[asyncio.Task[None]] = set()
         self._closing = False
+        self._log_again_s = 0.0
         self.admission = admission(config)
 
     @property
@@ -127,9 +129,12 @@ class TcpDoor(ABC):
         await self._server.wait_closed()
 
     def refuse(self, address: str, reason: str) -> None:
-        """Count and log what was turned away."""
+        """Count what was turned away, and log it now and then: strangers must not fill the disk."""
         self.refused += 1
-        log.warning("%s: %s refused: %s", self.name, address, reason)
+        now = time.monotonic()
+        if now >= self._log_again_s:
+            self._log_again_s = now + LOG_EVERY_S
+            log.warning("%s: %s refused: %s (%d refused so far)", self.name, address, reason, self.refused)
 
     def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         connection = _Connection(self, reader, writer)
@@ -225,7 +230,7 @@ class _Connection:
         door, begin = self._door, items[0]
         assert isinstance(begin, Begin)
         place.stage = Stage.CALLING
-        if door.calls[self.address] >= door.config.max_calls_per_client:
+        if door.calls[self.address] >= door.config.max_calls_per_client and not door.config.behind_proxy:
             raise BusyError(f"busy: {door.config.max_calls_per_client} calls from this address; try again later")
         door.calls[self.address] += 1
         try:

@@ -244,10 +244,11 @@ class WebSocketDoor:
         if not self._access.address_allowed(connection.address):
             return http.HTTPStatus.FORBIDDEN, "this address is not allowed here"
         if not self.config.asks_for_secret:  # a page from elsewhere, in a browser that can reach this door
-            host = only_header(request, "Host")
-            if not self._access.host_allowed(host):
+            host, origins = only_header(request, "Host"), request.headers.get_all("Origin")
+            anybody = self.config.insecure and not origins  # but no page of somebody else's in a browser
+            if not anybody and not self._access.host_allowed(host):
                 return http.HTTPStatus.FORBIDDEN, "this Host is no name of this server: its hosts say which are"
-            if not all(self._access.origin_allowed(each, host) for each in request.headers.get_all("Origin")):
+            if not all(self._access.origin_allowed(each, host) for each in origins):
                 return http.HTTPStatus.FORBIDDEN, "this Origin is no page of this server"
         if connection.place is None:
             return http.HTTPStatus.SERVICE_UNAVAILABLE, "all connections are in use by calls; try again later"

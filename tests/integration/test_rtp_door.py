@@ -17,7 +17,7 @@ from bcaf_stream.errors import LinkError
 from bcaf_stream.ingest.g711 import decode_ulaw
 from bcaf_stream.ingest.live import Begin, Degraded, End, Gap
 from bcaf_stream.ingest.naming import ChannelConfig
-from bcaf_stream.ingest.rtp import FormatConfig, RtpConfig
+from bcaf_stream.ingest.rtp import FormatConfig, RtpConfig, RtpParser
 from bcaf_stream.ingest.rtp_source import Counts
 from bcaf_stream.ingest.udp import DROPPED, RtpDoor, Waiting
 from bcaf_stream.types import AudioChunk
@@ -290,6 +290,39 @@ def test_a_fault_of_the_house_costs_one_call(caplog: pytest.LogCaptureFixture):
     run(scene)
     assert loops.faults.counts["rtp call"] == before + 1
     assert "secret" not in caplog.text
+
+
+@pytest.mark.parametrize("where", ["push", "advance"])
+def test_what_breaks_in_the_packets_of_a_call_ends_that_call_alone(where: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("bcaf_stream.ingest.udp.RETRY_S", 0.05)
+    right, broken = getattr(RtpParser, where), asyncio.Event()
+
+    def breaks(*args: Any) -> Any:
+        if broken.is_set():
+            broken.clear()
+            raise ZeroDivisionError("secret words")
+        return right(*args)
+
+    monkeypatch.setattr(RtpParser, where, breaks)
+
+    async def scene() -> None:
+        async with opened() as house:
+            sender = house.sender()
+            for n in range(20):
+                sender.send(packet(n))
+            await house.heard(20 * SIZE)
+            broken.set()
+            sender.send(packet(20))
+            assert (await house.call()).reason == "failed: ZeroDivisionError"
+            for n in range(50):
+                sender.send(packet(n, ssrc=8))
+            sender.send(goodbye(8))
+            call = await house.call(number=1)
+            np.testing.assert_array_equal(call.sound("customer"), SAMPLES)
+
+    before = loops.faults.counts.get("rtp packets", 0)
+    run(scene)
+    assert loops.faults.counts["rtp packets"] == before + 1
 
 
 def test_without_room_sound_becomes_a_gap():

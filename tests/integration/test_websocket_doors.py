@@ -215,6 +215,11 @@ def test_a_page_of_somebody_elses_name_does_not_come_in():
             for host in ("evil.example", f"evil.example:{port}", "localhost.evil.example"):
                 assert await status(door, host=host) == 403
                 assert await status(door, host=host, headers={"Origin": f"http://{host}"}) == 403
+            async with twilio(CollectingHost(), insecure=True) as anybodys:
+                assert await status(anybodys, host="bcaf:8765") == 101
+                assert (
+                    await status(anybodys, host="evil.example", headers={"Origin": "http://evil.example"}) == 403
+                )
             for origin in ("null", "", "file://", f"ftp://{own}", f"{own}"):
                 assert await status(door, headers={"Origin": origin}) == 403
 
