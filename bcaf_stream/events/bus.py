@@ -25,15 +25,14 @@ from bcaf_stream.errors import EventError
 from bcaf_stream.events.codec import encode
 from bcaf_stream.events.keys import HEARTBEAT, Gate
 from bcaf_stream.events.messages import Event, heartbeat, hub_degraded, topic_of
-from bcaf_stream.events.refusals import Refusals
+from bcaf_stream.events.refusals import Budget, Refusals
 from bcaf_stream.events.rows import Entry
 from bcaf_stream.events.subscriptions import Connection, Subscriptions
 
 MAX_SUBSCRIPTION_BYTES = 1024  # what a subscriber may send at once; beyond it its connection ends
-UNREAD = (
-    2  # subscriptions of a connection that wait: ZeroMQ reads on for as long as there are any (1 breaks CURVE)
-)
+UNREAD = 2  # subscriptions of a connection that wait: ZeroMQ reads on while there are any; 1 breaks CURVE
 UNREAD_BYTES = 32_768  # of a connection, which the system takes before its sender has to wait
+BUDGET = Budget(burst=100_000, per_second=32_000)  # bytes: a thousand subscriptions, and changes of them
 READ_AT_ONCE = 200  # subscriptions, in about a millisecond: what is to be published does not wait for more
 LOOK_S = 1.0  # how soon connections that are gone are forgotten
 MORE, LAST = int(zmq.NOBLOCK | zmq.SNDMORE), int(zmq.NOBLOCK)
@@ -97,7 +96,7 @@ class EventPublisher:
         self._beats = 0
         self._beat_asked = False
         self._last_offset = last_offset
-        self._refusals = Refusals("live")
+        self._refusals = Refusals("live", BUDGET)
         self.overflows = 0  # how often a subscriber began to lose events; it alone can tell how many
         self._context: zmq.Context[Any] = zmq.Context()
         self.gate: Gate | None = None
@@ -159,12 +158,16 @@ class EventPublisher:
             if self._socket.closed and not self._closed:
                 self._socket = self._bound(self.endpoint)
             more = self._read_subscriptions()
-            self._refusals.look()
             if self._beat_asked:
                 self.heartbeat()
             if self.gate is not None and self.gate.refresh():
                 self._start_anew()
         return more
+
+    @property
+    def trouble(self) -> str | None:
+        """Why nobody can connect at the moment; None: they can."""
+        return f"{self.endpoint} is to be bound again" if self._socket.closed else None
 
     @property
     def refused(self) -> int:

@@ -77,6 +77,7 @@ class EventHub:
         self._next_warning = 0.0
         self.published = 0
         self.erased = 0  # events of calls that were erased, which were not stored
+        self._trouble: str | None = None  # why events cannot be taken at the moment
         self.failures = 0  # groups that could not be journalled
         with contextlib.ExitStack() as stack:
             self.journal = stack.enter_context(Journal(config.journal, clock=clock))
@@ -144,9 +145,16 @@ class EventHub:
             if now >= next_beat:
                 next_beat = now + self._config.heartbeat_s
                 self._tried(self.bus.heartbeat)
+                if self._trouble is not None:
+                    self._tried(self._try_again)
             if now >= next_upkeep:
                 more = self._tried(lambda: expire(self.journal, self._clock()))
                 next_upkeep = now + (SLICE_S if more else UPKEEP_S)
+
+    def _try_again(self) -> None:
+        """Whether the journal can be written again, so that nobody has to lose an event to know."""
+        self.journal.probe()
+        self._trouble = None
 
     def _tried(self, work: Callable[[], object]) -> object:
         """What `work` gives; the hub goes on when it fails, and says so once in a while."""
@@ -194,6 +202,7 @@ class EventHub:
             self.bus.publish_stored(stored)
         except EventError as error:
             log.warning("journalled, but not published: %s", error)  # a subscriber sees the gap and asks
+        self._trouble = None
         self.published += len(stored)
         self.erased += len(entries) - len(stored)
         self._acknowledge(group, entries)
@@ -207,13 +216,17 @@ class EventHub:
 
     def _fail(self, group: list[_Handed], error: JournalError) -> None:
         self.failures += 1
+        self._trouble = str(error)
         with contextlib.suppress(EventError):
             self.bus.degraded(str(error))
         for handed in group:
             handed.done.set_exception(error)
 
     def stats(self) -> dict[str, Any]:
+        """What there is to know of it; with `not_ready`, a reason, while it cannot do its work."""
+        trouble = self._trouble or self.bus.trouble
         return {
+            **({"ready": False, "not_ready": trouble} if trouble else {}),
             "events": self.published,
             "offset": self.journal.last_offset,
             "epoch": self.journal.epoch,

@@ -106,6 +106,11 @@ class JournalFile:
         with self._lock, self.translated():
             return self._db.execute(sql, values).fetchall()
 
+    def probe(self) -> None:
+        """Write something that changes nothing; raises JournalError where nothing can be written."""
+        with self.transaction() as db:
+            db.execute("UPDATE identity SET journal = journal")
+
     def shrink(self, wait_s: float = 0.0) -> bool:
         """Give the room of what was deleted back to the disk, and empty the log beside the file.
 

@@ -36,7 +36,7 @@ from bcaf_stream.events.journal_file import JournalConfig
 from bcaf_stream.events.keys import Gate
 from bcaf_stream.events.messages import call_of_prefix
 from bcaf_stream.events.rate_limit import RateLimiter
-from bcaf_stream.events.refusals import Refusals
+from bcaf_stream.events.refusals import Budget, Refusals
 from bcaf_stream.events.replay_job import QUIET_S, ReplayJob
 from bcaf_stream.events.replay_request import (
     MAX_CREDIT,
@@ -56,6 +56,7 @@ from bcaf_stream.loops import faults, start_thread
 
 MAX_REQUEST_BYTES = 65_536
 MAX_FRAME_BYTES = 1_000_000  # beyond it the connection ends before anything is answered
+BUDGET = Budget(burst=4_000_000, per_second=1_500_000)  # bytes: the largest requests as often as they are allowed
 REFRESH_S = 0.5  # how soon a revoked key, an erased call or a replay that is idle for too long is noticed
 
 Key = tuple[bytes, int]  # the client's connection, and what it called its request
@@ -88,7 +89,7 @@ class ReplayServer:
 
     def __init__(self, config: ReplayConfig, bus: BusConfig, journal: JournalConfig) -> None:
         self._config = config
-        self._refusals = Refusals("replay")
+        self._refusals = Refusals("replay", BUDGET)
         self._limiter = RateLimiter(config.per_second)
         self._jobs: dict[Key, ReplayJob] = {}
         self.given_up = 0  # replays that were idle for too long, or made room
@@ -151,7 +152,6 @@ class ReplayServer:
                 for key, job in list(self._jobs.items()):
                     if job.due_in(time.monotonic()) <= 0:
                         self._step(key, job)
-                self._refusals.look()
                 if time.monotonic() >= next_refresh:
                     next_refresh = time.monotonic() + REFRESH_S
                     self._refresh(time.monotonic())

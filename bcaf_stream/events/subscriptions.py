@@ -10,9 +10,8 @@ from typing import NamedTuple
 
 from bcaf_stream.events.rate_limit import RateLimiter
 
-EACH_BYTES = 131_072  # of one connection's subscriptions
+EACH_BYTES = 65_536  # of one connection's subscriptions
 ALL_BYTES = 2_000_000  # of everybody's; ZeroMQ takes up to fifty times as much where prefixes begin differently
-OVERHEAD_BYTES = 32
 
 
 class Connection(NamedTuple):
@@ -59,7 +58,7 @@ class Subscriptions:
             return []
         subscriber.granted[name] = wanted = tuple(granted)
         subscriber.uses.update(wanted)
-        self._count(subscriber, len(name) + OVERHEAD_BYTES)
+        self._count(subscriber, len(name))
         return [prefix for prefix in wanted if subscriber.uses[prefix] == 1]
 
     def remove(self, connection: Connection, name: bytes) -> list[bytes]:
@@ -68,7 +67,7 @@ class Subscriptions:
         if subscriber is None or name not in subscriber.granted:
             return []
         granted = subscriber.granted.pop(name)
-        self._count(subscriber, -len(name) - OVERHEAD_BYTES)
+        self._count(subscriber, -len(name))
         subscriber.uses.subtract(granted)
         return [prefix for prefix in granted if not subscriber.uses[prefix]]
 

