@@ -124,7 +124,9 @@ def analyze(
         finally:
             notes.extend(analysis.notes)
     if not any(event.utterance is not None for event in events):
-        stderr_note(f"bcaf-stream: no speech in {clock(recording.duration_ms) or 'the'} of audio: zero utterances")
+        why = "; ".join(event.reason for event in events if event.type == "degraded" and event.reason)
+        why = why or f"no speech in {clock(recording.duration_ms) or 'the'} of audio"
+        stderr_note(f"bcaf-stream: {why}: zero utterances")
     if analysis.unpaired_words:
         stderr_note(
             f"bcaf-stream: {analysis.unpaired_words} words of the transcript fell where no speech was found"

@@ -2,12 +2,16 @@
 
 from dataclasses import replace
 
+import av
 import numpy as np
 import pytest
 
+from bcaf_stream.analyzer import AnalyzerConfig, ConversationAnalyzer
+from bcaf_stream.demo import CALL as DEMO
 from bcaf_stream.engine import EmotionEngine
 from bcaf_stream.events.writer import EventWriter
-from bcaf_stream.types import UNSURE, Call, Channel, EmotionPrediction, Utterance
+from bcaf_stream.transcripts.pairing import TextConfig
+from bcaf_stream.types import UNSURE, AudioChunk, Call, Channel, EmotionPrediction, Utterance
 
 CALL = Call("c", (Channel("customer", "customer"),))
 SOUND = np.random.default_rng(0).normal(0, 1000, 8000).astype(np.int16)
@@ -37,3 +41,18 @@ def test_where_nothing_is_decided_no_emotion_is_named():
     assert (event.type, event.emotion, dict(event.probs)) == ("degraded", None, {})
     assert (event.reason, event.degraded) == ("nothing to judge by", ("nothing to judge by", UNSURE))
     assert (event.utterance, event.channel, event.text_confidence) == (0, "customer", 0.3)
+
+
+def test_a_policy_that_is_off_holds_where_both_channels_carry_both_voices(engine: EmotionEngine):
+    """Nobody can say whose words they are: what is not surely somebody else's is not judged."""
+    with av.open(str(DEMO)) as container:
+        resampler = av.AudioResampler(format="s16p", layout="mono", rate=16_000)
+        blocks = [f.to_ndarray()[0] for frame in container.decode(audio=0) for f in resampler.resample(frame)]
+    sound = np.concatenate(blocks)[: 8 * 16_000]
+    call = Call("c", (Channel("customer", "customer"), Channel("agent", "agent")))
+    config = AnalyzerConfig(text=TextConfig(policy={"agent": "off"}))
+    analyzer = ConversationAnalyzer(call, config, engine)
+    events = [e for name in ("customer", "agent") for e in analyzer.push(AudioChunk(name, 0, 16_000, sound))]
+    events += analyzer.flush()
+    assert [event.type for event in events] == ["call.start", "degraded", "call.end"]
+    assert events[1].reason == "crosstalk: agent and customer carry the same sound, taken for agent's"
