@@ -232,12 +232,20 @@ class Decoder:
     def _frames(self, container: InputContainer, stream: av.AudioStream) -> Iterator[tuple[float | None, BlockCN]]:
         layout = "mono" if self._mono else None
         to_int16 = av.AudioResampler(format="s16p", layout=layout)  # rate and, but for mono, layout stay
+        tick_s = 0.0
         try:
             for packet in container.demux(stream):
                 for frame in self._decode(packet):
                     self._check(frame)
-                    time_s, frame.pts = None if self._raw_codec else frame.time, None
                     self._decoded += frame.samples
+                    time_s = None
+                    if frame.pts is not None and not self._raw_codec:
+                        tick_s = tick_s or float(frame.time_base or 0)  # the same for all; asking is slow
+                        time_s = frame.pts * tick_s
+                    if frame.format.name == "s16" and not self._mono:
+                        yield time_s, np.asarray(frame.to_ndarray(), np.int16).reshape(-1, self._channels).T
+                        continue
+                    frame.pts = None
                     for same in to_int16.resample(frame):
                         yield time_s, np.asarray(same.to_ndarray(), dtype=np.int16)
                         time_s = None
@@ -339,7 +347,9 @@ class _Fifo:
             )
             count -= taken
             self.samples -= taken
-        return np.concatenate(parts, axis=1) if parts else np.zeros((self._channels, 0), np.int16)
+        if not parts:
+            return np.zeros((self._channels, 0), np.int16)
+        return np.ascontiguousarray(np.concatenate(parts, axis=1))
 
 
 def _length(item: BlockCN | Silence) -> int:

@@ -143,7 +143,11 @@ class FileSource:
         single = self._decoders[0] if len(self._decoders) == 1 else None
         files = dict(zip(self._names, self._decoders, strict=False))
         for chunk in self:
-            yield from _cut_out(chunk, (single or files[chunk.channel]).holes)
+            holes = (single or files[chunk.channel]).holes
+            if holes and holes[-1].end > chunk.start:
+                yield from _cut_out(chunk, holes)
+            else:
+                yield chunk
 
     def close(self) -> None:
         for decoder in self._decoders:

@@ -66,6 +66,12 @@ class TrackClock:
         if time_s is not None and self._zero is None:
             self._zero = time_s
         at = None if time_s is None or self._zero is None else (time_s - self._zero) * self._rate
+        if at is not None and self._begun and not self._waiting and not self._owed:  # nearly always
+            ahead = at + self._offset - self.position
+            if not self._jumps(ahead):
+                self._follow(ahead)
+                self.position += block_CN.shape[1]
+                return [block_CN]
         self._waiting.append((at, block_CN))
         self._held += block_CN.shape[1]
         return self._place(final=False)
@@ -142,7 +148,10 @@ class TrackClock:
 
     def _follow(self, ahead: float) -> None:
         """Learn of a drift from a stamp that fits otherwise."""
-        self._least, self._most = min(self._least, ahead), max(self._most, ahead)
+        if ahead < self._least:
+            self._least = ahead
+        if ahead > self._most:
+            self._most = ahead
         if self.position < self._judge_at:
             return
         shared = self._least if self._least > 0 else min(self._most, 0.0)
