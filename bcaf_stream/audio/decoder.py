@@ -40,6 +40,7 @@ from bcaf_stream.audio.wav_layout import WavPart, wav_parts
 from bcaf_stream.errors import SourceError
 
 _SHORT_S = 0.25  # encoders pad and trim up to some 2000 samples at either end, and headers are off by a little
+_MP3_LOSES = 0.02  # of its sound: the frames at a joint or at damage have no time stamps that would show a hole
 _FEW_PACKETS = 10  # that cannot be decoded at the end of a file: one may be cut, or a tag
 LONG_HOLE_S = 1.0  # longer ones are gaps of the call, shorter ones no more than silence
 
@@ -143,6 +144,12 @@ class Decoder:
             duration = self._container.duration
             end_s = None if duration is None or self._raw_codec else duration / 1_000_000 - shift_s
         self._end_s = None if self._declared_s is None else end_s
+        if end_s is not None and self._parts:  # FFmpeg knows of the first one, as long as its header says
+            first = self._parts[0]
+            known = min(first.declared, first.there) or 1
+            end_s *= (
+                sum(part.there if part.stale else min(part.declared, part.there) for part in self._parts) / known
+            )
         self.info = AudioInfo(self._rate, self._channels, None if end_s is None else int(end_s * 1000))
 
     @property
@@ -284,7 +291,10 @@ class Decoder:
         if self._failing > _FEW_PACKETS:
             raise self._broken_off("none of the rest is of its kind")
         seconds, promised = self._clock.position / self._rate, self._promised_s()
-        if promised is not None and seconds < promised - _SHORT_S:
+        slack = (
+            max(_SHORT_S, promised * _MP3_LOSES) if promised and format_of(self._container) == "mp3" else _SHORT_S
+        )
+        if promised is not None and seconds < promised - slack:
             raise self._fail(
                 f"ends at {self._at(self._clock.position)}, but its header says {promised:.2f} s;"
                 " the rest is missing: get the whole file"

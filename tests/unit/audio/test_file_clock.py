@@ -236,6 +236,18 @@ class TestDrift:
         assert any("its clock starts anew at" in note for note in decoder.notes)
 
 
+@pytest.mark.parametrize(
+    ("name", "codec"),
+    [("a.flac", "flac"), ("a.aac", "aac"), ("a.mp3", "libmp3lame"), ("a.ts", "aac"), ("a.webm", "libopus")],
+)
+def test_two_files_in_one_are_both_read(tmp_path, name, codec):
+    path = mux(tmp_path / name, [TrackOf(babble(10, 16_000)[None], 16_000, codec)])
+    path.write_bytes(path.read_bytes() * 2)
+    sound_N, decoder = heard(path)
+    assert len(sound_N) / decoder.info.rate == pytest.approx(20, abs=0.5)
+    assert np.abs(sound_N[-decoder.info.rate :]).max() > 1000
+
+
 @pytest.mark.parametrize(("name", "codec"), [("a.flac", "flac"), ("a.mp3", "libmp3lame"), ("a.opus", "libopus")])
 def test_damage_in_the_middle_is_told_and_the_rest_is_heard(tmp_path, name, codec):
     rate = RATE if codec == "libopus" else 16_000

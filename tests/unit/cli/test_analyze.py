@@ -14,8 +14,10 @@ import pytest
 from bcaf_stream.cli import main
 from bcaf_stream.demo import CALL, SCRIPT
 from bcaf_stream.events.codec import from_json
+from bcaf_stream.events.messages import Event
 from tests.commands import Outcome, run_command
 from tests.tiny import tiny_checkpoint
+from tests.unit.audio.signals import TrackOf, late, mux, without
 
 Analyze = Callable[..., Outcome]
 
@@ -79,6 +81,62 @@ def test_silence_has_no_utterances_and_says_so(analyze: Analyze, tmp_path: Path)
     done = analyze(write_wav(tmp_path / "silence.wav", np.zeros(16_000)), "--text", "none")
     assert done.code == 0
     assert "zero utterances" in done.err
+
+
+def call_sound(seconds: int) -> np.ndarray:
+    """The beginning of the demo call: (2, samples) at 8 kHz."""
+    with av.open(str(CALL)) as container:
+        frames = np.concatenate([f.to_ndarray() for f in container.decode(audio=0)], axis=1).reshape(-1, 2)
+    return frames[: 8000 * seconds].T
+
+
+def spoken(done: Outcome) -> list[Event]:
+    return [event for line in done.out.splitlines() if (event := from_json(line)).emotion]
+
+
+def test_a_hole_in_a_recording_is_told_and_the_rest_is_heard(analyze: Analyze, tmp_path: Path):
+    sound = TrackOf(call_sound(20).sum(axis=0, dtype=np.int16)[None], 48_000 // 6, "libopus", without(6.2, 9.2))
+    done = analyze(mux(tmp_path / "hole.webm", [sound]), "--text", "none", "--format", "jsonl")
+    assert done.code == 0, done.err
+    assert "3.0" in done.err
+    assert "of sound are missing, the first at 6." in done.err
+    assert spoken(done)[-1].start_ms == pytest.approx(17_900, abs=400)
+
+
+def test_times_are_those_of_the_file(analyze: Analyze, tmp_path: Path):
+    at_once = mux(tmp_path / "a.mkv", [TrackOf(call_sound(10), 8000, "flac")])
+    late_one = mux(tmp_path / "b.mkv", [TrackOf(call_sound(10), 8000, "flac", late(3.87))], video_s=14)
+    starts = [
+        [(event.channel, event.start_ms) for event in spoken(analyze(path, "--text", "none", "--format", "jsonl"))]
+        for path in (at_once, late_one)
+    ]
+    assert starts[0]
+    assert [name for name, _ in starts[1]] == [name for name, _ in starts[0]]
+    for (_, early_ms), (_, late_ms) in zip(*starts, strict=True):
+        assert late_ms - early_ms == pytest.approx(3870, abs=40)
+
+
+def test_tracks_raw_samples_and_the_questions_they_raise(analyze: Analyze, tmp_path: Path):
+    left, right = call_sound(10)
+    path = mux(tmp_path / "rec.mkv", [TrackOf(left[None], 8000, "flac"), TrackOf(right[None], 8000, "flac")])
+    options = ("--text", "none", "--format", "jsonl")
+    done = analyze(path, *options)
+    assert {event.channel for event in spoken(done)} == {"ch1", "ch2"}
+    assert "each audio track is a channel" in done.err
+    one = analyze(path, "--track", "0", *options)
+    assert {event.channel for event in spoken(one)} == {"mono"}
+    named = analyze("--channel", f"agent={path}#1", "--channel", f"customer={path}#0", *options)
+    assert {event.role for event in spoken(named)} == {"agent", "customer"}
+    assert analyze("--channel", f"agent={path}#1", "--track", "0", *options).code == 2
+    raw = tmp_path / "rec.raw"
+    raw.write_bytes(np.ascontiguousarray(call_sound(10).T).astype("<i2").tobytes())
+    refused = analyze(raw, *options)
+    assert refused.code == 1
+    assert "--raw" in refused.err
+    assert_one_line(refused)
+    read = analyze(raw, "--raw", "s16le:8000:2", *options)
+    assert {event.channel for event in spoken(read)} == {"customer", "agent"}
+    assert analyze(raw, "--raw", "s16le", *options).code == 2
 
 
 def test_a_model_of_words_alone_is_not_given_sound_alone(analyze: Analyze, tmp_path: Path):
