@@ -23,6 +23,7 @@ SUFFIXES = {".srt": "srt", ".vtt": "vtt", ".ctm": "ctm", ".stm": "stm", ".jsonl"
 FORMATS = "SRT, WebVTT, CTM, STM, JSON lines (start_ms, end_ms, channel, text) or a recogniser's JSON"
 BOMS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
 OVERHANG_MS = 1000  # the last cue of a well-made file may stay on the screen a little longer than the sound
+BREATH_MS, LONGEST_CUE_MS = 400, 10_000
 MS_PER_CHAR = 80  # of speech whose end is not known
 NOTHING = Words(0, 0, "")  # a transcript in which nothing is said is still a transcript
 
@@ -253,12 +254,28 @@ def _attributed(cues: Sequence[Cue], attribution: Attribution | None) -> Iterato
             raise TranscriptError(f"{cue.where}: {error}") from None
         if attribution is not None and attribution.lanes:
             channel = before = channel or before  # captions name a speaker where the speaker changes
-        if cue.words:
+        if cue.words and channel is None and cue.speaker:
+            found += _breaths(cue.words)
+        elif cue.words:
             found += [Words(w.start_ms, w.end_ms, w.text, channel) for w in cue.words]
         elif _holds_words(cue.text):
             assert cue.end_ms is not None
             found.append(Words(cue.start_ms, cue.end_ms, cue.text, channel))
     yield from sorted(found, key=lambda words: words.start_ms)
+
+
+def _breaths(words: Sequence[TimedWord]) -> list[Words]:
+    """What a speaker of an unknown channel says without a pause, as cues that stay whole."""
+    runs: list[list[TimedWord]] = []
+    for word in words:
+        run = runs[-1] if runs else None
+        if run and word.start_ms - run[-1].end_ms <= BREATH_MS and word.end_ms - run[0].start_ms <= LONGEST_CUE_MS:
+            run.append(word)
+        else:
+            runs.append([word])
+    return [
+        Words(run[0].start_ms, max(w.end_ms for w in run), " ".join(w.text for w in run), None) for run in runs
+    ]
 
 
 def _clock(ms: int) -> str:

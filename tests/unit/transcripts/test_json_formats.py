@@ -432,7 +432,7 @@ def test_results_with_speakers(tmp_path, name):
     lanes = read_transcript(write(tmp_path, data), MONO).lanes
     assert lanes[0].name == agent
     assert read(tmp_path, data, MONO) == expected(timed, (lanes[1].name, agent))
-    assert read(tmp_path, data) == expected(timed, (None, None))
+    assert read(tmp_path, data) == expected(False, (None, None))  # what one person says stays together
     mapped = read(tmp_path, data, speakers={agent.removeprefix("speaker "): "agent", lanes[1].name: "customer"})
     assert mapped == expected(timed, ("customer", "agent"))
 

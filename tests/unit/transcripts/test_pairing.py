@@ -1,5 +1,6 @@
 """Every word ends in exactly one utterance or is counted; order and result do not depend on arrival."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from bcaf_stream.errors import TranscriptError
 from bcaf_stream.transcripts.asr import Transcription
 from bcaf_stream.transcripts.pairing import Pairing, TextConfig
+from bcaf_stream.transcripts.sources import read_transcript
 from bcaf_stream.types import Call, Channel, SpeechSegment, Utterance, Words
 from tests.benchmarks.cue_attribution import beforehand, live, load, score
 from tests.components import needs
@@ -244,6 +246,28 @@ def test_words_with_times_of_their_own_go_to_who_speaks_then():
     words = [Words(at, at + 250, f"w{at}", None) for at in range(1000, 5000, 250)]
     _, done = pair_all(words, [segment("customer", 0, 900, 2490), segment("agent", 0, 2510, 5100)])
     assert [len((u.text or "").split()) for u in done] == [6, 10]
+
+
+def test_the_words_of_one_speaker_stay_together_though_their_times_are_wrong(tmp_path):
+    """WhisperX lets turns overlap that do not: the customer's first words lie in the agent's turn."""
+    segments = [
+        {"speaker": who, "start": begin, "end": begin + 0.4 * len(text.split()), "text": f" {text}"}
+        | {
+            "words": [
+                {"word": word, "start": begin + 0.4 * place, "end": begin + 0.4 * (place + 1), "speaker": who}
+                for place, word in enumerate(text.split())
+            ]
+        }
+        for who, begin, text in (
+            ("S0", 0.6, "thank you for calling how can I help"),
+            ("S1", 3.5, "hi my line is down"),
+        )
+    ]
+    path = tmp_path / "x.json"
+    path.write_text(json.dumps({"segments": segments}))
+    words = read_transcript(path, CALL.channels).words
+    _, done = pair_all(words, [segment("agent", 0, 500, 3900), segment("customer", 0, 4000, 5600)])
+    assert [u.text for u in done] == ["thank you for calling how can I help", "hi my line is down"]
 
 
 def test_on_a_call_of_one_channel_a_cue_keeps_its_words_through_pauses():
