@@ -41,7 +41,10 @@ _SILENT = logging.Logger("websockets", logging.CRITICAL + 1)
 
 
 class Connection(ServerConnection):
-    """A connection that has its place, and its TLS, before the library sees it; None: none was left for it."""
+    """A connection that has its place, and its TLS, before the library sees it.
+
+    `place` None: there was none for it, and it is only told why.
+    """
 
     door: "WebSocketDoor"
     place: Place | None = None
