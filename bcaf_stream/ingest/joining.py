@@ -6,7 +6,6 @@ What a side does not send holds up nobody: the house sees that its channel stall
 """
 
 import asyncio
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from weakref import WeakValueDictionary
@@ -15,7 +14,7 @@ from bcaf_stream import loops
 from bcaf_stream.errors import LinkError
 from bcaf_stream.ingest.link_protocol import WordsMessage
 from bcaf_stream.ingest.live import Begin, Degraded, Ended, Gap, Host, LiveCall, Media, sound
-from bcaf_stream.types import Channel
+from bcaf_stream.types import AudioChunk, Channel
 
 TOGETHER_MS = 60  # sides that begin so close to each other begin together
 NOT_STARTED = "not started"
@@ -29,10 +28,9 @@ class Joiner:
     has ended, and is lost when that one is lost. Until then a side that has gone may come again.
     """
 
-    def __init__(self, host: Host, channels: Sequence[Channel], clock: Callable[[], int] = time.time_ns) -> None:
+    def __init__(self, host: Host, channels: Sequence[Channel]) -> None:
         self._host = host
         self._channels = tuple(channels)
-        self._clock = clock
         self._joints: dict[str, _Joint] = {}
         self._opening: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
@@ -48,9 +46,7 @@ class Joiner:
             joint = self._joints.get(begin.call)
             if joint is None:
                 call = await self._host.open(replace(begin, channels=self._channels))
-                joint = self._joints[begin.call] = _Joint(
-                    call, begin.rate, self._clock, lambda: self._forget(begin.call, call)
-                )
+                joint = self._joints[begin.call] = _Joint(call, begin.rate, lambda: self._forget(begin.call, call))
         return joint.join(begin)
 
     async def words(self, call: str, message: WordsMessage) -> None:
@@ -65,10 +61,9 @@ class Joiner:
 class _Joint:
     """One call and the sides that it has now."""
 
-    def __init__(self, call: LiveCall, rate: int, clock: Callable[[], int], forget: Callable[[], None]) -> None:
+    def __init__(self, call: LiveCall, rate: int, forget: Callable[[], None]) -> None:
         self.call = call
         self.rate = rate
-        self.clock = clock
         self.forget = forget
         self.ends: dict[str, int] = {}  # how far each channel has come
         self.sides: dict[str, _Side] = {}
@@ -104,6 +99,7 @@ class _Side:
         self._joint = joint
         self._channel = channel
         self._base: int | None = None
+        self._before: list[Gap] = []  # that came before the first sound
         self._left = asyncio.Event()  # while the others go on
 
     start = settled_ms = 0  # it cannot send again
@@ -115,17 +111,19 @@ class _Side:
             joint.call.accept(item)
             return
         if self._base is None:
-            # A gap is over now; a chunk was when it came.
-            samples, at = (
-                (item.end, joint.clock()) if isinstance(item, Gap) else (len(item.samples), item.received_at)
-            )
-            self._base = joint.base(self._channel, samples, at)
-        end = self._base + (item.end if isinstance(item, Gap) else sound(item).stop)
-        start = self._base + item.start
-        joint.call.accept(
-            replace(item, start=start, end=end) if isinstance(item, Gap) else replace(item, start=start)
-        )
-        joint.ends[self._channel] = end
+            if isinstance(item, Gap):  # only sound has a time at which it came
+                self._before.append(item)
+                return
+            self._base = joint.base(self._channel, sound(item).stop, item.received_at)
+        for waiting in (*self._before, item):
+            self._pass_on(self._base, waiting)
+        self._before.clear()
+
+    def _pass_on(self, base: int, item: AudioChunk | Gap) -> None:
+        start, end = base + item.start, base + (item.end if isinstance(item, Gap) else sound(item).stop)
+        moved = replace(item, start=start, end=end) if isinstance(item, Gap) else replace(item, start=start)
+        self._joint.call.accept(moved)
+        self._joint.ends[self._channel] = end
 
     async def room(self) -> None:
         await self._joint.call.room()

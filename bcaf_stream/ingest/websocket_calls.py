@@ -61,7 +61,7 @@ class TwilioDoor(CallDoor):
         channels = [channel.channel for channel in self._twilio.channels.values()]
         # Streams of one track each, with the same callSid, are the sides of one call.
         joins = len(channels) > 1 and self._twilio.call_id == "call"
-        await super().start(Joiner(host, channels, self.clock) if joins else host)
+        await super().start(Joiner(host, channels) if joins else host)
 
     def parser(self, request: Request) -> Parser:
         return TwilioParser(self._twilio, self._twilio.text, self._heard)

@@ -70,6 +70,41 @@ def test_two_streams_of_one_call_are_its_sides(first: str):
     run(test)
 
 
+def test_a_side_that_begins_with_silence_or_comes_back_stays_in_step():
+    clock = [1_700_000_000 * 10**9]
+
+    async def test() -> None:
+        host = CollectingHost()
+        door = TwilioDoor(TwilioConfig(port=0), clock=lambda: clock[0])
+        async with listening(door, host), connect(door.endpoint) as one:
+            await one.send(twilio_start("CA1", ["inbound"]))
+            for ms in range(500, 2500, 20):  # nothing was sent for the first half second of the stream
+                clock[0] += 20 * 10**6
+                await one.send(twilio_media("inbound", ms // 20, ms, noise(0.02)))
+                await (await one.ping())
+            async with connect(door.endpoint) as two:
+                await two.send(twilio_start("CA1", ["outbound"]))
+                await two.send(twilio_media("outbound", 1, 700, noise(0.02)))
+                await (await two.ping())
+                two.transport.abort()
+            while len(door._conversations) > 1:
+                await asyncio.sleep(0.001)
+            clock[0] += 1000 * 10**6
+            async with connect(door.endpoint) as two:
+                await two.send(twilio_start("CA1", ["outbound"]))
+                await two.send(twilio_media("outbound", 86, 1720, noise(0.02)))
+                await two.send(twilio_stop())
+                await closing(two)
+            await one.send(twilio_stop())
+            call = await host.until("CA1", "ended")
+        customer, agent = len(call.sound("customer")), len(call.sound("agent"))
+        assert customer == 2500 * 8
+        assert abs(agent - customer - 1000 * 8) <= 60 * 8, "where the clock of the wall is"
+        assert len(call.begins) == 1
+
+    run(test)
+
+
 def test_a_side_that_is_there_already_is_refused_with_the_reason():
     async def test() -> None:
         async with twilio(CollectingHost()) as door, connect(door.endpoint) as one, connect(door.endpoint) as two:
