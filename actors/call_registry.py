@@ -58,7 +58,7 @@ class CallRegistry:
         if progress and progress.ended and begin.resume is not None:
             return FinishedCall(begin.call, Ended(progress.finals, progress.reason or ""))
         if (progress and progress.ended) or begin.call in self._closing:
-            raise LinkError(f"call {begin.call} is in the journal already; choose another --call")
+            raise LinkError(f"call {begin.call} is over, and in the journal already")
         return self._start(begin, credit, progress)
 
     async def words(self, call: str, message: WordsMessage) -> None:
@@ -142,7 +142,7 @@ class CallRegistry:
 
     def _check_new(self, begin: Begin) -> None:
         if begin.call in self._opening:
-            raise LinkError(f"call {begin.call} is running already; choose another --call")
+            raise LinkError(f"call {begin.call} is running already")
         if len(self._sessions) + len(self._opening) >= self._config.max_calls:
             self.busy += 1
             raise BusyError(f"busy: {self._config.max_calls} calls are running; try again later")
@@ -151,7 +151,7 @@ class CallRegistry:
             raise BusyError("busy: the running calls are all that can be analysed; try again later")
         if begin.text == "asr" and self._recognition is None:
             raise LinkError(
-                "this deployment has no speech recognition; send with --transcript FILE or --text none"
+                "this deployment has no speech recognition: the call must bring its words, or need none"
             )
 
     async def _progress(self, call: str) -> Progress | None:
@@ -162,7 +162,7 @@ class CallRegistry:
         except BcafError as error:  # of this call alone
             faults.count("opening a call", error)
             raise LinkError(
-                f"call {call}: its events in the journal cannot be read; choose another --call"
+                f"call {call}: its events in the journal cannot be read: it needs another name"
             ) from None
 
     def _start(

@@ -137,7 +137,7 @@ class CallSession:
     def _check_same(self, begin: Begin) -> None:
         comes_back = begin.resume is not None and begin.sender == self.sender  # before its loss has been noticed
         if self._watchdog.is_connected and not comes_back:
-            raise LinkError(f"call {self.call.id} is running already; choose another --call")
+            raise LinkError(f"call {self.call.id} is running already")
         if (begin.channels, begin.rate) != (self.call.channels, self.rate):
             raise LinkError(f"call {self.call.id} goes on with the channels and the rate that it began with only")
 

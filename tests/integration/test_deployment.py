@@ -103,7 +103,7 @@ def test_a_killed_emotion_actor_costs_no_event(running: Running, tiny: Path):
 
 def test_a_call_that_is_in_the_journal_is_not_taken_again(running: Running):
     recording = Recording.open(str(CALL), {}, {}, "failover")
-    with pytest.raises(LinkError, match="in the journal already; choose another --call"):
+    with pytest.raises(LinkError, match="is over, and in the journal already"):
         send_recording(recording, running.endpoints.audio, 0, "none")
 
 
