@@ -18,7 +18,7 @@ MARKS = {
 
 def members(status: dict[str, Any]) -> list[tuple[int, str]]:
     """Process ids and command lines of what the driver of this status has started, itself included."""
-    shown = subprocess.run(["ps", "-eo", "pid,sid,stat,args"], capture_output=True, text=True, check=True).stdout
+    shown = subprocess.run(["ps", "-wweo", "pid,sid,stat,args"], capture_output=True, text=True, check=True).stdout
     rows = [line.split(None, 3) for line in shown.splitlines()[1:]]
     return [(int(pid), args) for pid, sid, stat, args in rows if int(sid) == status["driver"] and stat[0] != "Z"]
 
