@@ -12,6 +12,7 @@ from actors.load_shedding import Lags, LoadShedding
 from actors.recognition import Recognition
 from actors.services import CallRuntime
 from bcaf_stream.analyzer import AnalyzerConfig
+from bcaf_stream.display import printable
 from bcaf_stream.errors import BcafError, BusyError, JournalError, LinkError
 from bcaf_stream.events.progress import Progress
 from bcaf_stream.events.writer import EventWriter
@@ -188,7 +189,7 @@ class CallRegistry:
         except Exception as error:
             # The boundary of one call: whatever broke in it, the others go on, and its sender is told.
             self.failed += 1
-            log.error("call %s failed: %s", session.call.id, type(error).__name__)
+            log.error("call %s failed: %s", printable(session.call.id), type(error).__name__)
             message = str(error).splitlines()[-1] if isinstance(error, BcafError) else type(error).__name__
             ended = Ended(session.conversation.utterances, f"the call cannot be analysed: {message}")
             await session.fail(message, f"failed: {type(error).__name__}")

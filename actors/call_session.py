@@ -20,6 +20,7 @@ from actors.watchdog import LiveConfig, Watchdog
 from bcaf_stream.analyzer import AnalyzerConfig
 from bcaf_stream.context import Predict
 from bcaf_stream.conversation import Conversation, Result, Stall, Step, Work
+from bcaf_stream.display import printable
 from bcaf_stream.errors import BcafError, DeploymentError, LinkError
 from bcaf_stream.events.progress import Progress
 from bcaf_stream.ingest.live import Begin, End, Ended
@@ -184,7 +185,10 @@ class CallSession:
             Exception: what broke in it, whatever it is; or the error for which the hub did not take events.
         """
         for channel, policy in self.conversation.policies.items():
-            log.info("audit: call %s: channel %s is analysed with policy %s", self.call.id, channel, policy)
+            log.info(
+                "audit: call %s: channel %s is analysed with policy %s",
+                *map(printable, (self.call.id, channel, policy)),
+            )
         self._outbox.put(self.conversation.begin(), self._mark)
         reason = await self._consume()
         self._take(self.conversation.push(End(reason)))
@@ -195,7 +199,9 @@ class CallSession:
         """End a call that cannot go on, in bounded time, so that its subscribers are not left waiting."""
         self._outbox.put(self.conversation.give_up(reason, ends), self._mark)
         if not await self._outbox.flush(FAIL_S):
-            log.error("call %s: the hub did not take its last %d events", self.call.id, len(self._outbox))
+            log.error(
+                "call %s: the hub did not take its last %d events", printable(self.call.id), len(self._outbox)
+            )
 
     def close(self) -> None:
         for task in self._tasks:

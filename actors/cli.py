@@ -14,7 +14,7 @@ from rich.table import Table
 
 from actors.report import end, is_running, read_status, state_folder
 from bcaf_stream.config import load_config
-from bcaf_stream.console import run
+from bcaf_stream.console import cell, run
 from bcaf_stream.errors import DeploymentError
 
 app = typer.Typer(
@@ -137,22 +137,22 @@ def demo(
 
 def _show(report: dict[str, Any]) -> None:
     age = (time.time_ns() - report["reported_at"]) / 1e9
-    table = Table(title=f"{report['name']}: {report['state']} ({age:.0f} s ago)", title_justify="left")
+    table = Table(title=cell(f"{report['name']}: {report['state']} ({age:.0f} s ago)"), title_justify="left")
     for column in ("actor", "alive", "what it says"):
         table.add_column(column)
     for actor, stats in report.get("actors", {}).items():
         says = ", ".join(f"{key} {value}" for key, value in stats.items() if key != "alive")
-        table.add_row(actor, "yes" if stats["alive"] else "NO", says)
+        table.add_row(*map(cell, (actor, "yes" if stats["alive"] else "NO", says)))
     console = Console()
     console.print(table)
     if "reason" in report:
-        console.print(f"{report['state']}: {report['reason']}", highlight=False, markup=False)
+        console.print(cell(f"{report['state']}: {report['reason']}"))
     for key in ("audio", "events", "replay", "model"):
         if key in report:
-            console.print(f"{key:<11} {report[key]}", highlight=False)
+            console.print(cell(f"{key:<11} {report[key]}"))
     for protocol, address in report.get("doors", {}).items():
         if protocol != "link":  # which is `audio`
-            console.print(f"{protocol:<11} {address}", highlight=False)
+            console.print(cell(f"{protocol:<11} {address}"))
 
 
 def _announce(name: str, endpoints: dict[str, Any]) -> None:

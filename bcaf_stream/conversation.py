@@ -22,6 +22,7 @@ from typing import NamedTuple
 
 from bcaf_stream.audio.turns import AudioConfig, CallCutter
 from bcaf_stream.context import Answer, DialogueContext, Predict
+from bcaf_stream.display import printable
 from bcaf_stream.errors import BcafError
 from bcaf_stream.events.messages import Event
 from bcaf_stream.events.writer import EventWriter
@@ -325,7 +326,9 @@ class Conversation:
             self.utterances += event.type == "emotion.final"
         except BcafError as error:
             # No guess in place of an answer: the event says that this utterance has none, and why.
-            log.warning("call %s: an utterance has no prediction: %s", self.call.id, type(error).__name__)
+            log.warning(
+                "call %s: an utterance has no prediction: %s", printable(self.call.id), type(error).__name__
+            )
             self._events.append(self._writer.degraded(_one_line(error), utterance))
 
     def _preview(self, channel: str) -> None:
@@ -351,7 +354,7 @@ class Conversation:
                 raise result
             self._events.append(self._writer.interim(utterance, result[0]))
         except BcafError as error:
-            log.warning("call %s: no interim result: %s", self.call.id, type(error).__name__)
+            log.warning("call %s: no interim result: %s", printable(self.call.id), type(error).__name__)
 
     def _end(self, reason: str) -> Event:
         self.ended = True

@@ -157,3 +157,17 @@ def test_the_scan_for_threads_sees_them(tmp_path: Path):
     assert started(file) == {"Thread", "create_task", "submit", "run_in_executor"}
     file.write_text("async def f():\n    await asyncio.to_thread(g)\n    return await b.submit(1)\n")
     assert started(file) == set()
+
+
+LOGGING = {"debug", "info", "warning", "error", "critical", "exception"}
+FROM_OUTSIDE = {"id", "call", "channel"}  # names of calls and channels, which callers choose
+
+
+@pytest.mark.parametrize("path", FILES, ids=module_name)
+def test_names_from_outside_are_logged_as_data(path: Path):
+    """A line break in a call's id would forge a line of the log: bcaf_stream.display.printable."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in LOGGING:
+            for argument in node.args:
+                bare = argument.attr if isinstance(argument, ast.Attribute) else getattr(argument, "id", "")
+                assert bare not in FROM_OUTSIDE, f"{path}:{node.lineno}: printable({ast.unparse(argument)})"

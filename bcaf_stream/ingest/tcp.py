@@ -16,6 +16,7 @@ from typing import Protocol
 from pydantic import Field
 
 from bcaf_stream import loops
+from bcaf_stream.display import printable
 from bcaf_stream.errors import BusyError, LinkError
 from bcaf_stream.ingest.access import Access, DoorConfig
 from bcaf_stream.ingest.admission import DISPLACED, Place, Stage, admission
@@ -134,7 +135,9 @@ class TcpDoor(ABC):
         now = time.monotonic()
         if now >= self._log_again_s:
             self._log_again_s = now + LOG_EVERY_S
-            log.warning("%s: %s refused: %s (%d refused so far)", self.name, address, reason, self.refused)
+            log.warning(
+                "%s: %s refused: %s (%d refused so far)", self.name, address, printable(reason), self.refused
+            )
 
     def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         connection = _Connection(self, reader, writer)

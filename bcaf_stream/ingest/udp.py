@@ -15,6 +15,7 @@ from dataclasses import asdict
 from typing import Any
 
 from bcaf_stream import loops
+from bcaf_stream.display import printable
 from bcaf_stream.errors import BusyError, LinkError
 from bcaf_stream.ingest.access import Access
 from bcaf_stream.ingest.feeding import end, until_over
@@ -268,7 +269,7 @@ class RtpDoor:
         except LinkError as error:
             self.refused += 1
             retry_s = RETRY_S if isinstance(error, BusyError) else None
-            log.warning("rtp: call %s refused: %s", begin.call, error)
+            log.warning("rtp: call %s refused: %s", printable(begin.call), printable(error))
         except Exception as error:
             # The boundary of one call: whatever broke in it, the next ones go on.
             loops.faults.count("rtp call", error)

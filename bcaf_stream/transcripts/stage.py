@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Generic, TypeVar
 
+from bcaf_stream.display import printable
 from bcaf_stream.errors import BcafError, TranscriptError
 from bcaf_stream.transcripts.asr import Transcription
 from bcaf_stream.transcripts.pairing import Pairing, TextConfig
@@ -147,7 +148,7 @@ class TextStage(Generic[Mark]):
         heard = result if isinstance(result, Transcription) else None
         if isinstance(result, BcafError):
             self.failures += 1
-            log.warning("channel %s at %d ms has no words: %s", segment.channel, segment.start_ms, result)
+            log.warning("%s at %d ms has no words: %s", printable(segment.channel), segment.start_ms, result)
         self._remember(segment, result is None and not self._flushed)
         if not again:
             turn.act = partial(self._pair, segment, heard, () if heard else ("asr",))
