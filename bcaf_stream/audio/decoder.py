@@ -36,7 +36,7 @@ from bcaf_stream.audio.containers import (
 )
 from bcaf_stream.audio.raw import RawFormat, raw_by_name
 from bcaf_stream.audio.track_clock import BlockCN, Silence, TrackClock
-from bcaf_stream.audio.wav_layout import WavPart, wav_parts
+from bcaf_stream.audio.wav_layout import WavPart, promised_bytes, wav_parts
 from bcaf_stream.errors import SourceError
 
 _SHORT_S = 0.25  # encoders pad and trim up to some 2000 samples at either end, and headers are off by a little
@@ -309,6 +309,11 @@ class Decoder:
             declared = sum(part.declared for part in self._parts)
             there = sum(part.there for part in self._parts)
             return seconds * declared / there if there and any(part.missing for part in self._parts) else None
+        if self._path and (promise := promised_bytes(self._path, format_of(self._container))):
+            declared, there, another = promise
+            if another and format_of(self._container) != "au":  # FFmpeg reads an AU to its end
+                self._notes.append("another file begins behind its sound, and is not read: cut it off")
+            return seconds * declared / there if there else None
         if format_of(self._container) == "matroska" and self._path:
             # A pause at its end has no packets: only its bytes tell whether it is whole.
             return (self._end_s or seconds + 1) if matroska_is_cut(self._path) else None

@@ -51,6 +51,52 @@ def wav_parts(path: Path) -> list[WavPart]:
     return parts
 
 
+def promised_bytes(path: Path, kind: str) -> tuple[int, int, bool] | None:
+    """Bytes of sound that the header of an AIFF, AU, CAF, W64 or RF64 promises, those that there are, and whether
+    another file begins behind them.
+
+    None where it does not say, or is none of these. `kind` is FFmpeg's name of the format.
+    """
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        head = file.read(1 << 16)
+    found: tuple[int, int] | None = None  # where the sound begins, and how long it is
+    if kind == "au" and head[:4] == b".snd":
+        start, length = struct.unpack(">II", head[4:12])
+        found = None if length == 0xFFFF_FFFF else (start, length)
+    elif kind == "aiff":
+        found = _chunk(head, 12, b"SSND", ">4sI", 2)
+    elif kind == "caf":
+        found = _chunk(head, 8, b"data", ">4sq", 1)
+    elif kind == "w64":
+        at = head.find(b"data\xf3\xac\xd3\x11\x8c\xd1\x00\xc0\x4f\x8e\xdb\x8a")
+        if at > 0:
+            found = at + 24, struct.unpack("<Q", head[at + 16 : at + 24])[0] - 24
+    elif kind == "wav" and head[:4] == b"RF64" and head[12:16] == b"ds64" and (at := head.find(b"data")) > 0:
+        found = at + 8, struct.unpack("<Q", head[28:36])[0]
+    if found is None or found[1] <= 0 or found[1] >= 1 << 62:
+        return None
+    start, length = found
+    with path.open("rb") as file:
+        file.seek(min(size, start + length))
+        behind = file.read(SNIFF_BYTES)
+    another = any(sniff(behind[pad:]) is not None for pad in range(8))  # chunks are padded
+    return length, min(length, size - start), another
+
+
+def _chunk(head: bytes, at: int, wanted: bytes, form: str, padded: int) -> tuple[int, int] | None:
+    """Where the data of a chunk begin and how long they are, if its header is within `head`."""
+    width = struct.calcsize(form)
+    while at + width <= len(head):
+        kind, length = struct.unpack_from(form, head, at)
+        if kind == wanted:
+            return at + width, length
+        if length < 0:
+            return None
+        at += width + length + length % padded
+    return None
+
+
 def _part(file: BinaryIO, start: int, size: int) -> WavPart | None:
     file.seek(start)
     head = file.read(12)

@@ -59,6 +59,28 @@ def test_half_a_file_stops_early(tmp_path, codec):
         read(path)
 
 
+@pytest.mark.parametrize(
+    ("name", "codec"),
+    [("a.aiff", "pcm_s16be"), ("a.au", "pcm_mulaw"), ("a.caf", "pcm_s16le"), ("a.w64", "pcm_s16le")],
+)
+def test_half_of_another_file_stops_early(tmp_path, name, codec):
+    path = wav(tmp_path, codec=codec, name=name)
+    sound, notes = read(path)
+    assert (len(sound), notes) == (len(SOUND), [])
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(SourceError, match=r"ends at [23]\.\d\d s, but its header says 6\.0\d s"):
+        read(path)
+
+
+@pytest.mark.parametrize(("name", "codec"), [("a.aiff", "pcm_s16be"), ("a.w64", "pcm_s16le")])
+def test_a_second_file_that_is_not_read_is_told(tmp_path, name, codec):
+    path = wav(tmp_path, codec=codec, name=name)
+    path.write_bytes(path.read_bytes() * 2)
+    sound, notes = read(path, tells_duration=False)
+    assert len(sound) == len(SOUND)
+    assert notes == ["another file begins behind its sound, and is not read: cut it off"]
+
+
 @pytest.mark.parametrize("codec", ["adpcm_ms", "adpcm_ima_wav"])
 def test_samples_that_a_compressed_header_counts_wrong(tmp_path, codec):
     path = wav(tmp_path, codec=codec)
