@@ -35,8 +35,9 @@ from bcaf_stream.audio.containers import (
     tracks_of,
 )
 from bcaf_stream.audio.raw import RawFormat, raw_by_name
+from bcaf_stream.audio.sample_fifo import SampleFifo
 from bcaf_stream.audio.track_clock import BlockCN, Silence, TrackClock
-from bcaf_stream.audio.wav_layout import WavPart, promised_bytes, wav_parts
+from bcaf_stream.audio.wav_layout import WavPart, notes_of, promised_bytes, wav_parts
 from bcaf_stream.errors import SourceError
 
 _SHORT_S = 0.25  # encoders pad and trim up to some 2000 samples at either end, and headers are off by a little
@@ -121,7 +122,7 @@ class Decoder:
         self._notes: list[str] = []
         self._rate = self._stream.rate
         self._channels = 1 if mono else self._stream.channels
-        self._fifo = _Fifo(self._channels)
+        self._fifo = SampleFifo(self._channels)
         self._error: SourceError | None = None
         self._decoded = 0  # samples
         self._missing, self._first_missing = 0, 0  # samples of holes, and where the first one is
@@ -300,7 +301,7 @@ class Decoder:
                 " the rest is missing: get the whole file"
             )
         if self._parts:
-            self._notes += _notes_of_parts(self._parts, seconds)
+            self._notes += notes_of(self._parts)
 
     def _promised_s(self) -> float | None:
         """How long the sound should be; None where nothing is known that is worth an alarm."""
@@ -333,44 +334,6 @@ class Decoder:
         return SourceError(f"{self._name}: {text}")
 
 
-class _Fifo:
-    """Blocks and silences in, samples out; silence takes no memory until it is read."""
-
-    def __init__(self, channels: int) -> None:
-        self.samples = self.written = 0
-        self._channels = channels
-        self._items: deque[BlockCN | Silence] = deque()
-
-    def write(self, item: BlockCN | Silence) -> None:
-        count = _length(item)
-        if count:
-            self._items.append(item)
-            self.samples += count
-            self.written += count
-
-    def read(self, count: int) -> BlockCN:
-        """At most `count` samples."""
-        parts: list[BlockCN] = []
-        while count and self._items:
-            item = self._items.popleft()
-            taken = min(count, _length(item))
-            if taken < _length(item):
-                rest = Silence(item.samples - taken) if isinstance(item, Silence) else item[:, taken:]
-                self._items.appendleft(rest)
-            parts.append(
-                np.zeros((self._channels, taken), np.int16) if isinstance(item, Silence) else item[:, :taken]
-            )
-            count -= taken
-            self.samples -= taken
-        if not parts:
-            return np.zeros((self._channels, 0), np.int16)
-        return np.ascontiguousarray(np.concatenate(parts, axis=1))
-
-
-def _length(item: BlockCN | Silence) -> int:
-    return item.samples if isinstance(item, Silence) else int(item.shape[1])
-
-
 def _codec_of(source: Source, raw: RawFormat | None, container: InputContainer) -> av.AudioCodecContext | None:
     """A decoder of ours, where the container's own does not know the encoding."""
     if raw is None and format_of(container) == "u8" and isinstance(source, str | Path):
@@ -380,20 +343,6 @@ def _codec_of(source: Source, raw: RawFormat | None, container: InputContainer) 
 
 def _length_options(parts: Sequence[WavPart]) -> dict[str, str]:
     return {"ignore_length": "1"} if any(part.stale for part in parts) else {}
-
-
-def _notes_of_parts(parts: Sequence[WavPart], seconds: float) -> list[str]:
-    notes = [f"holds {len(parts)} WAV files one after the other: all are read"] if len(parts) > 1 else []
-    for part in parts:
-        if part.stale:
-            notes.append(
-                f"its header promises {part.declared} bytes of sound and there are {part.there}: all are read"
-            )
-        elif part.missing:
-            notes.append(f"its header promises {part.missing} bytes more than there are; it is taken for complete")
-        if part.unread:
-            notes.append(f"{part.unread} bytes behind its sound are not known to be sound, and are not read")
-    return notes
 
 
 def _first_not_finite(frame: av.AudioFrame) -> int | None:

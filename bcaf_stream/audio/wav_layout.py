@@ -5,6 +5,7 @@ header with the sound. FFmpeg believes the sizes. Only RIFF is looked at here, o
 """
 
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -49,6 +50,21 @@ def wav_parts(path: Path) -> list[WavPart]:
             parts.append(part)
             at = part.end
     return parts
+
+
+def notes_of(parts: Sequence[WavPart]) -> list[str]:
+    """What a user should know of headers that are not true."""
+    notes = [f"holds {len(parts)} WAV files one after the other: all are read"] if len(parts) > 1 else []
+    for part in parts:
+        if part.stale:
+            notes.append(
+                f"its header promises {part.declared} bytes of sound and there are {part.there}: all are read"
+            )
+        elif part.missing:
+            notes.append(f"its header promises {part.missing} bytes more than there are; it is taken for complete")
+        if part.unread:
+            notes.append(f"{part.unread} bytes behind its sound are not known to be sound, and are not read")
+    return notes
 
 
 def promised_bytes(path: Path, kind: str) -> tuple[int, int, bool] | None:
