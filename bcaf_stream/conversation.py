@@ -124,6 +124,7 @@ class Conversation:
         self._closed: dict[str, int] = {}  # index of the last segment that was closed
         self._at_ms = 0
         self._began = self._ending = self.ended = False
+        self._ends = ""  # why
         self.utterances = 0
         self._events: list[Event] = []
         self._work: list[Work] = []
@@ -200,7 +201,8 @@ class Conversation:
                 self._ending = True
                 self._text.flush(self._at_ms)
                 self._note(self._cutter.take_notes())
-                self._write_in_turn(partial(self._end, reason))
+                self._ends = reason
+                self._write_in_turn(self._end)
         return self._go_on()
 
     def cut(self, item: AudioChunk | Gap) -> list[Gap | SpeechSegment]:
@@ -250,14 +252,14 @@ class Conversation:
         self._due.clear()
         self._asked.clear()
         self._text.close()
-        self._judged, self._ending = None, True
+        self._judged, self._ending, self._ends = None, True, ends
         for what in due:
             if not isinstance(what, Utterance):
                 self._events.append(what())
             elif not (self._resumption and self._resumption.is_told(what)):
                 self._events.append(self._writer.degraded(reason, what))
         if not self.ended:  # its end may have been among what was due
-            self._events.append(self._end(ends))
+            self._events.append(self._end())
         return self._ready().events
 
     def close(self) -> None:
@@ -296,7 +298,8 @@ class Conversation:
         if known is None or stale:
             self._text.unsettled.pop((utterance.channel, utterance.index), None)
             return
-        answers = self._context.judge(known, self._text.may_change)
+        revisable = self._text.may_change or any(later.revision for later in self.upcoming)
+        answers = self._context.judge(known, revisable)
         self._judged = _Judged(at_ms, known, answers)
         self._ask(next(answers))
 
@@ -356,9 +359,9 @@ class Conversation:
         except BcafError as error:
             log.warning("call %s: no interim result: %s", printable(self.call.id), type(error).__name__)
 
-    def _end(self, reason: str) -> Event:
+    def _end(self) -> Event:
         self.ended = True
-        return self._writer.end(reason)
+        return self._writer.end(self._ends)
 
     def _note(self, notes: Iterable[str]) -> None:
         for note in notes:

@@ -14,7 +14,7 @@ from bcaf_stream.audio.sources import FileSource
 from bcaf_stream.context import Answer, State
 from bcaf_stream.demo import CALL
 from bcaf_stream.engine import EmotionEngine
-from bcaf_stream.errors import ModelError
+from bcaf_stream.errors import JournalError, ModelError
 from bcaf_stream.events.messages import Event
 from bcaf_stream.events.progress import Progress, progress_of
 from bcaf_stream.ingest.live import Begin, Gap, LiveCall
@@ -36,6 +36,9 @@ class House:
         self.failing: set[int] = set()
         self.breaking: set[str] = set()  # calls on which something breaks that nobody thought of
         self.asked: list[Utterance] = []
+        self.damaged: set[str] = set()  # calls of which the journal cannot be read
+        self.hangs = asyncio.Event()  # set: the model answers nobody; until `resumes`
+        self.resumes = asyncio.Event()
 
     async def predict(self, state: State | None, utterance: Utterance, urgent: bool = True) -> Answer:
         self.asked.append(utterance)
@@ -44,6 +47,8 @@ class House:
         if utterance.call in self.breaking:
             raise ZeroDivisionError
         await asyncio.sleep(0)  # as the real one, it lets others go on
+        if self.hangs.is_set():
+            await self.resumes.wait()
         features = self.engine.encode([utterance])
         predictions, states = self.engine.step([state or self.engine.initial_state()], features)
         return predictions[0], states[0]
@@ -53,6 +58,8 @@ class House:
 
     async def progress(self, call: str) -> Progress | None:
         await asyncio.sleep(0)
+        if call in self.damaged:
+            raise JournalError("journal events.sqlite: an event cannot be read")
         return progress_of(event for event in self.events if event.call == call)
 
     def session(

@@ -197,3 +197,66 @@ def test_a_call_that_nobody_goes_on_with_is_ended(house: House):
 
     run(house, bury)
     assert len(house.of("call.end")) == 2
+
+
+def test_no_more_calls_than_allowed_are_opened_at_once(house: House):
+    async def script(calls: CallRegistry) -> None:
+        opened = await asyncio.gather(*(calls.open(begin(str(n))) for n in range(10)), return_exceptions=True)
+        assert [type(one).__name__ for one in opened] == ["CallConnection"] * 2 + ["BusyError"] * 8
+        assert calls.stats()["calls"] == 2
+
+    run(house, script)
+
+
+def test_a_call_that_the_journal_cannot_tell_of_is_refused_alone(house: House):
+    async def script(calls: CallRegistry) -> None:
+        house.damaged = {"bad"}
+        with pytest.raises(LinkError, match="call bad: its events in the journal cannot be read"):
+            await calls.open(begin("bad"))
+        await calls.open(begin("good"))
+        await calls.close_orphans(["bad", "orphan"])  # the others are ended all the same
+        house.damaged = set()
+        await calls.open(begin("bad"))
+
+    async def leave(calls: CallRegistry) -> None:
+        await calls.open(begin("orphan"))
+        await asyncio.sleep(0.05)
+
+    run(house, leave)
+    house.events = [event for event in house.events if event.type == "call.start"]
+    run(house, script)
+    assert [event.call for event in house.of("call.end")].count("orphan") == 1
+
+
+def test_going_down_publishes_what_is_being_said(house: House):
+    """Two seconds into an utterance: its interim results went out, and so does its final."""
+    chunks = demo_chunks(8)  # the customer speaks from 5.6 to 10.4 s
+
+    async def script(calls: CallRegistry) -> None:
+        line = await calls.open(begin("a"))
+        await send(line, chunks)
+        assert "customer" not in {event.channel for event in house.of("emotion.final")}
+        await calls.drain()
+        assert (await line.ended()).reason == "the deployment is going down"
+        with pytest.raises(BusyError):
+            await calls.open(begin("b"))
+
+    run(house, script)
+    [final] = [event for event in house.of("emotion.final") if event.channel == "customer"]
+    assert (final.channel, final.end_ms) == ("customer", 8000)
+    assert [(event.type, event.reason) for event in house.events[-1:]] == [
+        ("call.end", "the deployment is going down")
+    ]
+
+
+def test_going_down_takes_bounded_time_with_a_hung_model(house: House):
+    async def script(calls: CallRegistry) -> None:
+        line = await calls.open(begin("a"))
+        house.hangs.set()
+        await send(line, demo_chunks(12))
+        await calls.drain(timeout_s=0.5)
+
+    run(house, script)
+    end = house.events[-1]
+    assert {event.reason for event in house.of("degraded")} == {"the deployment is going down"}
+    assert (end.type, end.reason) == ("call.end", "failed: the deployment is going down")

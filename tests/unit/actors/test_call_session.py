@@ -1,6 +1,8 @@
 """A call's session without Ray: order, clocks, connections, and failures that never become an emotion."""
 
 import asyncio
+import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,15 +11,16 @@ import pytest
 
 from actors.call_session import CallSession
 from actors.load_shedding import Lags
+from actors.recognition import Recognition
 from actors.watchdog import LiveConfig
 from bcaf_stream.analyzer import AnalyzerConfig
 from bcaf_stream.engine import EmotionEngine, ModelConfig
-from bcaf_stream.errors import LinkError
+from bcaf_stream.errors import DeploymentError, LinkError
 from bcaf_stream.ingest.link_protocol import WordsMessage
 from bcaf_stream.ingest.live import Begin, Degraded, Gap, LiveCall
 from bcaf_stream.transcripts.asr import Transcription
 from bcaf_stream.transcripts.pairing import TextConfig
-from bcaf_stream.types import AudioChunk, Words
+from bcaf_stream.types import AudioChunk, TextSource, Words
 from tests.unit.actors.house import CHANNELS, RATE, House, demo_chunks, play, send
 
 QUIET = LiveConfig(interim_ms=0)
@@ -344,3 +347,161 @@ def test_overload_stops_interim_results_then_speech_recognition_but_no_final(
     assert [(e.start_ms, e.end_ms) for e in finals[0]] == [(e.start_ms, e.end_ms) for e in finals[2]]
     assert {(e.text, e.degraded) for e in finals[1]} == {("hello", None)}
     assert {(e.text, e.text_source, e.degraded) for e in finals[2]} == {(None, "none", ("asr",))}
+
+
+def test_a_stall_of_this_process_cuts_no_utterance(house: House, audio: list[AudioChunk]):
+    """The event loop stands still in the middle of an utterance, for longer than a channel may."""
+    whole = House(house.engine)
+
+    async def at_once(session: CallSession, line: LiveCall) -> None:
+        await send(line, audio)
+        line.end()
+
+    async def with_a_stall(session: CallSession, line: LiveCall) -> None:
+        for number, chunk in enumerate(audio):
+            line.accept(chunk)
+            await asyncio.sleep(0.001)
+            if number == 140:  # 7 s: the customer speaks from 5.6 to 10.4 s
+                while session.inbox.queued_ms:
+                    await asyncio.sleep(0.01)
+                time.sleep(1.2)  # nothing else runs, as when the process is stopped
+                await asyncio.sleep(0.3)  # what was sent meanwhile comes a little later
+        line.end()
+
+    live = LiveConfig(interim_ms=0, stall_s=1.0)
+    play(lambda: whole.session(live=live), at_once)
+    play(lambda: house.session(live=live), with_a_stall)
+    assert told(house) == told(whole)
+    assert house.types == whole.types
+
+
+def test_a_model_that_is_late_cuts_no_utterance_and_costs_no_words(house: House, audio: list[AudioChunk]):
+    """An outage in the middle of a call, while its sender has to wait: for longer than a channel may be silent."""
+    heard, late = House(house.engine, Repeater()), House(house.engine, Repeater())
+    live = LiveConfig(interim_ms=0, stall_s=0.5, window_ms=4000)
+
+    async def at_once(session: CallSession, line: LiveCall) -> None:
+        await send(line, audio)
+        line.end()
+
+    async def with_an_outage(session: CallSession, line: LiveCall) -> None:
+        late.hangs.set()
+        sending = asyncio.create_task(send(line, audio))
+        async with asyncio.timeout(20):
+            while session.room.is_set() or not late.asked:
+                await asyncio.sleep(0.01)
+        await asyncio.sleep(1.5)
+        assert not sending.done()
+        late.hangs.clear()
+        late.resumes.set()
+        await sending
+        line.end()
+
+    play(lambda: heard.session("asr", live), at_once)
+    play(lambda: late.session("asr", live), with_an_outage)
+    assert told(late) == told(heard)
+    assert late.types == heard.types
+
+
+def test_the_end_of_a_call_does_not_wait_for_ever_for_a_hung_model(house: House, audio: list[AudioChunk]):
+    async def script(session: CallSession, line: LiveCall) -> None:
+        house.hangs.set()
+        await send(line, audio[:240])
+        line.end()
+
+    async def both() -> None:
+        session = house.session(live=LiveConfig(interim_ms=0, finish_s=0.5))
+        line = session.attach(Begin("c1", CHANNELS, RATE))
+        running = asyncio.create_task(session.run())
+        await script(session, line)
+        with pytest.raises(DeploymentError, match=r"no result has come for 0\.5 s"):
+            await running
+        await session.fail("no result has come", "failed: DeploymentError")
+        session.close()
+
+    asyncio.run(both())
+    assert set(house.types[1:-1]) == {"degraded"}
+    assert [house.types[0], house.types[-1]] == ["call.start", "call.end"]
+    assert {event.reason for event in house.of("degraded")} == {"no result has come"}
+
+
+def test_given_words_do_not_wait_for_the_recognition_of_other_calls(house: House, audio: list[AudioChunk]):
+    """Another call's recogniser is stuck; this one's words are there already."""
+    stuck = threading.Event()
+
+    class Stuck(Repeater):
+        def transcribe(self, samples: np.ndarray) -> Transcription:
+            stuck.wait(30)
+            return super().transcribe(samples)
+
+    house.transcriber = Stuck()
+
+    async def both() -> None:
+        recognition = Recognition(house.transcriber)
+
+        def session(name: str, text: TextSource) -> CallSession:
+            live, begin = LiveConfig(interim_ms=0), Begin(name, CHANNELS, RATE, text)
+            return CallSession(begin, AnalyzerConfig(), live, house, recognition, house.shedding)
+
+        other, mine = session("other", "asr"), session("mine", "given")
+        lines = [one.attach(Begin(one.call.id, CHANNELS, RATE)) for one in (other, mine)]
+        runs = [asyncio.create_task(one.run()) for one in (other, mine)]
+        for line in lines:
+            await send(line, audio[:240])
+        async with asyncio.timeout(10):
+            while other.lags.recognition == 0 and not recognition.waiting:
+                await asyncio.sleep(0.01)
+            lines[1].end()
+            await runs[1]
+        assert recognition.waiting
+        stuck.set()
+        lines[0].end()
+        await runs[0]
+
+    asyncio.run(both())
+    assert {event.call for event in house.of("emotion.final")} == {"other", "mine"}
+
+
+def test_what_was_shed_is_heard_and_judged_again_when_there_is_time(house: House, audio: list[AudioChunk]):
+    """The dialogue is then the one that there would be without any overload."""
+    free, shed = House(house.engine, Repeater()), House(house.engine, Repeater())
+    states = []
+
+    async def quietly(session: CallSession, line: LiveCall) -> None:
+        await send(line, audio)
+        line.end()
+
+    async def overloaded(session: CallSession, line: LiveCall) -> None:
+        shed.shedding.look(Lags(recognition=9000), 0.0)
+        await send(line, audio[:360])
+        async with asyncio.timeout(20):
+            while session.inbox.queued_ms or session.lags != Lags() or not shed.of("emotion.final"):
+                await asyncio.sleep(0.01)
+        for now_s in (1.0, 9.0):
+            shed.shedding.look(Lags(), now_s)
+        session.catch_up()
+        await send(line, audio[360:])
+        line.end()
+
+    for one, script in ((free, quietly), (shed, overloaded)):
+        session = play(lambda one=one: one.session("asr", QUIET), script)
+        states.append(session.conversation._context.state)
+    first = [(e.channel, e.utterance) for e in shed.of("emotion.final") if e.degraded == ("asr",)]
+    assert first
+    assert [(e.channel, e.utterance) for e in shed.of("emotion.revised")] == first
+    last = {(e.channel, e.utterance): (e.text, e.probs) for e in shed.events if e.emotion}
+    assert last == {(e.channel, e.utterance): (e.text, e.probs) for e in free.of("emotion.final")}
+    assert states[0].cache_BKW.equal(states[1].cache_BKW)
+
+
+def test_a_flood_of_words_is_refused_and_costs_bounded_memory(house: House):
+    async def script(session: CallSession, line: LiveCall) -> None:
+        message = WordsMessage(tuple(Words(n, n + 1, "x" * 10_000, "customer") for n in range(50)))
+        for _ in range(3):
+            line.accept(message)
+        with pytest.raises(LinkError, match="words were sent far beyond"):
+            line.accept(message)
+        line.end()
+
+    play(lambda: house.session("given"), script)
+    assert house.types[-1] == "call.end"

@@ -45,3 +45,26 @@ def test_it_says_how_long_nothing_can_change():
     live.disconnected(2.0)
     assert live.wait_s(2.0) == 10.0
     assert live.wait_s(50.0) == 0.0
+
+
+def test_a_stall_of_ourselves_stalls_nobody():
+    live = Watchdog(CONFIG, 0.0, ["a", "b"])
+    live.heard("a", 1.0)
+    live.excuse(10.0)  # this process stood still from 1.2 to 11.2
+    assert live.newly_stalled(11.4) == []
+    assert live.newly_stalled(11.5) == ["b"]
+    assert live.newly_stalled(12.5) == ["a"]
+    live.disconnected(12.5)
+    live.excuse(10.0)
+    assert not live.is_lost(32.4)
+    assert live.is_lost(32.5)
+
+
+def test_a_sender_that_keeps_its_sound_stalls_only_while_it_is_connected():
+    live = Watchdog(CONFIG, 0.0, ["a"], keeps_sound=True)
+    live.disconnected(1.0)
+    assert live.newly_stalled(9.0) == []
+    assert live.wait_s(9.0) == 2.0
+    live.connected(9.0)
+    assert live.newly_stalled(10.4) == []
+    assert live.newly_stalled(10.5) == ["a"]
