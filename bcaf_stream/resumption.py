@@ -35,6 +35,7 @@ class Resumption:
     rate: int
     resent: bool
     _matched: set[tuple[str, int]] = field(default_factory=set)
+    _last: dict[tuple[str, int], tuple[str | None, int]] = field(default_factory=dict)  # text and revision
     _new: Counter[str] = field(default_factory=Counter)  # segments of each channel that the journal does not know
 
     def start(self, cutter: CallCutter, writer: EventWriter) -> list[Event]:
@@ -83,23 +84,26 @@ class Resumption:
         return None if spoken is None else Transcription(spoken.text or "", spoken.text_confidence)
 
     def recorded(self, utterance: Utterance) -> Utterance | None:
-        """The utterance as it was told last; None where it had no emotion, and left no trace in the dialogue."""
+        """The utterance as it was told last; None where nothing came of it, or a revision says nothing new."""
         spoken = self._spoken(utterance.channel, utterance.index)
         if spoken is None:
             return utterance
-        if utterance.revision:
-            return replace(utterance, revision=utterance.revision + spoken.revision)
-        return (
-            replace(
-                utterance,
-                text=spoken.text,
-                text_source=spoken.text_source,
-                text_confidence=spoken.text_confidence,
-                degraded=spoken.degraded,
-                revision=spoken.revision,
-            )
-            if spoken.judged
-            else None
+        if utterance.revision:  # words that came late: they may have come before, too
+            key = (utterance.channel, utterance.index)
+            text, revision = self._last.get(key, (spoken.text, spoken.revision))
+            if utterance.text == text:
+                return None
+            self._last[key] = (utterance.text, revision + 1)
+            return replace(utterance, revision=revision + 1)
+        if not spoken.judged:
+            return None
+        return replace(
+            utterance,
+            text=spoken.text,
+            text_source=spoken.text_source,
+            text_confidence=spoken.text_confidence,
+            degraded=spoken.degraded,
+            revision=spoken.revision,
         )
 
     def is_told(self, utterance: Utterance) -> bool:

@@ -1,0 +1,152 @@
+"""A call whose owner died, and whose sound is sent again: the events are those of an undisturbed run."""
+
+from collections.abc import Sequence
+from functools import cache
+
+import numpy as np
+import pytest
+
+from bcaf_stream.audio.turns import AudioConfig
+from bcaf_stream.context import Predict
+from bcaf_stream.conversation import Conversation, Item, Result, Work
+from bcaf_stream.errors import AsrError, ModelError
+from bcaf_stream.events.messages import Event
+from bcaf_stream.events.progress import progress_of
+from bcaf_stream.ingest.link_protocol import WordsMessage
+from bcaf_stream.ingest.live import End
+from bcaf_stream.resumption import Resumption, resend_from_ms
+from bcaf_stream.transcripts.asr import Transcription
+from bcaf_stream.transcripts.pairing import TextConfig
+from bcaf_stream.types import AudioChunk, Call, EmotionPrediction, TextSource, Words
+from tests.unit.actors.house import CHANNELS, RATE, demo_chunks
+
+CALL = Call("c1", CHANNELS)
+RIGHT = Words(5600, 10_400, "hello there", "customer", "w1")
+REACH = 4  # utterances that the model remembers
+
+
+def predicted(work: Predict) -> tuple[EmotionPrediction, object]:
+    """A model that remembers what was said in the last utterances, and when."""
+    utterance = work.utterance
+    state = (*(work.state or ()), (utterance.channel, utterance.index, utterance.text, utterance.end_ms))[-REACH:]
+    joy = (hash(state) % 1000 + 1) / 1002
+    return EmotionPrediction(("anger", "joy"), (1 - joy, joy), None, None, ("audio",)), state
+
+
+def result_of(work: Work) -> Result:
+    if isinstance(work, Predict):
+        failing = (work.utterance.channel, work.utterance.index) == ("agent", 1)
+        return ModelError("not finite") if failing else predicted(work)
+    if work.segment.index == 1:
+        return AsrError("too hard")
+    return Transcription(f"heard {len(work.segment.samples)}", 0.9)
+
+
+def run(items: Sequence[Item], text: TextSource, resumption: Resumption | None = None) -> list[Event]:
+    call = Conversation(
+        CALL,
+        AudioConfig(),
+        TextConfig(wait_ms=0),
+        "m",
+        ("audio", "text"),
+        recognises=text == "asr",
+        words=() if text == "given" else None,
+        interim_ms=1000,
+        resumption=resumption,
+        clock=lambda: 1,
+    )
+    events = call.begin()
+    for item in items:
+        step = call.push(item)
+        works = list(step.work)
+        events += step.events
+        while works:
+            step = call.done(work := works.pop(0), result_of(work))
+            events += step.events
+            works += step.work
+    call.close()
+    return events
+
+
+@cache
+def sound() -> tuple[AudioChunk, ...]:
+    return tuple(demo_chunks())
+
+
+def sent(text: TextSource, start: int = 0, corrected: bool = False) -> list[Item]:
+    """What the sender sends, from a sample on: words come late, and are then corrected, if they are not by now."""
+    found: list[Item] = []
+    for number, chunk in enumerate(sound()):
+        if text == "given" and number == 300 and not corrected:
+            found.append(WordsMessage((Words(5600, 10_400, "yellow bear", "customer", "w1", final=False),)))
+        if text == "given" and number == 400:
+            found.append(WordsMessage((RIGHT,)))
+        if chunk.start >= start:
+            found.append(chunk)
+    return [*found, End()]
+
+
+@pytest.mark.parametrize("text", ["none", "asr", "given"])
+def test_wherever_it_died_the_rest_is_as_if_nothing_had_happened(text: TextSource):
+    whole = run(sent(text), text)
+    assert {"emotion.interim", "emotion.final", "degraded"} <= {event.type for event in whole}
+    assert ("emotion.revised" in {event.type for event in whole}) == (text == "given")
+    for known in range(1, len(whole), 7):
+        journal = whole[:known]
+        progress = progress_of(journal)
+        assert progress is not None
+        corrected = any(event.text == RIGHT.text for event in journal)
+        rest = run(sent(text, 0, corrected), text, Resumption(progress, 0, RATE, resent=True))
+        assert [event.seq for event in rest] == list(range(known, known + len(rest)))
+        assert not {event.id for event in rest} & {event.id for event in journal}
+        assert plain([*journal, *rest]) == plain(whole)
+        missing = {e.id for e in whole if e.type == "emotion.interim"} - {e.id for e in (*journal, *rest)}
+        assert not missing
+
+
+def plain(events: Sequence[Event]) -> list[tuple]:
+    """What is said in the end, without numbers of order."""
+    return [
+        (e.type, e.channel, e.utterance, e.revision, e.start_ms, e.end_ms, e.text, dict(e.probs), e.reason)
+        for e in events
+        if e.type != "emotion.interim"
+    ]
+
+
+def test_from_the_middle_of_a_call_utterances_are_found_again_by_their_time():
+    """What is sent again begins within the call: the same utterances, the same numbers, the same context."""
+    whole = run(sent("none"), "none")
+    finals = [event for event in whole if event.type in ("emotion.final", "degraded")]
+    known = whole.index(finals[-2])  # two utterances are missing
+    progress = progress_of(whole[:known])
+    assert progress is not None
+    start_ms = resend_from_ms(progress, 15_000)
+    assert 0 < start_ms < 15_000
+    start = start_ms * RATE // 1000 // 800 * 800
+    rest = run(sent("none", start), "none", Resumption(progress, start, RATE, resent=True))
+    again = [(e.channel, e.utterance, e.text) for e in rest if e.type in ("emotion.final", "degraded")]
+    assert again == [(e.channel, e.utterance, e.text) for e in finals[-2:]]
+    assert not {event.id for event in rest} & {event.id for event in whole[:known]}
+    assert [event.seq for event in rest] == list(range(known, known + len(rest)))
+
+
+def test_without_the_sound_the_call_goes_on_where_the_clock_is():
+    whole = run(sent("none"), "none")
+    known = next(n for n, event in enumerate(whole) if event.type == "emotion.final") + 1
+    progress = progress_of(whole[:known])
+    assert progress is not None
+    start = 20 * RATE
+    rest = run(sent("none", start), "none", Resumption(progress, start, RATE, resent=False))
+    assert [event.type for event in rest[:3]] == ["degraded", "audio.gap", "audio.gap"]
+    assert "begins anew" in (rest[0].reason or "")
+    assert {(e.start_ms, e.end_ms) for e in rest[1:3]} == {(progress.end_ms, 20_000)}
+    assert all((e.start_ms or 0) >= 19_000 for e in rest if e.emotion)
+    assert not {event.id for event in rest} & {event.id for event in whole[:known]}
+
+
+def test_a_call_that_has_no_events_yet_is_asked_for_from_its_first_sample():
+    [start] = run([], "none")
+    progress = progress_of([start])
+    assert progress is not None
+    assert resend_from_ms(progress, 120_000) == 0
+    assert np.all([spoken == {} for spoken in progress.spoken.values()])
