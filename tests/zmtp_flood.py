@@ -37,11 +37,11 @@ def connected(address: str, kind: bytes = b"SUB") -> socket.socket:
 class Flood:
     """Sends blocks of frames until `end`; `block` makes the frames of one block from its number."""
 
-    def __init__(self, address: str, block: Callable[[int], bytes]) -> None:
+    def __init__(self, address: str, block: Callable[[int], bytes], kind: bytes = b"SUB") -> None:
         self.bytes = self.connections = 0
-        self._address, self._block = address, block
+        self._address, self._block, self._kind = address, block, kind
         self._ending = threading.Event()
-        self._thread = threading.Thread(target=self._run)
+        self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
     def end(self) -> None:
@@ -51,7 +51,7 @@ class Flood:
     def _run(self) -> None:
         number = 0
         while not self._ending.is_set():
-            with contextlib.suppress(OSError), connected(self._address) as connection:
+            with contextlib.suppress(OSError), connected(self._address, self._kind) as connection:
                 self.connections += 1
                 while not self._ending.is_set():
                     block = self._block(number)

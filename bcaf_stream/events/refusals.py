@@ -97,7 +97,7 @@ class Refusals:
                 connection = _Watched(descriptor, self._budget)
                 if connection.port == port:
                     watched[descriptor] = connection
-                else:  # the descriptor is already somebody else's
+                else:  # it is gone, and the descriptor somebody else's
                     connection.close()
 
 
@@ -105,16 +105,22 @@ class _Watched:
     """One TCP connection of ZeroMQ's, by a descriptor of our own; raises OSError where there is none."""
 
     def __init__(self, descriptor: int, budget: Budget) -> None:
-        self._socket = socket.socket(fileno=os.dup(descriptor))
+        own = os.dup(descriptor)
+        try:
+            self._socket = socket.socket(fileno=own)
+        except OSError:  # a file by now
+            os.close(own)
+            raise
         self._budget = budget
         self._left = float(budget.burst)
         self._received = 0
         self._looked_at = time.monotonic()
 
     @property
-    def port(self) -> int:
-        """Its port on this side."""
-        return int(self._socket.getsockname()[1])
+    def port(self) -> int | None:
+        """Its port on this side; None where it is not TCP."""
+        name = self._socket.getsockname()
+        return int(name[1]) if isinstance(name, tuple) and len(name) > 1 else None
 
     def is_beyond_budget(self, now: float) -> bool:
         """Look how much was received; end the connection, once, when that is too much."""

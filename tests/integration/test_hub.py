@@ -2,6 +2,8 @@
 
 import asyncio
 import random
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -203,6 +205,13 @@ def test_foreign_requests_are_refused_and_counted(hub: EventHub, frames: list[by
         assert dealer.poll(WAIT_S * 1000)
         assert b"request: " in dealer.recv_multipart()[0]
     assert hub.stats()["refused"] == 1
+
+
+def test_a_hub_loads_nothing_that_takes_seconds():
+    """A hub that was killed is to be back within two seconds, and torch alone takes longer."""
+    code = "import sys, actors.hub; print({'torch', 'transformers', 'pyarrow', 'av'} & sys.modules.keys())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout == "set()\n"
 
 
 def kill_at_random_moments(
