@@ -101,6 +101,10 @@ def test_a_hole_in_a_recording_is_told_and_the_rest_is_heard(analyze: Analyze, t
     assert "3.0" in done.err
     assert "of sound are missing, the first at 6." in done.err
     assert spoken(done)[-1].start_ms == pytest.approx(17_900, abs=400)
+    (gap,) = [event for line in done.out.splitlines() if (event := from_json(line)).type == "audio.gap"]
+    assert (gap.channel, gap.reason) == ("mono", "missing in the recording")
+    assert gap.start_ms == pytest.approx(6200, abs=40)
+    assert gap.end_ms == pytest.approx(9200, abs=40)
 
 
 def test_times_are_those_of_the_file(analyze: Analyze, tmp_path: Path):
