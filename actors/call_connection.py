@@ -16,6 +16,7 @@ MOST_QUEUED_MS = 120_000  # of sound: what a sender without credit may be ahead
 MOST_QUEUED_ITEMS = 50_000
 MOST_QUEUED_TEXT = 2_000_000  # characters of live words, and ITEM_CHARS for each item
 ITEM_CHARS = 50
+LONGEST_WORD = 50  # characters
 
 
 class Inbox:
@@ -29,6 +30,7 @@ class Inbox:
         self._waiting = dict.fromkeys(self.received, 0)  # samples of each channel
         self._rate = rate
         self._text = 0
+        self.words = 0  # live words that wait
         self._items: asyncio.Queue[Item | None] = asyncio.Queue()
 
     @property
@@ -52,7 +54,7 @@ class Inbox:
             self._waiting[item.channel] += len(item.samples)
         if isinstance(item, AudioChunk | Gap):
             self.received[item.channel] = item.end if isinstance(item, Gap) else sound(item).stop
-        self._text += _text(item)
+        self._count_text(item, 1)
         self._items.put_nowait(item)
 
     def wake(self) -> None:
@@ -72,20 +74,30 @@ class Inbox:
             item = self._items.get_nowait()
         if isinstance(item, AudioChunk):
             self._waiting[item.channel] -= len(item.samples)
-        self._text -= _text(item)
+        self._count_text(item, -1)
         return item
+
+    def _count_text(self, item: Item | None, sign: int) -> None:
+        if isinstance(item, WordsMessage):
+            self._text += sign * _text(item)
+            self.words += sign * words_in(item)
 
     def _check_room(self, item: Item) -> None:
         if isinstance(item, AudioChunk) and self.queued_ms > MOST_QUEUED_MS:
             raise LinkError("audio was sent far beyond what can be analysed")
-        if self._text + _text(item) > MOST_QUEUED_TEXT:
+        if isinstance(item, WordsMessage) and self._text + _text(item) > MOST_QUEUED_TEXT:
             raise LinkError("words were sent far beyond what can be paired with the sound")
         if self._items.qsize() > MOST_QUEUED_ITEMS:
             raise LinkError("far more was sent than can be analysed")
 
 
-def _text(item: Item | None) -> int:
-    return sum(len(w.text) + ITEM_CHARS for w in item.words) if isinstance(item, WordsMessage) else 0
+def words_in(message: WordsMessage) -> int:
+    """Words; one without an end counts as often as it could hold some."""
+    return sum(w.text.count(" ") + 1 + len(w.text) // LONGEST_WORD for w in message.words)
+
+
+def _text(message: WordsMessage) -> int:
+    return sum(len(w.text) + ITEM_CHARS for w in message.words)
 
 
 class Owner(Protocol):

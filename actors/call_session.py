@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Callable
 from contextlib import suppress
 
-from actors.call_connection import CallConnection, Inbox, Item
+from actors.call_connection import CallConnection, Inbox, Item, words_in
 from actors.load_shedding import Lags, LoadShedding
 from actors.outbox import Mark, Outbox
 from actors.recognition import Recognition
@@ -23,6 +23,7 @@ from bcaf_stream.conversation import Conversation, Result, Stall, Step, Work
 from bcaf_stream.display import printable
 from bcaf_stream.errors import BcafError, DeploymentError, LinkError
 from bcaf_stream.events.progress import Progress
+from bcaf_stream.ingest.link_protocol import WordsMessage
 from bcaf_stream.ingest.live import Begin, End, Ended
 from bcaf_stream.loops import spawn_task
 from bcaf_stream.resumption import Resumption, resend_from_ms
@@ -68,6 +69,7 @@ class CallSession:
         self._loop = asyncio.get_running_loop()
         self.ended: asyncio.Future[Ended] = self._loop.create_future()
         self._live, self._runtime, self._shedding = live, runtime, shedding
+        self._most_words = config.text.max_words
         self._recognition = recognition if begin.text == "asr" else None
         resumption = self._resumption(begin, progress) if progress else None
         self._begin_ms = resumption.begin * 1000 // self.rate if resumption else 0
@@ -128,6 +130,10 @@ class CallSession:
         """
         if self.ended.done():
             raise LinkError(f"call {self.call.id} is over here")
+        if isinstance(item, WordsMessage):
+            waiting = self.conversation.pending_words + self.inbox.words
+            if waiting + words_in(item) > self._most_words:
+                raise LinkError(f"more than {self._most_words} words wait for their sound: send them nearer to it")
         self.inbox.put(item)
         if isinstance(item, AudioChunk | Gap):
             self._watchdog.heard(item.channel, self._loop.time())

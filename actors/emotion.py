@@ -13,7 +13,7 @@ from typing import Any
 from actors.batching import MicroBatcher
 from actors.config import BatchConfig
 from actors.readiness import Readiness
-from bcaf_stream.engine import EmotionEngine, ModelConfig
+from bcaf_stream.engine import EmotionEngine, ModelConfig, use_threads
 from bcaf_stream.loops import exit_on_death, faults, spawn_task, watch_event_loop
 from bcaf_stream.model.bcaf import DialogueState
 from bcaf_stream.types import SAMPLE_RATE, EmotionPrediction, Utterance
@@ -67,7 +67,7 @@ class EmotionActor:
 
     async def _start(self, model: ModelConfig) -> None:
         async def load() -> EmotionEngine:
-            return await asyncio.get_running_loop().run_in_executor(self._thread, EmotionEngine, model)
+            return await asyncio.get_running_loop().run_in_executor(self._thread, _engine, model)
 
         self._engine = await self._readiness.attempt(load)
         self._readiness.done()
@@ -90,6 +90,11 @@ class EmotionActor:
                 return [error]
             # One bad utterance must not spoil its neighbours: ask for each alone.
             return [answer for request in requests for answer in self._answer([request])]
+
+
+def _engine(model: ModelConfig) -> EmotionEngine:
+    use_threads(model)
+    return EmotionEngine(model)
 
 
 def _audio_seconds(request: Request) -> float:

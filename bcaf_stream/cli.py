@@ -88,6 +88,7 @@ def analyze(
     """Print the emotion events of a whole recording."""
     from bcaf_stream.analyzer import AnalyzerConfig  # torch loads in seconds: not for --help
     from bcaf_stream.audio.raw import parse_raw
+    from bcaf_stream.engine import use_threads
     from bcaf_stream.recording import Analysis, Recording
 
     if plot and not plot.absolute().parent.is_dir():
@@ -114,6 +115,7 @@ def analyze(
         _telling() as notes,
         progress_bar("analysing", recording.duration_ms) as progress,
     ):
+        use_threads(settings.model)
         analysis = Analysis(recording, settings, _text_mode(text, transcript), words, progress)
         for caveat in analysis.engine.caveats:
             stderr_note(f"bcaf-stream: {caveat}")

@@ -137,6 +137,11 @@ class Conversation:
         return self._text.unpaired
 
     @property
+    def pending_words(self) -> int:
+        """Live words that wait for the speech they were said in."""
+        return self._text.pending_words
+
+    @property
     def waits_for_words(self) -> bool:
         """Whether a segment waits for live words, so that time decides what becomes of it."""
         return self._text.waits_for_words

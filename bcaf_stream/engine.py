@@ -38,7 +38,8 @@ class ModelConfig(Config):
 
     `audio_encoder` and `text_encoder` are needed only where the encoders that the checkpoint was trained with
     lie elsewhere than where it says; their weights must still be the same. `device`: "auto" takes a GPU when
-    there is one. `threads`: torch threads on the CPU; 0 leaves torch's own choice.
+    there is one. `threads`: torch threads on the CPU, which a command or an actor sets for its process by
+    `use_threads`; 0 leaves torch's own choice.
     """
 
     checkpoint: str = "compact"
@@ -46,6 +47,12 @@ class ModelConfig(Config):
     text_encoder: TextEncoderConfig | None = None
     device: str = "auto"
     threads: int = 0
+
+
+def use_threads(config: ModelConfig) -> None:
+    """Set torch's threads for this process: for a command or an actor, before it makes its engine."""
+    if config.threads:
+        torch.set_num_threads(config.threads)
 
 
 def find_checkpoint(name: str) -> Path:
@@ -104,8 +111,6 @@ class EmotionEngine:
 
     def __init__(self, config: ModelConfig | None = None) -> None:
         config = config or ModelConfig()
-        if config.threads:
-            torch.set_num_threads(config.threads)
         device = config.device
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"

@@ -100,8 +100,11 @@ class LinkDoor:
                 if not isinstance(error, LinkError):
                     faults.count("message of the link", error)
                 reason = str(error) if isinstance(error, LinkError) else "the server failed at this message"
+                elsewhere = isinstance(message, WordsMessage) and message.call is not None
                 if known is None:
                     await self._refuse(client, reason)
+                elif elsewhere:  # a refusal would be of its own call
+                    self._refused += 1
                 else:  # what was heard before is kept, and the call is over
                     self._refused += 1
                     known[1].end(reason)

@@ -57,7 +57,9 @@ class TextConfig(Config):
     wait_ms: Annotated[int, Field(ge=0, le=60_000)] = 1500
     in_order: bool = True
     max_held: Annotated[int, Field(ge=1)] = 64  # segments; beyond it the oldest goes out with what it has
-    max_words: Annotated[int, Field(ge=1)] = 20_000  # live words; beyond it the oldest count as unpaired
+    max_words: Annotated[int, Field(ge=1)] = (
+        100_000  # live words that wait; beyond it the oldest count as unpaired
+    )
     revisable: Annotated[int, Field(ge=0)] = 16
     policy: dict[Role, Policy] = Field(default_factory=dict)
 

@@ -494,7 +494,7 @@ def test_what_was_shed_is_heard_and_judged_again_when_there_is_time(house: House
     assert states[0].cache_BKW.equal(states[1].cache_BKW)
 
 
-def test_a_flood_of_words_is_refused_and_costs_bounded_memory(house: House):
+def test_a_flood_of_words_is_refused_before_it_is_even_taken(house: House):
     async def script(session: CallSession, line: LiveCall) -> None:
         message = WordsMessage(tuple(Words(n, n + 1, "x" * 10_000, "customer") for n in range(50)))
         for _ in range(3):
@@ -504,4 +504,26 @@ def test_a_flood_of_words_is_refused_and_costs_bounded_memory(house: House):
         line.end()
 
     play(lambda: house.session("given"), script)
+    assert house.types[-1] == "call.end"
+
+
+def test_no_more_words_wait_for_their_sound_than_may(house: House):
+    async def script(session: CallSession, line: LiveCall) -> None:
+        words = tuple(Words(10**6 + n, 10**6 + n + 1, "a b c", "customer", str(n)) for n in range(100))
+        async with asyncio.timeout(20):
+            for _ in range(5):  # new versions of the same ones
+                line.accept(WordsMessage(words))
+                while not session.inbox.empty:
+                    await asyncio.sleep(0.01)
+            while session.conversation.pending_words < 300:
+                await asyncio.sleep(0.01)
+        more = WordsMessage(tuple(replace(word, id=None) for word in words))
+        line.accept(more)
+        line.accept(more)
+        with pytest.raises(LinkError, match="more than 1000 words wait for their sound"):
+            line.accept(more)
+        line.end()
+
+    config = AnalyzerConfig(text=TextConfig(max_words=1000))
+    play(lambda: house.session("given", config=config), script)
     assert house.types[-1] == "call.end"

@@ -1,0 +1,148 @@
+"""The real calls behind a real link, whose process dies: a sender goes on, and the events are as if it had not."""
+
+import asyncio
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from actors.call_registry import CallRegistry
+from actors.config import IngestConfig
+from actors.watchdog import LiveConfig
+from bcaf_stream.analyzer import AnalyzerConfig
+from bcaf_stream.engine import EmotionEngine, ModelConfig
+from bcaf_stream.ingest.link import LinkConfig
+from bcaf_stream.ingest.link_door import LinkDoor
+from bcaf_stream.ingest.link_protocol import Accepted, Audio, Close, Closed, Credit, Open, Refused
+from tests.integration.test_link_door import Client
+from tests.same import assert_same_events
+from tests.unit.actors.house import CHANNELS, RATE, House, demo_chunks, joined
+
+CONFIG = LinkConfig(bind="tcp://127.0.0.1:*", heartbeat_s=0.5, linger_s=0.2)
+PIECE = 800
+LIVE = LiveConfig(interim_ms=0, stall_s=0.5)
+
+
+@pytest.fixture(scope="module")
+def engine(tiny: Path) -> EmotionEngine:
+    return EmotionEngine(ModelConfig(checkpoint=str(tiny), threads=1))
+
+
+@pytest.fixture(scope="module")
+def sound_NC() -> np.ndarray:  # noqa: N802
+    chunks = demo_chunks()
+    return np.stack([joined(chunks, channel.name) for channel in CHANNELS], axis=1)
+
+
+class Process:
+    """What an ingest process holds; `die` leaves as a killed one does, saying nothing."""
+
+    def __init__(self, house: House) -> None:
+        self.calls = CallRegistry(AnalyzerConfig(), IngestConfig(live=LIVE), house)
+        self.door = LinkDoor(CONFIG)
+
+    async def die(self, house: House) -> None:
+        known = list(house.events)
+        await self.calls.drain(timeout_s=0)
+        await self.door.close()
+        house.events[:] = known
+
+    async def close(self) -> None:
+        await self.calls.drain()
+        await self.door.close()
+
+
+async def say(client: Client, sound_NC: np.ndarray, start: int, end: int) -> None:
+    for seq, at in enumerate(range(start, end, PIECE)):
+        await client.say(Audio(seq, at, sound_NC[at : min(at + PIECE, end)]))
+
+
+def opening(resume: int | None = None, sender: str = "run 1") -> Open:
+    return Open("c1", CHANNELS, RATE, "none", sender, resume)
+
+
+async def undisturbed(engine: EmotionEngine, sound_NC: np.ndarray) -> House:
+    house = House(engine)
+    process = Process(house)
+    await process.door.start(process.calls)
+    client = Client(process.door.endpoint)
+    await client.begin("c1", "none")
+    await say(client, sound_NC, 0, len(sound_NC))
+    await client.say(Close())
+    await client.hear(Closed)
+    client.socket.close()
+    await process.close()
+    return house
+
+
+def test_a_killed_process_loses_nothing(engine: EmotionEngine, sound_NC: np.ndarray):
+    async def scene() -> tuple[House, House]:
+        house = House(engine)
+        first = Process(house)
+        await first.door.start(first.calls)
+        client = Client(first.door.endpoint)
+        await client.say(opening())
+        assert (await client.hear(Accepted)).start is None  # type: ignore[attr-defined]
+        await say(client, sound_NC, 0, 20 * RATE)
+        async with asyncio.timeout(20):
+            while not house.of("emotion.final"):
+                await asyncio.sleep(0.01)
+        client.socket.close()
+        await first.die(house)
+        assert house.types[-1] != "call.end"
+
+        second = Process(house)
+        await second.door.start(second.calls)
+        client = Client(second.door.endpoint)
+        await client.say(opening(resume=0))
+        accepted = await client.hear(Accepted)
+        assert accepted.start == 0  # type: ignore[attr-defined]
+        await say(client, sound_NC, 0, len(sound_NC))
+        await client.say(Close())
+        closed = await client.hear(Closed)
+        assert closed == Closed(len(house.of("emotion.final")), "complete")
+
+        late = Client(second.door.endpoint)  # its answer was lost with a connection
+        await late.say(opening(resume=0))
+        assert await late.hear(Closed) == closed
+        for one in (client, late):
+            one.socket.close()
+        await second.close()
+        return house, await undisturbed(engine, sound_NC)
+
+    found, expected = asyncio.run(scene())
+    assert_same_events(found.events, expected.events)
+
+
+def test_a_lost_connection_loses_nothing_and_cuts_no_utterance(engine: EmotionEngine, sound_NC: np.ndarray):
+    """It breaks while the customer speaks, and comes back before anybody has noticed, under the sender's name."""
+
+    async def scene() -> tuple[House, House]:
+        house = House(engine)
+        process = Process(house)
+        await process.door.start(process.calls)
+        client = Client(process.door.endpoint)
+        await client.say(opening())
+        await client.hear(Accepted)
+        await say(client, sound_NC, 0, 8 * RATE)
+        async with asyncio.timeout(20):
+            while (await client.hear(Credit)).upto_ms < 15_000:  # type: ignore[attr-defined]
+                pass
+        stranger = Client(process.door.endpoint)
+        await stranger.say(opening(resume=0, sender="run 2"))
+        assert "running already" in (await stranger.hear(Refused)).message  # type: ignore[attr-defined]
+
+        again = Client(process.door.endpoint)
+        await again.say(opening(resume=0))
+        start = (await again.hear(Accepted)).start  # type: ignore[attr-defined]
+        assert 5 * RATE <= start <= 8 * RATE  # what had come
+        await say(again, sound_NC, start, len(sound_NC))
+        await again.say(Close())
+        assert (await again.hear(Closed)).reason == "complete"  # type: ignore[attr-defined]
+        for one in (client, stranger, again):
+            one.socket.close()
+        await process.close()
+        return house, await undisturbed(engine, sound_NC)
+
+    found, expected = asyncio.run(scene())
+    assert_same_events(found.events, expected.events)
