@@ -13,7 +13,7 @@ def test_nonsense_by_every_endpoint_disturbs_nobody(ray_session: None, tiny: Pat
     config = serve_config("fuzz", tiny, tmp_path, "emotion.num_cpus=0.5", *SETTINGS)
     with Deployment(config) as deployment:
         found = attack(deployment, deployment.up(), INPUTS, seed=1, speed=SPEED)
-    assert found["finals"] >= 10
+    assert found["utterances"] >= 5
     assert len(found["inputs"]) == 9
     assert all(count >= INPUTS // 9 for count in found["inputs"].values())
     assert found["stats"]["failed"] == 0, "a call that breaks here is a fault of ours"
