@@ -6,21 +6,27 @@ Every stage's configuration class stands above the class that it configures and 
 
 import difflib
 import json
+import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, ClassVar, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from bcaf_stream.errors import ConfigError
 
+log = logging.getLogger(__name__)
+
 
 class Config(BaseModel):
     """Base of every configuration class: frozen, unknown keys refused, no silent conversion of types."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, protected_namespaces=())
+
+    former_names: ClassVar[Mapping[str, str]] = {}
+    """Former name of a key -> its name now; `load_config` reads it for one release, with a note on stderr."""
 
 
 C = TypeVar("C", bound=Config)
@@ -49,6 +55,7 @@ def load_config(cls: type[C], path: Path | str | None = None, overrides: Sequenc
     data = _read_yaml(Path(path)) if path is not None else {}
     for override in overrides:
         _apply(data, override)
+    _take_former_names(cls, data, where)
     try:
         # The JSON mode of strict validation still takes a list for a tuple and a string for a path.
         return cls.model_validate_json(json.dumps(data))
@@ -93,6 +100,23 @@ def _apply(data: dict[str, Any], override: str) -> None:
     node[parts[-1]] = value
 
 
+def _take_former_names(cls: type[BaseModel], data: dict[str, Any], where: str, path: str = "") -> None:
+    names = cls.former_names if issubclass(cls, Config) else {}
+    for old in names.keys() & data.keys():
+        new = names[old]
+        if new in data:
+            raise ConfigError(f"{where}: {path}{old} is the former name of {path}{new}; give {path}{new} alone")
+        data[new] = data.pop(old)
+        # Without a set-up of logging this goes to standard error as it is.
+        log.warning("%s: %s%s is now %s%s; the former name is read for one release", where, path, old, path, new)
+    for key, field in cls.model_fields.items():
+        value = data.get(key)
+        for inner in _models_in(field.annotation):
+            for part in value if isinstance(value, list) else [value]:
+                if isinstance(part, dict):
+                    _take_former_names(inner, part, where, f"{path}{key}.")
+
+
 def _explain(cls: type[Config], error: ValidationError) -> str:
     problems = error.errors()
     first = problems[0]
@@ -121,7 +145,12 @@ def _allowed_keys(cls: type[Config], loc: Sequence[int | str]) -> list[str]:
     return sorted(node.model_fields) if isinstance(node, type) and issubclass(node, BaseModel) else []
 
 
-def _model_in(annotation: Any) -> Any:
+def _model_in(annotation: Any) -> type[BaseModel] | None:
+    return next(_models_in(annotation), None)
+
+
+def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    return next((m for m in map(_model_in, get_args(annotation)) if m is not None), None)
+        yield annotation
+    for argument in get_args(annotation):
+        yield from _models_in(argument)

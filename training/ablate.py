@@ -21,9 +21,9 @@ from bcaf_stream.model.checkpoint import load_checkpoint
 from training.config import TrainConfig, Variant
 from training.datasets.manifest import Split
 from training.fit import fit_here
-from training.material import load_material
 from training.metrics import Scored, paired_difference, weighted_f1
 from training.predict import predict, scored
+from training.training_data import load_training_data
 
 CHANGES: dict[Variant, dict[str, Any]] = {
     "full": {},
@@ -107,7 +107,7 @@ def run_variant(config: TrainConfig, split: Split, job: tuple[Variant, int]) -> 
         checkpoint = load_checkpoint(fit_here(changed))
     except ModelError as error:  # `printed` is unbounded below: that it diverges is the result
         return Run(variant, seed, None, str(error))
-    dialogues = load_material(changed, [split]).dialogues[split]
+    dialogues = load_training_data(changed, [split]).dialogues[split]
     return Run(
         variant, seed, scored(checkpoint.model, predict(checkpoint.model, dialogues), checkpoint.calibration)
     )

@@ -5,7 +5,7 @@ from typing import Any
 
 from training.config import TrainConfig
 from training.datasets.manifest import SPLITS, calls_of
-from training.material import MODALITIES, Material
+from training.training_data import MODALITIES, TrainingData
 
 RESULTS = "## Test results"
 FRONT_MATTER = """---
@@ -27,9 +27,9 @@ read the table per class, and use the confidence to abstain.
 """
 
 
-def model_card(config: TrainConfig, material: Material, best_epoch: int, dev: Mapping[str, Any]) -> str:
+def model_card(config: TrainConfig, data: TrainingData, best_epoch: int, dev: Mapping[str, Any]) -> str:
     """Markdown with the hub's front matter; `dev` maps a view to its summary."""
-    corpus = material.manifest.corpus
+    corpus = data.manifest.corpus
     parts = [
         FRONT_MATTER,
         f"# {config.name}",
@@ -39,10 +39,10 @@ def model_card(config: TrainConfig, material: Material, best_epoch: int, dev: Ma
         "## Data",
         f"{corpus.name} ({corpus.source}). Licence of the data: {corpus.licence}. Splits: {corpus.separation}.",
         *(f"Note: {note}." for note in corpus.notes),
-        _splits(material),
+        _splits(data),
         f"Trained on {' and '.join(config.data.modalities)}.",
         "## Encoders",
-        _encoders(material),
+        _encoders(data),
         "## Training",
         f"Seed {config.loop.seed}, best of dev at epoch {best_epoch}; {config.loop.optimizer}, learning rate "
         f"{config.loop.learning_rate:g}, L2 {config.loop.l2:g}, dropout {config.model.dropout:g}, patience "
@@ -85,19 +85,19 @@ def with_results(card: str, split: str, results: Mapping[str, Mapping[str, Any]]
     return f"{kept}\n\n{RESULTS}\n\n" + "\n\n".join(parts) + "\n"
 
 
-def _splits(material: Material) -> str:
+def _splits(data: TrainingData) -> str:
     lines = ["| split | dialogues | utterances | labelled |", "|---|---|---|---|"]
     for split in SPLITS:
-        rows = material.manifest.split(split)
+        rows = data.manifest.split(split)
         labelled = sum(row.label is not None for row in rows)
         lines.append(f"| {split} | {sum(1 for _ in calls_of(rows))} | {len(rows)} | {labelled} |")
     return "\n".join(lines)
 
 
-def _encoders(material: Material) -> str:
+def _encoders(data: TrainingData) -> str:
     lines = []
     for modality in MODALITIES:
-        spec = material.specs.of(modality)
+        spec = data.specs.of(modality)
         if spec is None:
             lines.append(f"- {modality}: none; the model was not trained on it and does not look at it")
             continue

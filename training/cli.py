@@ -23,7 +23,13 @@ app = typer.Typer(
 
 ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="a YAML file; see configs/train")]
 Overrides = Annotated[list[str] | None, typer.Option("--set", help="dotted.key=value, over the file")]
-Corpus = Annotated[Literal["meld", "iemocap", "manifest"], typer.Argument(help="the corpus's published layout")]
+Root = Annotated[Path, typer.Option(help="the corpus's folder, as it is published")]
+ManifestFolder = Annotated[Path, typer.Option(help="folder for manifest.parquet")]
+
+preparing = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(
+    preparing, name="prepare", help="Read a corpus, listen to every clip, audit it, and write one manifest."
+)
 
 
 @app.callback()
@@ -31,54 +37,71 @@ def main_help() -> None:
     """Prepare a corpus, compute features, train, evaluate, ablate, search."""
 
 
-@app.command()
-def prepare(
-    corpus: Corpus,
-    root: Annotated[Path, typer.Option(help="the corpus's folder, or the table for `manifest`")],
-    out: Annotated[Path, typer.Option(help="folder for manifest.parquet")],
-    classes: Annotated[int, typer.Option(help="IEMOCAP: 6 or 4")] = 6,
-    keep_unlabelled: Annotated[bool, typer.Option(help="IEMOCAP: other labels stay as context")] = False,
+@preparing.command()
+def meld(root: Root, out: ManifestFolder) -> None:
+    """MELD as it is published: MELD.Raw."""
+    from training.datasets.meld import read_meld
+
+    _prepare(read_meld(root), out)
+
+
+@preparing.command()
+def iemocap(
+    root: Root,
+    out: ManifestFolder,
+    classes: Annotated[
+        Literal["6", "4"], typer.Option(help="six emotions, or four (happy takes excited in)")
+    ] = "6",
+    keep_unlabelled: Annotated[bool, typer.Option(help="other labels stay as context")] = False,
+) -> None:
+    """IEMOCAP as it is published: IEMOCAP_full_release."""
+    from training.datasets.iemocap import read_iemocap
+
+    _prepare(read_iemocap(root, int(classes), keep_unlabelled), out)
+
+
+@preparing.command("manifest")
+def manifest_(
+    root: Annotated[Path, typer.Option(help="the table (.jsonl, .parquet), or the folder that it lies in")],
+    out: ManifestFolder,
     dev_share: Annotated[
-        float, typer.Option(help="manifest: this share of the train dialogues becomes dev", min=0, max=0.5)
+        float, typer.Option(help="this share of the train dialogues becomes dev", min=0, max=0.5)
     ] = 0.0,
-    name: Annotated[str | None, typer.Option(help="manifest: what to call the corpus")] = None,
-    licence: Annotated[str, typer.Option(help="manifest: goes into the model card")] = "not stated",
-    shared_speakers: Annotated[bool, typer.Option(help="manifest: speakers may stand in several splits")] = False,
-    vectors: Annotated[
-        list[str] | None, typer.Option(help="manifest: audio=NAME, text=NAME: their encoders")
-    ] = None,
+    name: Annotated[str | None, typer.Option(help="what to call the corpus")] = None,
+    licence: Annotated[str, typer.Option(help="goes into the model card")] = "not stated",
+    shared_speakers: Annotated[bool, typer.Option(help="speakers may stand in several splits")] = False,
+    vectors: Annotated[list[str] | None, typer.Option(help="audio=NAME, text=NAME: their encoders")] = None,
     label: Annotated[
-        list[str] | None, typer.Option(metavar="OLD=NEW", help="manifest: rename a label; OLD= takes it away")
+        list[str] | None, typer.Option(metavar="OLD=NEW", help="rename a label; OLD= takes it away")
     ] = None,
     split: Annotated[
-        list[str] | None, typer.Option(metavar="OLD=NEW", help="manifest: rename a split, as Development=dev")
+        list[str] | None, typer.Option(metavar="OLD=NEW", help="rename a split, as Development=dev")
     ] = None,
-    ignore: Annotated[list[str] | None, typer.Option(metavar="COLUMN", help="manifest: leave it out")] = None,
+    ignore: Annotated[list[str] | None, typer.Option(metavar="COLUMN", help="leave it out")] = None,
 ) -> None:
-    """Read a corpus, listen to every clip, audit it, and write one manifest."""
+    """A table of your own: see training/datasets/table.py."""
+    from training.datasets.table import read_table, with_dev
+
+    if out.resolve() == (root if root.is_dir() else root.parent).resolve():
+        raise UsageError(f"--out {out}: the table lies there; give another folder for the manifest")
+    table = read_table(
+        root,
+        name=name,
+        licence=licence,
+        shared_speakers=shared_speakers,
+        vectors=_encoders(vectors or []),
+        labels=_renames("--label", label or []),
+        splits=_splits(split or []),
+        ignored=ignore or [],
+    )
+    _prepare(with_dev(table, dev_share) if dev_share else table, out)
+
+
+def _prepare(manifest: "Manifest", out: Path) -> None:
     from training.datasets.audit import audit
     from training.datasets.manifest import write_manifest
     from training.datasets.sound import listen
-    from training.datasets.table import read_table, with_dev
 
-    if corpus != "manifest" and (label or split or ignore):
-        raise UsageError(f"--label, --split and --ignore are for a manifest; {corpus} is read as published")
-    if corpus == "manifest" and out.resolve() == (root if root.is_dir() else root.parent).resolve():
-        raise UsageError(f"--out {out}: the table lies there; give another folder for the manifest")
-    if corpus == "manifest":
-        manifest = read_table(
-            root,
-            name=name,
-            licence=licence,
-            shared_speakers=shared_speakers,
-            vectors=_encoders(vectors or []),
-            labels=_renames("--label", label or []),
-            splits=_splits(split or []),
-            ignored=ignore or [],
-        )
-    else:
-        manifest = _published(corpus, root, classes, keep_unlabelled)
-    manifest = with_dev(manifest, dev_share) if dev_share else manifest
     heard = listen(manifest, progress=lambda rows: _progress(rows, "listening", len(manifest.rows)))
     found = audit(heard)
     path = write_manifest(heard.manifest, out)
@@ -220,17 +243,6 @@ def tune(config: ConfigFile, set_: Overrides = None) -> None:
     print("the best of all:")
     show(best)
     print(f"{folder}/best.yaml, trials.json")
-
-
-def _published(corpus: str, root: Path, classes: int, keep_unlabelled: bool) -> "Manifest":
-    from training.datasets.iemocap import read_iemocap
-    from training.datasets.meld import read_meld
-
-    if corpus == "meld":
-        return read_meld(root)
-    if classes not in (4, 6):
-        raise UsageError(f"--classes {classes}: IEMOCAP is read with 4 or 6")
-    return read_iemocap(root, classes, keep_unlabelled)
 
 
 def _encoders(pairs: list[str]) -> dict[str, str]:

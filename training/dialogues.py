@@ -133,9 +133,9 @@ def _label(row: Row, index: Mapping[str, int]) -> int:
 
 
 def _vector(
-    row: Row, modality: Modality, width: int, store: Vectors, wanted: Sequence[Modality]
+    row: Row, modality: Modality, width: int, store: Vectors, modalities: Sequence[Modality]
 ) -> NDArray[np.float32] | None:
-    if modality not in wanted:
+    if modality not in modalities:
         return None
     found = row.audio_vector if modality == "audio" else row.text_vector
     if found is None:

@@ -125,7 +125,7 @@ def find_store(
         DataError: there is none, it was made by other code, or the weights of that name come in two kinds.
     """
     makers = find_makers(root, modality)
-    wanted = [
+    matching = [
         maker
         for maker in makers
         if maker.kind == config.kind
@@ -133,14 +133,14 @@ def find_store(
         and (name is None or maker.name == name)
         and (not sha256 or maker.weights_hash == sha256)
     ]
-    current = [maker for maker in wanted if maker.code == code_version()]
+    current = [maker for maker in matching if maker.code == code_version()]
     asked = name or config.model or config.kind
     if len(current) == 1:
         return FeatureStore(root, current[0])
     if current:
         raise DataError(f"{root}: {modality} features of {asked} from two kinds of weights; delete the wrong ones")
-    others = sorted({maker.name for maker in makers if maker not in wanted})
-    if wanted:
+    others = sorted({maker.name for maker in makers if maker not in matching})
+    if matching:
         why = "were made by another version of the encoders' code"
     elif others:
         why = f"are of another encoder ({', '.join(others)})"

@@ -23,9 +23,9 @@ from training.datasets.manifest import Manifest, Row, Split, read_manifest
 from training.datasets.sound import decode
 from training.dialogues import Dialogue, Vectors, View, load_dialogues
 from training.encode import config_of, encode_missing, find_store, items, read_vectors
-from training.material import MODALITIES
 from training.metrics import Scored
 from training.predict import in_mode, predict, scored
+from training.training_data import MODALITIES
 
 Mode = Literal["causal", "offline"]
 MODES: tuple[Mode, ...] = ("causal", "offline")

@@ -1,4 +1,4 @@
-"""A whole run: material, loop, checkpoint. In this process here; `training/ray_train.py` spreads the loop."""
+"""A whole run: data, loop, checkpoint. In this process here; `training/ray_train.py` spreads the loop."""
 
 import shutil
 from collections.abc import Callable
@@ -15,10 +15,10 @@ from training.card import model_card
 from training.config import TrainConfig
 from training.log import EpochLog
 from training.loop import Record, Trainer
-from training.material import Material, load_material
 from training.metrics import summary
 from training.predict import VIEW_OF, calibrate_on, predict, scored
 from training.state import load_state, save_state
+from training.training_data import TrainingData, load_training_data
 
 CHECKPOINT = "checkpoint"
 OnEpoch = Callable[[Record], None]
@@ -28,26 +28,26 @@ def fit_here(config: TrainConfig, on_epoch: OnEpoch = lambda record: None) -> Pa
     """Train in this process; resumes what lies in `config.out`. Returns the checkpoint's folder.
 
     Raises:
-        DataError, CheckpointError, ModelError: see load_material, build_trainer, Trainer, save_state.
+        DataError, CheckpointError, ModelError: see load_training_data, build_trainer, Trainer, save_state.
     """
-    material = load_material(config)
-    trainer = build_trainer(config, material, device_for(config.ray.use_gpu))
-    state = load_state(config.folder, material.identity)
+    data = load_training_data(config)
+    trainer = build_trainer(config, data, device_for(config.ray.use_gpu))
+    state = load_state(config.folder, data.identity)
     if state is not None:
         trainer.load_state_dict(state)
     log = EpochLog(config.folder, kept=trainer.history)
     try:
         while not trainer.done:
             record = trainer.run_epoch()
-            save_state(trainer, material.identity, config.folder)
+            save_state(trainer, data.identity, config.folder)
             log.add(record)
             on_epoch(record)
     finally:
         log.close()
-    return finish(config, material, trainer)
+    return finish(config, data, trainer)
 
 
-def build_trainer(config: TrainConfig, material: Material, device: torch.device) -> Trainer:
+def build_trainer(config: TrainConfig, data: TrainingData, device: torch.device) -> Trainer:
     """The trainer at its first epoch: every process and every run builds the same weights from the seed.
 
     Raises:
@@ -66,7 +66,7 @@ def build_trainer(config: TrainConfig, material: Material, device: torch.device)
             model.load_state_dict(start.model.state_dict())
         except RuntimeError:
             raise CheckpointError(f"{start.folder}: has another architecture than model: says") from None
-    return Trainer(model, config.loop, material.train, material.dev, device)
+    return Trainer(model, config.loop, data.train, data.dev, device)
 
 
 def device_for(use_gpu: bool) -> torch.device:
@@ -75,27 +75,27 @@ def device_for(use_gpu: bool) -> torch.device:
     return torch.device("cuda" if use_gpu else "cpu")
 
 
-def finish(config: TrainConfig, material: Material, trainer: Trainer) -> Path:
+def finish(config: TrainConfig, data: TrainingData, trainer: Trainer) -> Path:
     """Fit the decision of the best weights on dev and write the checkpoint with its card."""
     model = trainer.best_model()
-    calibration = calibrate_on(model, material.dev)
+    calibration = calibrate_on(model, data.dev)
     numbers: dict[str, Any] = {}
     views = VIEW_OF.values() if len(config.data.modalities) > 1 else config.data.modalities
     for view in views:
-        found = predict(model, material.dev, view)
+        found = predict(model, data.dev, view)
         if len(found.label_N):
             numbers[view] = summary(scored(model, found, calibration))
-    source = material.encoders_folder
+    source = data.encoders_folder
     trained_on = " and ".join(config.data.modalities)
     return save_checkpoint(
         config.folder / CHECKPOINT,
         model.cpu(),
-        encoders=material.specs,
+        encoders=data.specs,
         calibration=calibration,
         name=config.name,
-        note=f"trained on {trained_on} of {material.manifest.corpus.name}; best epoch {trainer.best_epoch}",
-        card=model_card(config, material, trainer.best_epoch, numbers),
-        write_encoders=None if source is None else lambda folder: _copy_encoders(source, material.specs, folder),
+        note=f"trained on {trained_on} of {data.manifest.corpus.name}; best epoch {trainer.best_epoch}",
+        card=model_card(config, data, trainer.best_epoch, numbers),
+        write_encoders=None if source is None else lambda folder: _copy_encoders(source, data.specs, folder),
     )
 
 

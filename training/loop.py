@@ -144,7 +144,7 @@ class Trainer:
 
     def _train_pass(self, epoch: int) -> tuple[dict[str, float], int]:
         self.model.train()
-        torch.manual_seed(mix(self.config.seed, epoch, 1 + self.rank))
+        torch.manual_seed(derive_seed(self.config.seed, epoch, 1 + self.rank))
         totals: dict[str, Tensor] = {}
         weight, utterances = 0.0, 0
         for step, numbers in enumerate(batches(self._train, self.config.batch, self.config.seed, epoch)):
@@ -205,7 +205,7 @@ class Trainer:
 
 def batches(dialogues: Sequence[Dialogue], batch: int, seed: int, epoch: int) -> Iterator[list[int]]:
     """Every dialogue once, in an order that (seed, epoch) decides; neighbours in length share a batch."""
-    generator = torch.Generator().manual_seed(mix(seed, epoch, 0))
+    generator = torch.Generator().manual_seed(derive_seed(seed, epoch, 0))
     order = torch.randperm(len(dialogues), generator=generator).tolist()
     window = batch * WINDOW
     groups: list[list[int]] = []
@@ -226,7 +226,7 @@ def hide_modalities(batch: Batch, numbers: Sequence[int], share: float, seed: in
     present = {"audio": batch.audio_present_BU.clone(), "text": batch.text_present_BU.clone()}
     both_BU = batch.audio_present_BU & batch.text_present_BU
     for row, number in enumerate(numbers):
-        generator = torch.Generator().manual_seed(mix(seed, epoch, 1_000_003 + number))
+        generator = torch.Generator().manual_seed(derive_seed(seed, epoch, 1_000_003 + number))
         chance, which, whole, rate = torch.rand(4, generator=generator).tolist()
         if chance < share:
             drawn_U = torch.rand(both_BU.shape[1], generator=generator)
@@ -252,7 +252,7 @@ def class_weights(dialogues: Sequence[Dialogue], classes: int, kind: str) -> Ten
     return (weight_C * count_C.sum() / (weight_C * count_C).sum()).float()
 
 
-def mix(*numbers: int) -> int:
+def derive_seed(*numbers: int) -> int:
     """One seed from several numbers, such that no two of a run are alike."""
     state = 0x9E3779B97F4A7C15
     for number in numbers:

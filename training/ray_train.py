@@ -32,8 +32,8 @@ from training.config import Range, RayConfig, TrainConfig
 from training.fit import OnEpoch, build_trainer, finish
 from training.log import EpochLog, following, make_folder, read_epochs
 from training.loop import Record, Trainer
-from training.material import Material, load_material
 from training.state import load_state, save_state, storage
+from training.training_data import TrainingData, load_training_data
 
 Trial = tuple[dict[str, Any], Record]  # the values by dotted key, and the last record
 J = TypeVar("J")
@@ -77,7 +77,7 @@ def fit_on_ray(config: TrainConfig, on_epoch: OnEpoch = lambda record: None) -> 
         BcafError: whatever a worker met that no second try can mend.
         DeploymentError: Ray lacks the resources, or workers were lost more often than ray.max_failures allows.
     """
-    material = load_material(config)  # what is wrong with the data is found before anything is started
+    data = load_training_data(config)  # what is wrong with the data is found before anything is started
     make_folder(config.folder)
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", POLL_S)
     with ray_session(config.ray):
@@ -98,7 +98,7 @@ def fit_on_ray(config: TrainConfig, on_epoch: OnEpoch = lambda record: None) -> 
             raise _rebuilt(**failed)
         if result.checkpoint is None:
             raise DeploymentError(f"{config.name}: ended without a committed epoch; see the logs of Ray")
-        return _finish(config, material, result.checkpoint)
+        return _finish(config, data, result.checkpoint)
 
 
 def train_worker(parameters: dict[str, str]) -> dict[str, str] | None:
@@ -106,10 +106,10 @@ def train_worker(parameters: dict[str, str]) -> dict[str, str] | None:
     config = TrainConfig.model_validate_json(parameters["config"])
     _return_to(parameters["cwd"])
     torch.set_num_threads(max(1, int(config.ray.cpus_per_worker)))
-    material = load_material(config)
-    trainer = build_trainer(config, material, ray.train.torch.get_device())
+    data = load_training_data(config)
+    trainer = build_trainer(config, data, ray.train.torch.get_device())
     try:
-        _restore(trainer, material, ray.train.get_checkpoint())
+        _restore(trainer, data, ray.train.get_checkpoint())
     except DataError as error:
         return _named(error)
     while not trainer.done:
@@ -117,7 +117,7 @@ def train_worker(parameters: dict[str, str]) -> dict[str, str] | None:
             record = trainer.run_epoch()
         except ModelError as error:  # every worker meets it in the same step
             return _named(error)
-        _report(record, lambda folder: save_state(trainer, material.identity, folder))
+        _report(record, lambda folder: save_state(trainer, data.identity, folder))
     ray.train.get_all_reported_checkpoints()
     return None
 
@@ -131,10 +131,10 @@ def _return_to(cwd: str) -> None:
         os.chdir(cwd)
 
 
-def _restore(trainer: Trainer, material: Material, checkpoint: Checkpoint | None) -> None:
+def _restore(trainer: Trainer, data: TrainingData, checkpoint: Checkpoint | None) -> None:
     if checkpoint is not None:
         with checkpoint.as_directory() as folder:
-            state = load_state(Path(folder), material.identity)
+            state = load_state(Path(folder), data.identity)
         if state is not None:
             trainer.load_state_dict(state)
 
@@ -153,10 +153,10 @@ def _report(record: Record, write: Callable[[Path], object]) -> None:
     ray.train.report(record, checkpoint=checkpoint, checkpoint_upload_mode=CheckpointUploadMode.ASYNC)
 
 
-def _finish(config: TrainConfig, material: Material, checkpoint: Checkpoint) -> Path:
-    trainer = build_trainer(config, material, torch.device("cpu"))
-    _restore(trainer, material, checkpoint)
-    return finish(config, material, trainer)
+def _finish(config: TrainConfig, data: TrainingData, checkpoint: Checkpoint) -> Path:
+    trainer = build_trainer(config, data, torch.device("cpu"))
+    _restore(trainer, data, checkpoint)
+    return finish(config, data, trainer)
 
 
 class EpochCallback(UserCallback):

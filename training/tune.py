@@ -14,7 +14,7 @@ from training.config import TrainConfig
 from training.fit import build_trainer, device_for
 from training.log import make_folder, writing
 from training.loop import Record
-from training.material import load_material
+from training.training_data import load_training_data
 
 
 def tune(config: TrainConfig, on_trial: Callable[[dict[str, Any]], None] = lambda trial: None) -> Path:
@@ -35,7 +35,7 @@ def tune(config: TrainConfig, on_trial: Callable[[dict[str, Any]], None] = lambd
             raise ConfigError(f"tune.space.{key}: only keys of model and loop can be searched")
         for value in choice.choices or (choice.low, choice.high):
             config.changed({key: value})
-    load_material(config)  # what is wrong with the data is found before anything is started
+    load_training_data(config)  # what is wrong with the data is found before anything is started
     from training.ray_train import search
 
     make_folder(config.folder / "tune")
@@ -57,7 +57,7 @@ def run_trial(config: TrainConfig, values: dict[str, Any], report: Callable[[Rec
     """One trial: the plain loop, whose best score so far is what counts."""
     torch.set_num_threads(max(1, int(config.ray.cpus_per_worker)))
     changed = config.changed(values)
-    trainer = build_trainer(changed, load_material(changed), device_for(changed.ray.use_gpu))
+    trainer = build_trainer(changed, load_training_data(changed), device_for(changed.ray.use_gpu))
     best = 0.0
     while not trainer.done:
         try:

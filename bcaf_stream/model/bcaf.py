@@ -276,6 +276,6 @@ class BCAF(
     def _from_pretrained(cls, *, model_id: str, config: BCAFConfig, **hub: Any) -> "BCAF":  # type: ignore[override]
         folder = Path(model_id)
         if not folder.is_dir():
-            wanted = ["config.json", weights.WEIGHTS_NAME]
-            folder = Path(snapshot_download(model_id, allow_patterns=wanted, **hub))
+            patterns = ["config.json", weights.WEIGHTS_NAME]
+            folder = Path(snapshot_download(model_id, allow_patterns=patterns, **hub))
         return cls.from_folder(folder, config)[0]

@@ -31,8 +31,8 @@ class BCAFOutput(NamedTuple):
 def classifier(widths: tuple[int, ...], dropout: float) -> nn.Sequential:
     """Fully connected layers with ReLU and dropout between them."""
     layers: list[nn.Module] = []
-    for given, wanted in pairwise(widths):
-        layers += [nn.Linear(given, wanted), nn.ReLU(), nn.Dropout(dropout)]
+    for in_features, out_features in pairwise(widths):
+        layers += [nn.Linear(in_features, out_features), nn.ReLU(), nn.Dropout(dropout)]
     return nn.Sequential(*layers[:-2])
 
 

@@ -15,11 +15,11 @@ from torch import Tensor, nn
 class ParallelLinear(nn.Module):
     """P linear layers: (P, ..., I) to (P, ..., O). Weights begin as those of nn.Linear do."""
 
-    def __init__(self, count: int, given: int, wanted: int, bias: bool = True) -> None:
+    def __init__(self, count: int, in_features: int, out_features: int, bias: bool = True) -> None:
         super().__init__()
-        bound = given**-0.5
-        self.weight = nn.Parameter(torch.empty(count, given, wanted).uniform_(-bound, bound))
-        self.bias = nn.Parameter(torch.empty(count, 1, wanted).uniform_(-bound, bound)) if bias else None
+        bound = in_features**-0.5
+        self.weight = nn.Parameter(torch.empty(count, in_features, out_features).uniform_(-bound, bound))
+        self.bias = nn.Parameter(torch.empty(count, 1, out_features).uniform_(-bound, bound)) if bias else None
 
     def forward(self, x: Tensor) -> Tensor:
         x_PNI = x.flatten(1, -2)

@@ -60,12 +60,12 @@ def assign(model: nn.Module, tensors: dict[str, Tensor], folder: Path) -> None:
     Raises:
         CheckpointError: a tensor is missing, left over, or of another shape.
     """
-    wanted = {name: tuple(value.shape) for name, value in model.state_dict().items()}
-    given = {name: tuple(value.shape) for name, value in tensors.items()}
+    expected = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    found = {name: tuple(value.shape) for name, value in tensors.items()}
     for problem, names in (
-        ("missing", wanted.keys() - given.keys()),
-        ("left over", given.keys() - wanted.keys()),
-        ("of another shape", {n for n in wanted.keys() & given.keys() if wanted[n] != given[n]}),
+        ("missing", expected.keys() - found.keys()),
+        ("left over", found.keys() - expected.keys()),
+        ("of another shape", {n for n in expected.keys() & found.keys() if expected[n] != found[n]}),
     ):
         if names:
             first, more = min(names), f" and {len(names) - 1} more" if len(names) > 1 else ""

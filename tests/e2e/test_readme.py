@@ -37,6 +37,8 @@ def test_there_is_something_to_check():
 def test_the_commands_and_their_options_exist(command: list[str]):
     program, name, *arguments = command
     known = get_command(APPS[program]).commands[name]  # type: ignore[attr-defined]
+    if hasattr(known, "commands"):
+        known = known.commands[arguments[0]]
     options = {option for parameter in known.params for option in parameter.opts}
     assert {argument for argument in arguments if argument.startswith("--")} <= options
 

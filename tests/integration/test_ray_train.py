@@ -20,9 +20,9 @@ from training.datasets.manifest import read_manifest
 from training.encode import encode_shard, maker_of, missing
 from training.fit import fit_here
 from training.log import read_epochs
-from training.material import load_material
 from training.state import load_state, storage
 from training.store import FeatureStore
+from training.training_data import load_training_data
 
 SIZES = {"train": 24, "dev": 6, "test": 3}
 pytestmark = [
@@ -96,7 +96,7 @@ def test_two_workers_train_as_one_does_even_when_one_is_killed(manifest, tmp_pat
     for key in ("train_total", "train_fused", "dev_weighted_f1"):
         np.testing.assert_allclose([r[key] for r in mine], [r[key] for r in theirs], rtol=5e-4)
     torch.testing.assert_close(weights(many), weights(alone), rtol=1e-2, atol=5e-3)
-    identity = load_material(config).identity
+    identity = load_training_data(config).identity
     committed = Result.from_path(str(tmp_path / "elsewhere" / "many")).best_checkpoints
     assert [metrics["epoch"] for _, metrics in committed] == [1, 2, 3, 4, 5]  # none of them was done again
     for checkpoint, metrics in committed:
@@ -154,7 +154,7 @@ def test_features_are_computed_once_and_go_on_where_they_stopped(tiny, tmp_path)
         model__text_width=load_checkpoint(tiny).encoders.text.width,
     )
     with pytest.raises(DataError, match="run bcaf-train features"):
-        load_material(config)
+        load_training_data(config)
     # As if a first run had been cut short after one shard.
     encoder = load_audio_encoder(AudioEncoderConfig(), tiny)
     store = FeatureStore(config.data.features_root, maker_of("audio", AudioEncoderConfig(), encoder))
@@ -162,7 +162,7 @@ def test_features_are_computed_once_and_go_on_where_they_stopped(tiny, tmp_path)
     (kept,) = store.folder.glob("part-*.parquet")
     stamp = kept.stat().st_mtime_ns
     with pytest.raises(DataError, match=r"14 of 20 vectors are missing; run bcaf-train features, which goes on"):
-        load_material(config)
+        load_training_data(config)
     seen = []
     (rest,) = compute_features(config, lambda *progress: seen.append(progress))
     assert (rest.total, rest.new, rest.folder) == (20, 14, store.folder)  # the same sound is encoded once
@@ -171,9 +171,9 @@ def test_features_are_computed_once_and_go_on_where_they_stopped(tiny, tmp_path)
     assert kept.stat().st_mtime_ns == stamp
     (again,) = compute_features(config)
     assert again.new == 0
-    material = load_material(config)
-    assert encoder.weights_hash == material.specs.audio.sha256
-    assert all(d.audio_present_U.all() for d in material.train)
+    data = load_training_data(config)
+    assert encoder.weights_hash == data.specs.audio.sha256
+    assert all(d.audio_present_U.all() for d in data.train)
 
 
 def test_an_error_that_no_second_try_can_mend_ends_the_run(manifest, tmp_path):

@@ -1,8 +1,9 @@
 """Strict configuration: every wrong key, type and value is one line that names it and the way out."""
 
 import contextlib
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 import pytest
 from hypothesis import given
@@ -94,3 +95,26 @@ def test_a_missing_file(tmp_path: Path):
 def test_any_override_is_taken_or_refused_cleanly(text: str):
     with contextlib.suppress(ConfigError):
         load_config(Outer, None, [text])
+
+
+class Renamed(Config):
+    former_names: ClassVar[Mapping[str, str]] = {"hang": "hang_over_ms"}
+
+    hang_over_ms: int = 480
+
+
+class Holder(Config):
+    one: Renamed | None = None
+    many: tuple[Renamed, ...] = ()
+
+
+def test_a_former_name_is_read_with_a_note(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    file = tmp_path / "c.yaml"
+    file.write_text("one: {hang: 300}\nmany: [{hang_over_ms: 1}, {hang: 2}]\n")
+    found = load_config(Holder, file)
+    assert found == Holder(one=Renamed(hang_over_ms=300), many=(Renamed(hang_over_ms=1), Renamed(hang_over_ms=2)))
+    assert f"{file}: one.hang is now one.hang_over_ms; the former name is read for one release" in caplog.messages
+    with pytest.raises(
+        ConfigError, match=r"one\.hang is the former name of one\.hang_over_ms; give one\.hang_over_ms alone"
+    ):
+        load_config(Holder, file, ["one.hang_over_ms=5"])

@@ -34,7 +34,7 @@ from training.compact.vectors import (
     encode_sound,
     encode_text,
     labelled,
-    load_material,
+    load_split,
     save_voices,
     save_words,
     write_audio_encoder,
@@ -46,7 +46,7 @@ app = typer.Typer(add_completion=False, no_args_is_help=True, help=__doc__)
 ConfigFile = Annotated[Path, typer.Option("--config", help="the recipe")]
 Overrides = Annotated[list[str] | None, typer.Option("--set", help="dotted.key=value, repeatable")]
 RECIPE = Path("configs/train/compact.yaml")
-ADVICE = "advice.safetensors"
+TEACHER_LOGITS = "teacher_logits.safetensors"
 
 
 def _start(config: Path, overrides: list[str] | None) -> tuple[CompactConfig, Path]:
@@ -67,21 +67,25 @@ def teach(config: ConfigFile = RECIPE, overrides: Overrides = None) -> None:
     start = Path(recipe.starts.mpnet)
     tuner = TextTuner(recipe.teacher, mpnet(start), load_tokenizer(start))
     tuner.run(dialogues["train"], dialogues["dev"])
-    save_file({"advice": torch.cat(tuner.advice(dialogues["train"]), dim=1)}, work / ADVICE)
+    save_file(
+        {"teacher_logits": torch.cat(tuner.teacher_logits(dialogues["train"]), dim=1)}, work / TEACHER_LOGITS
+    )
 
 
 @app.command()
 def text(config: ConfigFile = RECIPE, overrides: Overrides = None) -> None:
     """Fine-tune the text encoder, with the teacher's advice."""
     recipe, work = _start(config, overrides)
-    if not (work / ADVICE).is_file():
-        raise DataError(f"{work}: no {ADVICE}; run `python -m training.compact teach` first")
+    if not (work / TEACHER_LOGITS).is_file():
+        raise DataError(f"{work}: no {TEACHER_LOGITS}; run `python -m training.compact teach` first")
     dialogues = meld_texts(Path(recipe.meld))
-    advice = load_file(work / ADVICE)["advice"].split([len(one) for one in dialogues["train"]], dim=1)
+    teacher_logits = load_file(work / TEACHER_LOGITS)["teacher_logits"].split(
+        [len(one) for one in dialogues["train"]], dim=1
+    )
     torch.manual_seed(recipe.text.seed)
     start = Path(recipe.starts.minilm)
     tuner = TextTuner(recipe.text, minilm(start), load_tokenizer(start))
-    model = tuner.run(dialogues["train"], dialogues["dev"], advice)
+    model = tuner.run(dialogues["train"], dialogues["dev"], teacher_logits)
     save_file(model.state_dict(), work / "text.safetensors")
 
 
@@ -119,7 +123,7 @@ def sound(config: ConfigFile = RECIPE, overrides: Overrides = None) -> None:
 def fuse(config: ConfigFile = RECIPE, overrides: Overrides = None) -> None:
     """Train BCAF with every seed, keep the best on dev, write the checkpoint, and measure dev and test."""
     recipe, work = _start(config, overrides)
-    train, dev, test = (load_material(work, split) for split in SPLITS)
+    train, dev, test = (load_split(work, split) for split in SPLITS)
     models: dict[int, tuple[BCAF, Calibration]] = {}
     numbers: dict[int, dict[str, Any]] = {}
     for seed in recipe.fusion.seeds:
@@ -146,7 +150,7 @@ def report(config: ConfigFile = RECIPE, overrides: Overrides = None) -> None:
     recipe, work = _start(config, overrides)
     checkpoint = load_checkpoint(recipe.out)
     for split in ("dev", "test"):
-        found = measure(checkpoint.model, checkpoint.calibration, load_material(work, split))
+        found = measure(checkpoint.model, checkpoint.calibration, load_split(work, split))
         for name, numbers in found.items():
             typer.echo(f"{split} {name}: {json.dumps(numbers)}")
 

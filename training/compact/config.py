@@ -1,6 +1,7 @@
 """The recipe of the compact checkpoint as one strict configuration: `configs/train/compact.yaml`."""
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -26,9 +27,12 @@ class TextTuning(Config):
     """Fine-tuning of a text encoder on MELD, utterance head and dialogue head at once.
 
     `dialogues` make one batch. `noise` is the share of utterances that lose punctuation and words, as a
-    recogniser would have it. `taught` is the share of the teacher's advice in the loss, and `softness` the
-    temperature of both sides in it; the teacher itself has no teacher.
+    recogniser would have it. `distillation_weight` is the share of the
+    cross-entropy with the teacher's probabilities in the loss, and `temperature` divides both logits in it; the
+    teacher itself has no teacher.
     """
+
+    former_names: ClassVar[Mapping[str, str]] = {"taught": "distillation_weight", "softness": "temperature"}
 
     seed: int = Field(default=0, ge=0)
     learning_rate: float = Field(default=8e-5, gt=0)
@@ -36,8 +40,8 @@ class TextTuning(Config):
     dialogues: int = Field(default=4, ge=1)
     noise: float = Field(default=0.3, ge=0, le=1)
     utterance_weight: float = Field(default=0.5, ge=0)
-    taught: float = Field(default=0.7, ge=0, le=1)
-    softness: float = Field(default=2.0, gt=0)
+    distillation_weight: float = Field(default=0.7, ge=0, le=1)
+    temperature: float = Field(default=2.0, gt=0)
 
 
 class Shares(Config):
@@ -52,15 +56,21 @@ class Shares(Config):
 class FusionTraining(Config):
     """BCAF on the frozen vectors: MELD's words with training speakers' clips (see mixing.py).
 
-    `rarity`: MELD's classes are weighted by their count to the power of minus that. `deaf`: to how many
-    directions that tell speakers apart the model is deaf. `average` is the decay, per step, of the running mean
-    of the weights that becomes the model. `boredom` is what EmoDB's bored clips are trained as. `views` is how
-    many spoiled copies of each training clip are encoded. `both`, `text_only`, `audio_only` are the shares of
-    dialogues with that presence; the rest loses modalities utterance by utterance. `corpora` are their shares
-    among the clips that are drawn. `matched`, `half` are the shares of MELD's dialogues with that sound; the
-    rest gets everyday talk. `clips`: dialogues of clips without words, per MELD dialogue; `worded`: the same
-    with words that say nothing.
+    `class_weight_power`: MELD's classes are weighted by their count to the power of minus that.
+    `removed_directions`: how many directions that tell speakers apart are projected out. `ema_decay` is the
+    decay, per step, of the running mean of the weights that becomes the model. `boredom` is what EmoDB's
+    bored clips are trained as. `views` is how many spoiled copies of each training clip are encoded. `both`,
+    `text_only`, `audio_only` are the shares of dialogues with that presence; the rest loses modalities
+    utterance by utterance. `corpora` are their shares among the clips that are drawn. `matched`, `half` are
+    the shares of MELD's dialogues with that sound; the rest gets everyday talk. `clips`: dialogues of clips
+    without words, per MELD dialogue; `worded`: the same with words that say nothing.
     """
+
+    former_names: ClassVar[Mapping[str, str]] = {
+        "deaf": "removed_directions",
+        "rarity": "class_weight_power",
+        "average": "ema_decay",
+    }
 
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
     epochs: int = Field(default=8, ge=1)
@@ -74,9 +84,9 @@ class FusionTraining(Config):
     dropout: float = Field(default=0.3, ge=0, lt=1)
     feature_dropout: float = Field(default=0.5, ge=0, lt=1)
     boredom: Literal["neutral", "drop"] = "neutral"
-    deaf: int = Field(default=4, ge=0)
-    rarity: float = Field(default=0.15, ge=0, le=1)
-    average: float = Field(default=0.99, ge=0, lt=1)
+    removed_directions: int = Field(default=4, ge=0)
+    class_weight_power: float = Field(default=0.15, ge=0, le=1)
+    ema_decay: float = Field(default=0.99, ge=0, lt=1)
     views: int = Field(default=6, ge=1)
     both: float = Field(default=0.45, ge=0, le=1)
     text_only: float = Field(default=0.3, ge=0, le=1)

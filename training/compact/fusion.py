@@ -23,7 +23,7 @@ from bcaf_stream.model.inputs import ModalityInput
 from training.compact.config import LABELS, FusionTraining
 from training.compact.mixing import (
     NEUTRAL,
-    Material,
+    CompactSplit,
     Mixer,
     Script,
     Sound,
@@ -44,11 +44,11 @@ FEWEST_CLIPS = 3  # of one speaker and emotion, for a mean that says something
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Scale:
-    """Mean and deviation per feature, of the training vectors, and directions to be deaf to, orthonormal rows."""
+    """Mean and deviation per feature, of the training vectors, and directions to take out, orthonormal rows."""
 
     mean_X: Tensor
     deviation_X: Tensor
-    deaf_KX: Tensor
+    removed_KX: Tensor
 
     @staticmethod
     def of(vectors_NX: NDArray[np.float32]) -> "Scale":
@@ -58,8 +58,8 @@ class Scale:
         return Scale(torch.from_numpy(vectors_NX.mean(0)), deviation_X, torch.zeros(0, len(deviation_X)))
 
     @staticmethod
-    def of_voices(voices: Voices, deaf: int) -> "Scale":
-        """Deaf to the `deaf` directions in which speakers (and their rooms) differ most with the same emotion."""
+    def of_voices(voices: Voices, removed_directions: int) -> "Scale":
+        """Without the directions in which speakers (and their rooms) differ most with the same emotion."""
         plain = Scale.of(voices.vectors_VNA.reshape(-1, voices.vectors_VNA.shape[-1]))
         vectors_NX = plain.apply(torch.from_numpy(voices.vectors_VNA.mean(0)))
         apart = []
@@ -70,34 +70,36 @@ class Scale:
                 own_N = torch.from_numpy(same_N & (voices.speakers_N == speaker))
                 if own_N.sum() >= FEWEST_CLIPS:
                     apart.append(vectors_NX[own_N].mean(0) - middle_X)
-        directions_XX = torch.linalg.svd(torch.stack(apart), full_matrices=False).Vh if deaf else plain.deaf_KX
-        return replace(plain, deaf_KX=directions_XX[:deaf])
+        if not removed_directions:
+            return plain
+        directions_XX = torch.linalg.svd(torch.stack(apart), full_matrices=False).Vh
+        return replace(plain, removed_KX=directions_XX[:removed_directions])
 
-    def fold_into(self, door: ModalityInput) -> None:
-        projection = door.projection
+    def fold_into(self, layer: ModalityInput) -> None:
+        projection = layer.projection
         assert isinstance(projection, nn.Linear), "an encoder of BCAF's own width has no projection to fold into"
         with torch.no_grad():
-            projection.weight.sub_(projection.weight @ self.deaf_KX.T @ self.deaf_KX)
+            projection.weight.sub_(projection.weight @ self.removed_KX.T @ self.removed_KX)
             projection.weight.div_(self.deviation_X)
             projection.bias.sub_(projection.weight @ self.mean_X)
 
     def apply(self, x_BUX: Tensor) -> Tensor:
         x_BUX = (x_BUX - self.mean_X) / self.deviation_X
-        return x_BUX - x_BUX @ self.deaf_KX.T @ self.deaf_KX
+        return x_BUX - x_BUX @ self.removed_KX.T @ self.removed_KX
 
 
 class Fusion:
     """Trains one seed on `train`; the running mean of its weights is the model, and dev fits the decision."""
 
-    def __init__(self, config: FusionTraining, train: Material, dev: Material, seed: int) -> None:
+    def __init__(self, config: FusionTraining, train: CompactSplit, dev: CompactSplit, seed: int) -> None:
         torch.manual_seed(seed)
         self._config, self._train, self._dev = config, train, dev
-        self._dice = random.Random(seed)
+        self._rng = random.Random(seed)
         self._mixer = Mixer(train, config.corpora, seed)
-        self._audio = Scale.of_voices(train.voices, config.deaf)
+        self._audio = Scale.of_voices(train.voices, config.removed_directions)
         self._text = Scale.of(np.concatenate([script.vectors_VUT[0] for script in train.scripts]))
         count_C = np.bincount(np.concatenate([s.labels_U for s in train.scripts]), minlength=len(LABELS))
-        self._weight_C = torch.from_numpy((count_C.clip(1) ** -config.rarity).astype(np.float32))
+        self._weight_C = torch.from_numpy((count_C.clip(1) ** -config.class_weight_power).astype(np.float32))
         self.model = BCAF(
             BCAFConfig(
                 labels=LABELS,
@@ -115,7 +117,7 @@ class Fusion:
 
     def run(self) -> tuple[BCAF, Calibration]:
         config = self._config
-        mean = AveragedModel(self.model, multi_avg_fn=get_ema_multi_avg_fn(config.average))
+        mean = AveragedModel(self.model, multi_avg_fn=get_ema_multi_avg_fn(config.ema_decay))
         optimizer = torch.optim.AdamW(
             self.model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
         )
@@ -139,10 +141,10 @@ class Fusion:
     def _batches(self) -> Iterator[tuple[list[Batch], list[Batch]]]:
         """Dialogues of MELD, and dialogues of clips; apart, because the latter are much shorter."""
         order, size, config = list(self._train.scripts), self._config.batch, self._config
-        self._dice.shuffle(order)
+        self._rng.shuffle(order)
         for at in range(0, len(order) - size + 1, size):
             dialogues = [
-                self._mixer.spoken(script, draw_case(self._dice, config), draw_sound(self._dice, config))
+                self._mixer.spoken(script, draw_case(self._rng, config), draw_sound(self._rng, config))
                 for script in order[at : at + size]
             ]
             clips = [self._mixer.clips(worded=False) for _ in range(round(size * config.clips))]
@@ -167,11 +169,11 @@ class Fusion:
 
 
 def spoken(
-    material: Material, case: Case, sound: Sound = "matched", config: FusionTraining = FusionTraining()
+    data: CompactSplit, case: Case, sound: Sound = "matched", config: FusionTraining = FusionTraining()
 ) -> list[Batch]:
     """MELD's dialogues in that case of presence, joined with clips, the same ones each time."""
-    mixer = Mixer(material, config.corpora, seed=0)
-    return [mixer.spoken(script, case, sound) for script in material.scripts]
+    mixer = Mixer(data, config.corpora, seed=0)
+    return [mixer.spoken(script, case, sound) for script in data.scripts]
 
 
 def single_clips(
@@ -180,11 +182,11 @@ def single_clips(
     """Every clip as a dialogue of its own, in one view, or in all of them; without words, or with these."""
     views = range(len(voices.vectors_VNA)) if view is None else (view,)
     there = np.ones(1, dtype=bool)
-    given_NT = voices.words_NT if words_NT is None else words_NT
+    spoken_NT = voices.words_NT if words_NT is None else words_NT
     return [
         as_batch(
             voices.vectors_VNA[v, i : i + 1],
-            given_NT[i : i + 1],
+            spoken_NT[i : i + 1],
             voices.labels_N[i : i + 1],
             there,
             there & (words_NT is not None),
@@ -220,7 +222,7 @@ def speak(model: BCAF, dialogues: Sequence[Batch]) -> Predictions:
     return whole.where(torch.argsort(whole.call_N, stable=True))
 
 
-def fit_decision(model: BCAF, dev: Material, config: FusionTraining) -> Calibration:
+def fit_decision(model: BCAF, dev: CompactSplit, config: FusionTraining) -> Calibration:
     """Weights and temperature of each case of presence, on dev, over every kind of sound that training has.
 
     Acted clips that always fit their words would alone teach the decision to believe sound more, and more

@@ -67,7 +67,7 @@ class Script:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Material:
+class CompactSplit:
     """One split: the words of MELD, the voices of the clips; and vectors of lines.py."""
 
     scripts: Sequence[Script]
@@ -76,85 +76,83 @@ class Material:
 
 
 class Mixer:
-    """Draws dialogues of `material`; everything random comes from the seed.
+    """Draws dialogues of `data`; everything random comes from the seed.
 
     Clips are drawn by `shares` of their corpora, and inside a corpus every class alike.
     """
 
-    def __init__(self, material: Material, shares: Shares, seed: int) -> None:
-        self._voices = material.voices
-        self._dice = random.Random(seed)
+    def __init__(self, data: CompactSplit, shares: Shares, seed: int) -> None:
+        self._voices = data.voices
+        self._rng = random.Random(seed)
         labels_N, speakers_N = self._voices.labels_N, self._voices.speakers_N
         weight_N = _weights(self._voices, shares)
         everyday_N = self._voices.corpora_N == ANCHORS
         acted_NC = ~everyday_N[:, None] & (labels_N[:, None] == np.arange(len(LABELS)))
-        self._all = Urn(np.ones(len(self._voices), dtype=bool), weight_N)
-        self._acted = Urn(~everyday_N, weight_N)
-        self._by_label = [Urn(acted_N, weight_N) for acted_N in acted_NC.T]
-        self._by_speaker = {one: Urn(speakers_N == one, weight_N) for one in set(speakers_N)}
-        self._everyday = Urn(everyday_N, weight_N) if everyday_N.any() else self._by_label[NEUTRAL]
-        self._plain_KT = material.plain_KT
-        self._neutral_VNT = np.concatenate(
-            [s.vectors_VUT[:, s.labels_U == NEUTRAL] for s in material.scripts], axis=1
-        )
+        self._all = WeightedClips(np.ones(len(self._voices), dtype=bool), weight_N)
+        self._acted = WeightedClips(~everyday_N, weight_N)
+        self._by_label = [WeightedClips(acted_N, weight_N) for acted_N in acted_NC.T]
+        self._by_speaker = {one: WeightedClips(speakers_N == one, weight_N) for one in set(speakers_N)}
+        self._everyday = WeightedClips(everyday_N, weight_N) if everyday_N.any() else self._by_label[NEUTRAL]
+        self._plain_KT = data.plain_KT
+        self._neutral_VNT = np.concatenate([s.vectors_VUT[:, s.labels_U == NEUTRAL] for s in data.scripts], axis=1)
 
     def spoken(self, script: Script, case: Case | None, sound: Sound = "matched") -> Batch:
         """One dialogue of `script`, the words of a random view; None = presence utterance by utterance."""
         utterances = len(script.labels_U)
-        words_UT = script.vectors_VUT[self._dice.randrange(len(script.vectors_VUT))]
+        words_UT = script.vectors_VUT[self._rng.randrange(len(script.vectors_VUT))]
         clips = [self._clip_for(int(label), sound) for label in script.labels_U]
         audio_U, text_U = self._presence(utterances, case)
         return as_batch(self._sound(clips), words_UT, script.labels_U, audio_U, text_U)
 
     def clips(self, worded: bool) -> Batch:
         """A few clips of one speaker, without words, or with words that say nothing of the emotion."""
-        first = self._all.draw(self._dice)
-        urn = self._by_speaker[self._voices.speakers_N[first]]
-        clips = [first, *(urn.draw(self._dice) for _ in range(self._dice.randrange(MOST_CLIPS)))]
+        first = self._all.draw(self._rng)
+        clips_of_speaker = self._by_speaker[self._voices.speakers_N[first]]
+        clips = [first, *(clips_of_speaker.draw(self._rng) for _ in range(self._rng.randrange(MOST_CLIPS)))]
         there = np.ones(len(clips), dtype=bool)
         words_UT = np.stack([self._words_for(clip) for clip in clips])
         return as_batch(self._sound(clips), words_UT, self._voices.labels_N[clips], there, there & worded)
 
     def _clip_for(self, label: int, sound: Sound) -> int:
         if sound == "everyday":
-            return self._everyday.draw(self._dice)
-        if sound == "half" and self._dice.random() < 0.5:
-            return self._acted.draw(self._dice)
-        return self._by_label[label].draw(self._dice)
+            return self._everyday.draw(self._rng)
+        if sound == "half" and self._rng.random() < 0.5:
+            return self._acted.draw(self._rng)
+        return self._by_label[label].draw(self._rng)
 
     def _words_for(self, clip: int) -> NDArray[np.float32]:
         """The clip's own, or a plain line (also where its own are not known), or any neutral line of MELD."""
-        kind = self._dice.choices(("own", "plain", "neutral"), weights=WORDS)[0]
+        kind = self._rng.choices(("own", "plain", "neutral"), weights=WORDS)[0]
         if kind == "own" and self._voices.said_N[clip]:
             own_T: NDArray[np.float32] = self._voices.words_NT[clip]
             return own_T
         if kind != "neutral":
-            plain_T: NDArray[np.float32] = self._plain_KT[self._dice.randrange(len(self._plain_KT))]
+            plain_T: NDArray[np.float32] = self._plain_KT[self._rng.randrange(len(self._plain_KT))]
             return plain_T
         views, lines, _ = self._neutral_VNT.shape
-        line_T: NDArray[np.float32] = self._neutral_VNT[self._dice.randrange(views), self._dice.randrange(lines)]
+        line_T: NDArray[np.float32] = self._neutral_VNT[self._rng.randrange(views), self._rng.randrange(lines)]
         return line_T
 
     def _sound(self, clips: Sequence[int]) -> NDArray[np.float32]:
         views = len(self._voices.vectors_VNA)
-        return np.stack([self._voices.vectors_VNA[self._dice.randrange(views), clip] for clip in clips])
+        return np.stack([self._voices.vectors_VNA[self._rng.randrange(views), clip] for clip in clips])
 
     def _presence(self, utterances: int, case: Case | None) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
         if case is not None:
             return np.full(utterances, case != "text_only"), np.full(utterances, case != "audio_only")
-        kind_U = np.array([self._dice.choice((0, 1, 2, 2)) for _ in range(utterances)])
+        kind_U = np.array([self._rng.choice((0, 1, 2, 2)) for _ in range(utterances)])
         return kind_U != 0, kind_U != 1
 
 
-class Urn:
+class WeightedClips:
     """Some of the clips, drawn with their weights."""
 
     def __init__(self, inside_N: NDArray[np.bool_], weight_N: NDArray[np.float64]) -> None:
         self._clips = np.flatnonzero(inside_N).tolist()
         self._until = np.cumsum(weight_N[inside_N]).tolist()
 
-    def draw(self, dice: random.Random) -> int:
-        return int(dice.choices(self._clips, cum_weights=self._until)[0])
+    def draw(self, rng: random.Random) -> int:
+        return int(rng.choices(self._clips, cum_weights=self._until)[0])
 
 
 def _weights(voices: Voices, shares: Shares) -> NDArray[np.float64]:
@@ -169,9 +167,9 @@ def _weights(voices: Voices, shares: Shares) -> NDArray[np.float64]:
     return weight_N
 
 
-def draw_case(dice: random.Random, config: FusionTraining) -> Case | None:
+def draw_case(rng: random.Random, config: FusionTraining) -> Case | None:
     """Which modalities a training dialogue has."""
-    chance = dice.random()
+    chance = rng.random()
     for case, share in (("both", config.both), ("text_only", config.text_only), ("audio_only", config.audio_only)):
         if chance < share:
             return case  # type: ignore[return-value]
@@ -179,9 +177,9 @@ def draw_case(dice: random.Random, config: FusionTraining) -> Case | None:
     return None
 
 
-def draw_sound(dice: random.Random, config: FusionTraining) -> Sound:
+def draw_sound(rng: random.Random, config: FusionTraining) -> Sound:
     """What a training dialogue of MELD is joined with."""
-    chance = dice.random()
+    chance = rng.random()
     return (
         "matched" if chance < config.matched else "half" if chance < config.matched + config.half else "everyday"
     )

@@ -89,15 +89,15 @@ class SoundSpoiler:
         return wave_N + noise_N * power.sqrt()
 
 
-def spoil_text(text: str, dice: random.Random, share: float) -> str:
+def spoil_text(text: str, rng: random.Random, share: float) -> str:
     """With chance `share`: without punctuation (3 of 5), and every second time with a tenth of the words lost."""
-    if dice.random() >= share:
+    if rng.random() >= share:
         return text
-    if dice.random() < 0.6:
+    if rng.random() < 0.6:
         text = re.sub(r"[^\w\s']", " ", text)
     words = text.split()
-    if dice.random() < 0.5 and len(words) > 2:
-        words = [word for word in words if dice.random() > 0.1] or words
+    if rng.random() < 0.5 and len(words) > 2:
+        words = [word for word in words if rng.random() > 0.1] or words
     return " ".join(words)
 
 

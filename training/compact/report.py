@@ -8,7 +8,7 @@ import numpy as np
 from bcaf_stream.model.bcaf import BCAF
 from bcaf_stream.model.decision import Calibration
 from training.compact.fusion import judge, neutral_lines, single_clips, spoken
-from training.compact.mixing import Material, Script, Sound
+from training.compact.mixing import CompactSplit, Script, Sound
 from training.metrics import Scored, summary
 
 CORPORA = ("ravdess", "emodb")
@@ -16,19 +16,19 @@ SOUNDS: tuple[Sound, ...] = ("matched", "half", "everyday")  # on test, without 
 CLEAN, TRIMMED, PHONE = 0, 1, 2  # views of vectors.encode_sound
 
 
-def measure(model: BCAF, calibration: Calibration, material: Material) -> dict[str, Any]:
+def measure(model: BCAF, calibration: Calibration, data: CompactSplit) -> dict[str, Any]:
     """Plain values in per cent; `phone` is 8 kHz mu-law."""
     found: dict[str, Any] = {}
     for name, view in (("words", 0), ("spoiled words", 1)):
-        scripts = [Script(s.vectors_VUT[view : view + 1], s.labels_U) for s in material.scripts]
-        found[name] = _shown(judge(model, calibration, spoken(replace(material, scripts=scripts), "text_only")))
-    plain = [Script(s.vectors_VUT[:1], s.labels_U) for s in material.scripts]
+        scripts = [Script(s.vectors_VUT[view : view + 1], s.labels_U) for s in data.scripts]
+        found[name] = _shown(judge(model, calibration, spoken(replace(data, scripts=scripts), "text_only")))
+    plain = [Script(s.vectors_VUT[:1], s.labels_U) for s in data.scripts]
     for sound in SOUNDS:
         for case in ("both", "audio_only"):
-            dialogues = spoken(replace(material, scripts=plain), case, sound)
+            dialogues = spoken(replace(data, scripts=plain), case, sound)
             found[f"MELD {sound}, {case}"] = _shown(judge(model, calibration, dialogues))
     for corpus in CORPORA:
-        voices = material.voices.where(material.voices.corpora_N == corpus)
+        voices = data.voices.where(data.voices.corpora_N == corpus)
         for name, view in (("clean", CLEAN), ("trimmed", TRIMMED), ("phone", PHONE)):
             found[f"{corpus} {name}"] = _shown(judge(model, calibration, single_clips(voices, view)))
         for name, words_NT in (

@@ -2,7 +2,7 @@
 
 Each batch is a few dialogues; every utterance is encoded once, and two heads read its vector: a linear layer,
 and a small causal transformer over the dialogue. Both heads are thrown away afterwards. A larger encoder is tuned
-first in the same way; what its two heads say of the training utterances (its advice) then teaches those of the
+first in the same way; what its two heads say of the training utterances (its logits) then teaches those of the
 encoder that ships, beside the labels (Hinton et al. 2015, "Distilling the Knowledge in a Neural Network").
 
 Shape letters: H = 2 heads (dialogue, utterance), B dialogues, U utterances, N utterances of all dialogues of a
@@ -39,33 +39,33 @@ CONTEXT = 16  # utterances
 class DialogueHead(nn.Module):
     """A small causal transformer over the utterances of a dialogue, beside each utterance's own vector."""
 
-    def __init__(self, given: int, width: int = 256) -> None:
+    def __init__(self, in_features: int, width: int = 256) -> None:
         super().__init__()
         self._dropout = nn.Dropout(DROPOUT)
-        self._door = nn.Linear(given, width)
+        self._projection = nn.Linear(in_features, width)
         self._layers = nn.ModuleList(
             nn.TransformerEncoderLayer(width, 4, 2 * width, DROPOUT, batch_first=True, norm_first=True)
             for _ in range(2)
         )
-        self._out = nn.Linear(width + given, len(LABELS))
+        self._out = nn.Linear(width + in_features, len(LABELS))
 
     def forward(self, text_BUW: Tensor) -> Tensor:
         """(B, U, C); an utterance sees itself and the CONTEXT - 1 before it. Padding stands at the end."""
         position_U = torch.arange(text_BUW.shape[1])
         ago_UU = position_U[:, None] - position_U[None, :]
         hidden_UU = (ago_UU < 0) | (ago_UU >= CONTEXT)
-        x_BUD = self._door(self._dropout(text_BUW))
+        x_BUD = self._projection(self._dropout(text_BUW))
         for layer in self._layers:
             x_BUD = layer(x_BUD, src_mask=hidden_UU)
         logits_BUC: Tensor = self._out(self._dropout(torch.cat([x_BUD, text_BUW], dim=-1)))
         return logits_BUC
 
 
-class Lesson(NamedTuple):
-    """One dialogue to learn from; `advice_HUC` are the teacher's logits, where there is a teacher."""
+class Example(NamedTuple):
+    """One dialogue to learn from; `teacher_HUC` are the teacher's logits, where there is a teacher."""
 
     spoken: Spoken
-    advice_HUC: Tensor | None
+    teacher_HUC: Tensor | None
 
 
 class TextTuner:
@@ -76,7 +76,7 @@ class TextTuner:
 
     def __init__(self, config: TextTuning, encoder: PreTrainedModel, tokenizer: Tokenizer) -> None:
         self._config = config
-        self._dice = random.Random(config.seed)
+        self._rng = random.Random(config.seed)
         self.model = encoder
         self._tokenizer = tokenizer
         width = self.model.config.hidden_size
@@ -85,9 +85,11 @@ class TextTuner:
         self._dropout = nn.Dropout(DROPOUT)
 
     def run(
-        self, train: Sequence[Spoken], dev: Sequence[Spoken], advice: Sequence[Tensor] | None = None
+        self, train: Sequence[Spoken], dev: Sequence[Spoken], teacher_logits: Sequence[Tensor] | None = None
     ) -> PreTrainedModel:
-        lessons = [Lesson(one, None if advice is None else advice[i]) for i, one in enumerate(train)]
+        examples = [
+            Example(one, None if teacher_logits is None else teacher_logits[i]) for i, one in enumerate(train)
+        ]
         heads = [*self._dialogue_head.parameters(), *self._utterance_head.parameters()]
         encoder = list(self.model.parameters())
         groups = [  # parameters, learning rate, weight decay; vectors (biases, norms) are not decayed
@@ -102,7 +104,7 @@ class TextTuner:
         for epoch in range(self._config.epochs):
             self._train_mode(True)
             total = 0.0
-            for batch in self._batches(lessons):
+            for batch in self._batches(examples):
                 step += 1
                 share = min(step / (0.1 * steps), (steps - step) / (0.9 * steps))
                 for group, (_, rate, _) in zip(optimizer.param_groups, groups, strict=True):
@@ -117,25 +119,25 @@ class TextTuner:
         return self.model.eval()
 
     @torch.inference_mode()
-    def advice(self, dialogues: Sequence[Spoken]) -> list[Tensor]:
+    def teacher_logits(self, dialogues: Sequence[Spoken]) -> list[Tensor]:
         """The logits of both heads for each dialogue, (H, U, C)."""
         self._train_mode(False)
         return [torch.stack(self._forward([one], 0.0)[:2]) for one in dialogues]
 
-    def _batches(self, lessons: Sequence[Lesson]) -> Iterator[list[Lesson]]:
-        order, size = list(lessons), self._config.dialogues
-        self._dice.shuffle(order)
+    def _batches(self, examples: Sequence[Example]) -> Iterator[list[Example]]:
+        order, size = list(examples), self._config.dialogues
+        self._rng.shuffle(order)
         pools = [
             sorted(order[at : at + 40 * size], key=lambda one: len(one.spoken))
             for at in range(0, len(order), 40 * size)
         ]
         batches = [pool[at : at + size] for pool in pools for at in range(0, len(pool), size)]
-        self._dice.shuffle(batches)
+        self._rng.shuffle(batches)
         yield from batches
 
     def _forward(self, batch: Sequence[Spoken], noise: float) -> tuple[Tensor, Tensor, Tensor]:
         """Logits of the dialogue head and of the utterance head, and the labels: (N, C), (N, C), (N,)."""
-        texts = [spoil_text(text, self._dice, noise) for dialogue in batch for text, _ in dialogue]
+        texts = [spoil_text(text, self._rng, noise) for dialogue in batch for text, _ in dialogue]
         vector_NW = encode(self.model, self._tokenizer, texts)
         labels_BU = nn.utils.rnn.pad_sequence(
             [torch.tensor([label for _, label in dialogue]) for dialogue in batch], True, IGNORED_LABEL
@@ -146,21 +148,21 @@ class TextTuner:
         utterance_NC = self._utterance_head(self._dropout(vector_NW))
         return self._dialogue_head(text_BUW)[mask_BU], utterance_NC, labels_BU[mask_BU]
 
-    def _loss(self, batch: Sequence[Lesson]) -> Tensor:
+    def _loss(self, batch: Sequence[Example]) -> Tensor:
         config = self._config
         *heads, labels_N = self._forward([one.spoken for one in batch], config.noise)
         loss = self._both(*(nn.functional.cross_entropy(logits_NC, labels_N) for logits_NC in heads))
-        advice = [one.advice_HUC for one in batch if one.advice_HUC is not None]
-        if not advice:
+        teacher_logits = [one.teacher_HUC for one in batch if one.teacher_HUC is not None]
+        if not teacher_logits:
             return loss
-        taught_HNC = (torch.cat(advice, dim=1) / config.softness).softmax(-1)
+        soft_HNC = (torch.cat(teacher_logits, dim=1) / config.temperature).softmax(-1)
         soft = self._both(
             *(
-                nn.functional.cross_entropy(logits_NC / config.softness, taught_NC)
-                for logits_NC, taught_NC in zip(heads, taught_HNC, strict=True)
+                nn.functional.cross_entropy(logits_NC / config.temperature, soft_NC)
+                for logits_NC, soft_NC in zip(heads, soft_HNC, strict=True)
             )
         )
-        return (1 - config.taught) * loss + config.taught * config.softness**2 * soft
+        return (1 - config.distillation_weight) * loss + config.distillation_weight * config.temperature**2 * soft
 
     def _both(self, dialogue: Tensor, utterance: Tensor) -> Tensor:
         return dialogue + self._config.utterance_weight * utterance

@@ -22,7 +22,7 @@ from bcaf_stream.errors import DataError
 from training.compact.clips import Clip
 from training.compact.config import LABELS
 from training.compact.dialogues import Spoken
-from training.compact.mixing import Material, Script, Voices
+from training.compact.mixing import CompactSplit, Script, Voices
 from training.compact.noise import SoundSpoiler, Telephone, float_wave, speech_of, spoil_text
 from training.compact.starts import minilm_shape
 from training.datasets.manifest import Split
@@ -47,9 +47,9 @@ def write_text_encoder(folder: Path, model: BertModel, minilm_folder: Path) -> N
 
 def encode_text(encoder: TextEncoder, dialogues: Sequence[Spoken], spoiled: int = 0) -> list[Script]:
     """The words of each dialogue as they are, and in `spoiled` further views without punctuation or with gaps."""
-    dice = random.Random(0)
+    rng = random.Random(0)
     texts = [text for dialogue in dialogues for text, _ in dialogue]
-    views = [texts] + [[spoil_text(text, dice, 1.0) for text in texts] for _ in range(spoiled)]
+    views = [texts] + [[spoil_text(text, rng, 1.0) for text in texts] for _ in range(spoiled)]
     vectors_VNT = np.stack([encoder.encode(view) for view in views])
     scripts, at = [], 0
     for dialogue in dialogues:
@@ -115,7 +115,7 @@ def save_voices(path: Path, voices: Voices) -> None:
     np.savez(path, **{field.name: getattr(voices, field.name) for field in fields(voices)})
 
 
-def load_material(work: Path, split: Split) -> Material:
+def load_split(work: Path, split: Split) -> CompactSplit:
     """Words and voices of one split.
 
     Raises:
@@ -129,4 +129,4 @@ def load_material(work: Path, split: Split) -> Material:
         words = np.split(stored["words"], ends, axis=1)
         scripts = [Script(*pair) for pair in zip(words, np.split(stored["labels"], ends), strict=True)]
     with np.load(work / f"sound-{split}.npz") as stored, np.load(work / "words-plain.npz") as plain:
-        return Material(scripts, Voices(**stored), plain["words"])
+        return CompactSplit(scripts, Voices(**stored), plain["words"])

@@ -130,12 +130,12 @@ def read_table(
         calls[record.call] += 1
     if not rows:
         raise DataError(f"{path}: holds no utterance")
-    for option, wanted, known in (
+    for option, asked, known in (
         ("--label", new["label"], there["label"]),
         ("--split", new["split"], there["split"]),
         ("--ignore", ignored, there["column"]),
     ):
-        _refuse_absent(path, option, wanted, known)
+        _refuse_absent(path, option, asked, known)
     pairs = tuple((a, b) for i, a in enumerate(SPLITS) for b in SPLITS[i + 1 :])
     corpus = Corpus(
         name=name or path.resolve().parent.name,
@@ -203,8 +203,8 @@ def _rename(data: dict[str, Any], column: str, new: Mapping[str, str], there: se
             data[column] = new[old] or None
 
 
-def _refuse_absent(path: Path, option: str, wanted: Collection[str], there: Collection[str]) -> None:
-    absent = [one for one in wanted if one not in there]
+def _refuse_absent(path: Path, option: str, asked: Collection[str], there: Collection[str]) -> None:
+    absent = [one for one in asked if one not in there]
     if absent:
         names = ", ".join(shown(one).strip("'") for one in sorted(there)[:LISTED]) + (
             ", ..." if len(there) > LISTED else ""

@@ -16,18 +16,18 @@ from bcaf_stream.model.heads import IGNORED_LABEL
 from training.compact.clips import Clip, _emodb, _ravdess, _urdu, read_clips
 from training.compact.config import LABELS, CompactConfig, FusionTraining, Shares
 from training.compact.fusion import Fusion, Scale, judge, single_clips, spoken
-from training.compact.mixing import Material, Mixer, Script, Voices, draw_case, draw_sound, joined
+from training.compact.mixing import CompactSplit, Mixer, Script, Voices, draw_case, draw_sound, joined
 from training.compact.noise import SoundSpoiler, Telephone, speech_of, spoil_text
 from training.compact.report import measure, merit
 from training.compact.starts import check
-from training.compact.vectors import labelled, load_material, save_voices, save_words
+from training.compact.vectors import labelled, load_split, save_voices, save_words
 from training.metrics import weighted_f1
 
 ROOT = Path(__file__).resolve().parents[3]
 AUDIO, TEXT = 6, 5
 
 
-def material(dialogues: int, seed: int, noise: float = 0.3) -> Material:
+def data(dialogues: int, seed: int, noise: float = 0.3) -> CompactSplit:
     """Vectors that carry their label in their first features."""
     rng = np.random.default_rng(seed)
 
@@ -47,7 +47,7 @@ def material(dialogues: int, seed: int, noise: float = 0.3) -> Material:
     words = np.where(said[:, None], rng.normal(0, 1, (len(labels), TEXT)), 0).astype(np.float32)
     voices = Voices(vectors(labels, AUDIO, 3), labels, corpora, speakers, words, said)
     plain = rng.normal(0, 1, (9, TEXT)).astype(np.float32)
-    return Material([script() for _ in range(dialogues)], voices, plain)
+    return CompactSplit([script() for _ in range(dialogues)], voices, plain)
 
 
 def found_in(voices: Voices, values: np.ndarray) -> dict[bytes, str]:
@@ -66,7 +66,7 @@ def test_the_recipe_that_ships_is_valid():
 
 
 def test_words_are_joined_with_the_sound_that_was_asked_for():
-    made = material(40, 0)
+    made = data(40, 0)
     label_of = found_in(made.voices, made.voices.labels_N)
     corpus_of = found_in(made.voices, made.voices.corpora_N)
     fits = {}
@@ -83,7 +83,7 @@ def test_words_are_joined_with_the_sound_that_was_asked_for():
 
 
 def test_where_there_is_no_everyday_talk_calm_acting_stands_for_it():
-    made = material(5, 0)
+    made = data(5, 0)
     acted = replace(made, voices=made.voices.where(made.voices.corpora_N != "anchor"))
     label_of = found_in(acted.voices, acted.voices.labels_N)
     batch = joined(spoken(acted, "both", "everyday"))
@@ -91,7 +91,7 @@ def test_where_there_is_no_everyday_talk_calm_acting_stands_for_it():
 
 
 def test_corpora_and_their_classes_are_drawn_by_their_shares():
-    made = material(20, 0)
+    made = data(20, 0)
     uneven = made.voices.where(np.arange(len(made.voices)) % 7 != 5)  # a class is missing
     mixer = Mixer(replace(made, voices=uneven), Shares(ravdess=0.6, emodb=0.3, anchor=0.1), 0)
     corpus_of = found_in(uneven, uneven.corpora_N)
@@ -101,7 +101,7 @@ def test_corpora_and_their_classes_are_drawn_by_their_shares():
 
 
 def test_cases_of_presence():
-    made = material(30, 1)
+    made = data(30, 1)
     mixer = Mixer(made, Shares(), 0)
     for case, audio, text in (("both", True, True), ("audio_only", True, False), ("text_only", False, True)):
         batch = mixer.spoken(made.scripts[0], case)
@@ -112,17 +112,17 @@ def test_cases_of_presence():
     assert not mixed.audio_present_BU[mixed.mask_BU].all()
     assert not mixed.text_present_BU[mixed.mask_BU].all()
     assert (mixed.label_BU[~mixed.mask_BU] == IGNORED_LABEL).all()
-    dice, config = random.Random(0), FusionTraining()
-    drawn = [draw_case(dice, config) for _ in range(4000)]
+    rng, config = random.Random(0), FusionTraining()
+    drawn = [draw_case(rng, config) for _ in range(4000)]
     assert abs(drawn.count("text_only") / 4000 - config.text_only) < 0.04
     assert abs(drawn.count(None) / 4000 - (1 - config.both - config.text_only - config.audio_only)) < 0.04
-    heard = [draw_sound(dice, config) for _ in range(4000)]
+    heard = [draw_sound(rng, config) for _ in range(4000)]
     assert abs(heard.count("half") / 4000 - config.half) < 0.04
     assert abs(heard.count("everyday") / 4000 - (1 - config.matched - config.half)) < 0.04
 
 
 def test_dialogues_of_clips_are_one_speakers_and_labelled_by_the_clip():
-    made = material(20, 2)
+    made = data(20, 2)
     speaker_of = found_in(made.voices, made.voices.speakers_N)
     label_of = found_in(made.voices, made.voices.labels_N)
     own = {vector.tobytes() for vector in made.voices.words_NT[made.voices.said_N]}
@@ -143,7 +143,7 @@ def test_dialogues_of_clips_are_one_speakers_and_labelled_by_the_clip():
 
 
 def test_single_clips_have_the_words_that_are_given():
-    voices = material(1, 0).voices
+    voices = data(1, 0).voices
     alone, worded = single_clips(voices, 1), single_clips(voices, words_NT=voices.words_NT)
     assert (len(alone), len(worded)) == (len(voices), 3 * len(voices))
     assert not any(batch.text_present_BU.any() for batch in alone)
@@ -153,25 +153,25 @@ def test_single_clips_have_the_words_that_are_given():
 
 def test_the_folded_scale_changes_nothing():
     torch.manual_seed(0)
-    made = material(4, 0)
-    config = FusionTraining(width=16, layers=1, heads=2, deaf=0)
-    fusion = Fusion(config, made, material(4, 1), seed=0)
+    made = data(4, 0)
+    config = FusionTraining(width=16, layers=1, heads=2, removed_directions=0)
+    fusion = Fusion(config, made, data(4, 1), seed=0)
     x_NX = torch.from_numpy(made.voices.vectors_VNA[0])
     for deaf in (0, 2):
-        door = copy.deepcopy(fusion.model.audio_input)
+        layer = copy.deepcopy(fusion.model.audio_input)
         scale = Scale.of_voices(made.voices, deaf)
-        before = door.projection(scale.apply(x_NX))
-        scale.fold_into(door)
-        assert torch.allclose(door.projection(x_NX), before, atol=1e-5)
+        before = layer.projection(scale.apply(x_NX))
+        scale.fold_into(layer)
+        assert torch.allclose(layer.projection(x_NX), before, atol=1e-5)
 
 
 def test_what_tells_speakers_apart_is_not_heard():
-    made = material(1, 0)
+    made = data(1, 0)
     shift_NA = np.zeros((len(made.voices), AUDIO), dtype=np.float32)
     shift_NA[:, 4] = [int(speaker[-1]) * 40.0 for speaker in made.voices.speakers_N]
     voices = replace(made.voices, vectors_VNA=made.voices.vectors_VNA + shift_NA)
     scale = Scale.of_voices(voices, 1)
-    assert scale.deaf_KX.abs().argmax() == 4
+    assert scale.removed_KX.abs().argmax() == 4
     moved = torch.zeros(AUDIO)
     moved[4] = 40.0
     x_X = torch.from_numpy(voices.vectors_VNA[0, 0])
@@ -183,9 +183,9 @@ def test_fusion_learns_and_the_seed_repeats_it():
     torch.set_num_threads(1)
     config = FusionTraining(
         width=16, layers=1, heads=2, epochs=15, batch=6, learning_rate=1e-2, dropout=0.0, feature_dropout=0.0,
-        deaf=0, average=0.9, clips=0.7, worded=0.4,
+        removed_directions=0, ema_decay=0.9, clips=0.7, worded=0.4,
     )  # fmt: skip
-    train, dev, test = material(60, 0), material(15, 1), material(20, 2)
+    train, dev, test = data(60, 0), data(15, 1), data(20, 2)
     model, calibration = Fusion(config, train, dev, seed=0).run()
     for case in ("both", "text_only", "audio_only"):
         assert weighted_f1(judge(model, calibration, spoken(test, case))) > 0.6
@@ -199,15 +199,15 @@ def test_fusion_learns_and_the_seed_repeats_it():
 
 
 def test_material_is_stored_whole(tmp_path):
-    made = material(5, 0)
+    made = data(5, 0)
     with pytest.raises(DataError, match="words-dev"):
-        load_material(tmp_path, "dev")
+        load_split(tmp_path, "dev")
     save_words(tmp_path / "words-dev.npz", made.scripts)
     with pytest.raises(DataError, match="words-plain"):
-        load_material(tmp_path, "dev")
+        load_split(tmp_path, "dev")
     np.savez(tmp_path / "words-plain.npz", words=made.plain_KT)
     save_voices(tmp_path / "sound-dev.npz", made.voices)
-    back = load_material(tmp_path, "dev")
+    back = load_split(tmp_path, "dev")
     assert len(back.scripts) == 5
     for script, other in zip(made.scripts, back.scripts, strict=True):
         np.testing.assert_array_equal(script.vectors_VUT, other.vectors_VUT)
@@ -217,16 +217,16 @@ def test_material_is_stored_whole(tmp_path):
 
 
 def test_rare_classes_of_meld_weigh_more():
-    made = material(60, 0)
+    made = data(60, 0)
     counts = np.bincount(np.concatenate([s.labels_U for s in made.scripts]))
-    config = FusionTraining(width=16, layers=1, heads=2, rarity=0.5)
+    config = FusionTraining(width=16, layers=1, heads=2, class_weight_power=0.5)
     weights = Fusion(config, made, made, seed=0)._weight_C
     assert weights.numpy() == pytest.approx(counts**-0.5)
 
 
 def test_every_number_of_the_card_is_measured():
     torch.set_num_threads(1)
-    made = material(8, 0)
+    made = data(8, 0)
     model = Fusion(FusionTraining(width=16, layers=1, heads=2), made, made, seed=0).model.eval()
     found = measure(model, Calibration.unfitted("weighted"), made)
     assert found["words"]["n"] == found["MELD everyday, both"]["n"] == sum(len(s.labels_U) for s in made.scripts)
@@ -270,9 +270,9 @@ def test_the_telephone_takes_the_high_band_and_keeps_the_length():
 
 
 def test_spoiled_words():
-    dice = random.Random(0)
-    assert spoil_text("Oh, my God!", dice, 0.0) == "Oh, my God!"
-    spoiled = [spoil_text("Oh, my God! That's not what I said to you.", dice, 1.0) for _ in range(60)]
+    rng = random.Random(0)
+    assert spoil_text("Oh, my God!", rng, 0.0) == "Oh, my God!"
+    spoiled = [spoil_text("Oh, my God! That's not what I said to you.", rng, 1.0) for _ in range(60)]
     assert any("," not in text and "!" not in text and "'" in text for text in spoiled)
     assert any(len(text.split()) < 9 for text in spoiled)
     assert all(text.strip() for text in spoiled)

@@ -10,7 +10,7 @@ from tests.unit.training.made import prepared, records, train_config
 from training.ablate import CHANGES, PAPER, ablate
 from training.config import TrainConfig
 from training.dialogues import collate
-from training.material import load_material
+from training.training_data import load_training_data
 from training.tune import tune
 
 
@@ -25,7 +25,7 @@ def test_every_parameter_of_every_variant_learns(manifest, tmp_path, variant):
     torch.set_num_threads(1)
     config = train_config(manifest, tmp_path / "run").changed(CHANGES[variant])
     model = BCAF(config.model)
-    batch = collate(load_material(config).train)
+    batch = collate(load_training_data(config).train)
     output = model(batch.audio_BUA, batch.text_BUT, batch.mask_BU, batch.audio_present_BU, batch.text_present_BU)
     model.loss(output, batch.label_BU, batch.mask_BU)[0].backward()
     assert [name for name, p in model.named_parameters() if p.grad is None] == []

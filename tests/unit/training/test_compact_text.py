@@ -1,4 +1,4 @@
-"""Fine-tuning of a text encoder: what is taught beside the labels is learnt, and asked for again."""
+"""Fine-tuning of a text encoder: what the teacher says beside the labels is learnt, and read back."""
 
 from pathlib import Path
 
@@ -23,21 +23,23 @@ def text_folder(tmp_path: Path) -> Path:
     return tiny_checkpoint(tmp_path / "tiny") / "encoders" / "text"
 
 
-def tuned(folder: Path, taught: float, epochs: int = 12) -> TextTuner:
-    config = TextTuning(epochs=epochs, dialogues=2, taught=taught, learning_rate=1e-3)
+def tuned(folder: Path, distillation_weight: float, epochs: int = 12) -> TextTuner:
+    config = TextTuning(epochs=epochs, dialogues=2, distillation_weight=distillation_weight, learning_rate=1e-3)
     torch.manual_seed(config.seed)
     encoder = BertModel(BertConfig.from_json_file(folder / "config.json"), add_pooling_layer=False)
     tuner = TextTuner(config, encoder, load_tokenizer(folder))
     sure = torch.full((2, 6, len(LABELS)), -4.0)
     sure[..., ANGER] = 4.0
-    advice = list(sure.split([len(one) for one in DIALOGUES], dim=1))
-    tuner.run(DIALOGUES, DIALOGUES, advice)
+    teacher_logits = list(sure.split([len(one) for one in DIALOGUES], dim=1))
+    tuner.run(DIALOGUES, DIALOGUES, teacher_logits)
     return tuner
 
 
-@pytest.mark.parametrize(("taught", "said"), [(0.0, JOY), (1.0, ANGER)])
-def test_labels_and_advice_weigh_as_the_configuration_says(text_folder: Path, taught: float, said: int) -> None:
-    heads = torch.cat(tuned(text_folder, taught).advice(DIALOGUES), dim=1)
+@pytest.mark.parametrize(("distillation_weight", "said"), [(0.0, JOY), (1.0, ANGER)])
+def test_labels_and_teacher_logits_weigh_as_the_configuration_says(
+    text_folder: Path, distillation_weight: float, said: int
+) -> None:
+    heads = torch.cat(tuned(text_folder, distillation_weight).teacher_logits(DIALOGUES), dim=1)
     assert heads.shape == (2, 6, len(LABELS))
     assert (heads.argmax(-1) == said).all()
 

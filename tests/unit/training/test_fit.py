@@ -17,9 +17,9 @@ from training.evaluate import evaluate, evaluate_streaming, open_subject, predic
 from training.fit import build_trainer, fit_here
 from training.log import EpochLog, following, read_epochs
 from training.loop import LoopConfig, Trainer
-from training.material import load_material
 from training.metrics import summary, weighted_f1
 from training.state import load_state, save_state
+from training.training_data import load_training_data
 
 
 @pytest.fixture(autouse=True)
@@ -117,14 +117,14 @@ def test_the_same_name_goes_on_and_another_configuration_does_not(manifest, tmp_
 def test_training_may_start_from_a_checkpoint_with_the_same_labels(run, manifest, tmp_path):
     _, folder = run
     config = train_config(manifest, tmp_path / "next", init=str(folder))
-    started = build_trainer(config, load_material(config), torch.device("cpu"))
+    started = build_trainer(config, load_training_data(config), torch.device("cpu"))
     torch.testing.assert_close(started.model.state_dict(), load_checkpoint(folder).model.state_dict())
     others = train_config(manifest, tmp_path / "no", init=str(folder), model__labels=["calm", "cross", "glad"])
     with pytest.raises(CheckpointError, match="trained on the labels calm, cross, not on calm, cross, glad"):
-        build_trainer(others, load_material(others), torch.device("cpu"))
+        build_trainer(others, load_training_data(others), torch.device("cpu"))
     wider = train_config(manifest, tmp_path / "no", init=str(folder), model__width=32)
     with pytest.raises(CheckpointError, match="another architecture"):
-        build_trainer(wider, load_material(wider), torch.device("cpu"))
+        build_trainer(wider, load_training_data(wider), torch.device("cpu"))
 
 
 def relabelled(rows, label):

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from bcaf_stream.errors import UsageError
 from tests.unit.training.made import records, write_jsonl
@@ -54,14 +55,27 @@ def test_what_it_prints_is_neither_broken_nor_taken_for_markup(tmp_path, capsys)
         ("manifest", ("--label", "angry"), "--label angry: must be OLD=NEW, and each OLD once"),
         ("manifest", ("--label", "a=b", "--label", "a=c"), "--label a=c: must be OLD=NEW, and each OLD once"),
         ("manifest", ("--split", "Development="), "--split Development=: a split is train, dev, test"),
-        (
-            "meld",
-            ("--label", "a=b"),
-            "--label, --split and --ignore are for a manifest; meld is read as published",
-        ),
     ],
 )
 def test_wrong_usage_is_named(tmp_path, corpus, options, message):
     with pytest.raises(UsageError) as error:
         prepare(corpus, tmp_path / "mine.jsonl", *options)
     assert str(error.value) == message
+
+
+@pytest.mark.parametrize(
+    ("corpus", "option"),
+    [
+        ("meld", ("--label", "a=b")),
+        ("meld", ("--classes", "4")),
+        ("meld", ("--keep-unlabelled",)),
+        ("iemocap", ("--dev-share", "0.1")),
+        ("manifest", ("--classes", "4")),
+    ],
+)
+def test_an_option_of_another_corpus_is_wrong_usage(tmp_path, corpus, option):
+    words = ["prepare", corpus, "--root", tmp_path / "mine", "--out", tmp_path / "made", *option]
+    done = CliRunner().invoke(app, [str(word) for word in words])
+    assert done.exit_code == 2
+    assert f"No such option: {option[0]}" in done.output
+    assert not (tmp_path / "made").exists()

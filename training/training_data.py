@@ -21,7 +21,7 @@ MODALITIES: tuple[Modality, ...] = get_args(Modality)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Material:
+class TrainingData:
     """`encoders_folder`: the checkpoint folder whose encoders belong into the new checkpoint; None = none.
 
     `identity` is what must be the same when a run is resumed: the configuration's and the content of the data.
@@ -42,7 +42,7 @@ class Material:
         return self.dialogues["dev"]
 
 
-def load_material(config: TrainConfig, splits: Sequence[Split] = ("train", "dev")) -> Material:
+def load_training_data(config: TrainConfig, splits: Sequence[Split] = ("train", "dev")) -> TrainingData:
     """Read manifest and features, and check that they fit the model.
 
     Raises:
@@ -60,7 +60,7 @@ def load_material(config: TrainConfig, splits: Sequence[Split] = ("train", "dev"
         split: load_dialogues(manifest, split, config.model.labels, widths, vectors, config.data.modalities)
         for split in splits
     }
-    return Material(
+    return TrainingData(
         manifest=manifest,
         dialogues=loaded,
         specs=EncoderSpecs(audio=specs.get("audio"), text=specs.get("text")),
