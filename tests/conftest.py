@@ -6,11 +6,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
 
 from tests.components import COMPONENTS, missing, require
 from tests.tiny import tiny_checkpoint
 
 ROOT = Path(__file__).parents[1]
+
+# Nothing is asserted about time: a busy machine must not fail an example for being slow.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 
 def pytest_configure(config: pytest.Config) -> None:
