@@ -3,6 +3,7 @@
 import logging
 import os
 import signal
+import time
 from collections.abc import Callable
 from dataclasses import asdict
 from types import FrameType
@@ -17,6 +18,7 @@ from bcaf_stream.loops import EXIT_CODE
 log = logging.getLogger(__name__)
 
 REPORT_S = 1.0
+SUCCESSOR_S = 60.0  # for a new supervisor to take over, before a driver that is of no more use ends
 
 
 class Driver:
@@ -77,6 +79,9 @@ class Driver:
         """Ray is beyond help, and so is every orderly way out through it: the supervisor clears up."""
         log.critical("%s", error)
         self._report("restarting", reason=str(error))
+        deadline = time.monotonic() + SUCCESSOR_S  # both may have been killed at once
+        while not is_alive(self._config.name, "supervisor") and time.monotonic() < deadline and self._orphaned():
+            time.sleep(0.1)
         os._exit(EXIT_CODE)
 
     def _announce(self) -> None:

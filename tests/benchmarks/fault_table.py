@@ -141,11 +141,10 @@ def play(call: str, speed: float, folder: Path, fault: Fault | None) -> tuple[Ru
     if fault:
         while sum(event.type in FINAL for event in run.events) < 3 and following.is_alive():
             time.sleep(0.05)
-        began = time.monotonic()
+        began, before = time.monotonic(), processes(run.status)
         fault(run)
-        time.sleep(1.5)  # the next report
-        wait_until_up()
-        down_s = time.monotonic() - began
+        killed = [part for part, pid in before.items() if not Path(f"/proc/{pid}").exists()]
+        down_s = wait_until_back(killed, before) - began
     following.join()
     assert run.sender
     run.sender.kill() if following.is_alive() else run.sender.wait(30)
@@ -160,6 +159,16 @@ def wait_until_up() -> dict[str, Any]:
             return status
         time.sleep(0.1)
     raise TimeoutError(f"the deployment did not come back: {read_status(NAME)}")
+
+
+def wait_until_back(killed: list[str], before: dict[str, int]) -> float:
+    """When the deployment was wholly up again, with another process for each that was killed."""
+    while True:
+        status = wait_until_up()
+        now = processes(status)
+        if all(now.get(part, before[part]) != before[part] for part in killed):
+            return time.monotonic()
+        time.sleep(0.1)
 
 
 def finals(run: Run) -> dict[tuple[Any, ...], Any]:
