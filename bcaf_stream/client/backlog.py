@@ -11,13 +11,14 @@ from bcaf_stream.types import PcmN
 class Backlog:
     """A ring of `capacity` samples of each of C channels; samples are counted from the call's first one.
 
-    It holds `start` to before `end`, and `cursor` is the next one to send. What is pushed when the ring is full
-    takes the place of the oldest; `room` says how much may come before that hits what is not sent.
+    It holds `start` to before `end`; `cursor` is the next one to send, and what lies before `done` is analysed.
+    What is pushed when the ring is full takes the place of the oldest; `room` says how much may come before that
+    hits what may have to be sent again.
     """
 
     def __init__(self, channels: int, capacity: int) -> None:
         self._ring_NC = np.zeros((capacity, channels), np.int16)  # pages that are never used cost nothing
-        self.end = self.cursor = 0
+        self.end = self.cursor = self.done = 0
 
     @property
     def start(self) -> int:
@@ -29,7 +30,7 @@ class Backlog:
 
     @property
     def room(self) -> int:
-        return max(0, len(self._ring_NC) - self.unsent)
+        return max(0, len(self._ring_NC) - (self.end - min(self.cursor, self.done)))
 
     def push(self, samples_NC: PcmN) -> None:
         """Take a copy of the next samples.

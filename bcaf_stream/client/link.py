@@ -21,7 +21,6 @@ from zmq.utils.monitor import parse_monitor_message
 from bcaf_stream.client.backlog import Backlog, SecondReading
 from bcaf_stream.config import Config
 from bcaf_stream.errors import LinkError
-from bcaf_stream.ingest.link import set_heartbeat
 from bcaf_stream.ingest.link_flow import ConnectionLostError, SenderState, piece_samples, words_messages
 from bcaf_stream.ingest.link_protocol import (
     Audio,
@@ -90,7 +89,9 @@ class LinkSender:
     ) -> None:
         self._endpoint = endpoint
         self._config = config or SenderConfig()
-        self._opening = Open(call.id, call.channels, rate, text, sender=uuid.uuid4().hex)
+        self._run_id = uuid.uuid4().hex
+        self._given = 0  # words so far
+        self._opening = Open(call.id, call.channels, rate, text, sender=self._run_id)
         self._live, self._drop, self._again, self._note = live, drop, again, note
         self._backlog = Backlog(len(call.channels), self._config.keep_bytes // (2 * len(call.channels)))
         self._words: list[WordsMessage] = []  # those that the server may ask for again
@@ -120,16 +121,13 @@ class LinkSender:
         self._check()
         while True:
             with self._changed:
-                room = len(samples_NC) if self._drop else self._backlog.room
+                room = self._backlog.room if self._keeps_all else len(samples_NC)
                 self._backlog.push(samples_NC[:room])
                 if self._drop:
                     self._backlog.cursor = max(self._backlog.cursor, self._backlog.start)
             self._tell()
             samples_NC = samples_NC[room:]
-            if self._drop:
-                self._wait(lambda: True)
-            else:
-                self._wait(lambda: self._backlog.room > 0 if self._live else not self._backlog.unsent)
+            self._wait(self._may_go_on)
             if not len(samples_NC):
                 return
 
@@ -141,8 +139,26 @@ class LinkSender:
         """
         self._check()
         with self._changed:
-            self._words += words_messages(words, last)
+            self._words += words_messages(self._named(words), last)
         self._tell()
+
+    @property
+    def _keeps_all(self) -> bool:
+        """Whether nothing may leave the backlog before it is analysed: there is no other way to have it again."""
+        return not self._drop and self._again is None
+
+    def _may_go_on(self) -> bool:
+        has_room = not self._keeps_all or self._backlog.room > 0
+        return has_room and (self._live or not self._backlog.unsent)
+
+    def _named(self, words: Sequence[Words]) -> list[Words]:
+        """Each with an id, so that what is sent again takes the place of what was sent before."""
+        named = [
+            w if w.id is not None else replace(w, id=f"{self._run_id}-{n}")
+            for n, w in enumerate(words, self._given)
+        ]
+        self._given += len(words)
+        return named
 
     def close(self) -> Closed:
         """Say that the call is complete, wait until all of it was analysed, and return the server's summary.
@@ -260,7 +276,9 @@ class _Conversation:
         self._socket.setsockopt(zmq.LINGER, 0)
         self._socket.setsockopt(zmq.SNDHWM, 0)  # the credit is the limit
         self._socket.setsockopt(zmq.RECONNECT_IVL_MAX, math.ceil(self._config.longest_retry_s * 1000))
-        set_heartbeat(self._socket, self._config.heartbeat_s)
+        self._socket.setsockopt(zmq.RCVHWM, 0)  # heartbeats and such a limit abort a process: see LinkServer
+        self._socket.setsockopt(zmq.HEARTBEAT_IVL, math.ceil(self._config.heartbeat_s * 1000))
+        self._socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, math.ceil(self._config.heartbeat_s * 3000))
         self._monitor = self._socket.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED)
         self._poller = zmq.Poller()
         for readable in (self._socket, self._monitor, sender._woken):
@@ -335,6 +353,9 @@ class _Conversation:
             if self.state.accepted and not known:
                 self._begin(self.state.accepted.start or 0)
             sender._closed = self.state.closed
+            if self.state.accepted:
+                done_ms = max(0, self.state.credit_ms - self.state.accepted.window_ms)
+                self._backlog.done = done_ms * sender._opening.rate // 1000
             settled_ms = self.state.settled_ms
             while sender._words and self._words_sent and _is_over(sender._words[0], settled_ms):
                 del sender._words[0]

@@ -1,6 +1,9 @@
 """The door of our own link over real sockets: credit, a sender lost and found, words beside a call, hanging up."""
 
 import asyncio
+import subprocess
+import sys
+import time
 from collections.abc import Awaitable, Callable
 
 import numpy as np
@@ -151,3 +154,30 @@ def test_busy_is_said_and_leaving_is_said():
         await first.hear(Refused)
 
     run(script, capacity=1)
+
+
+HEAVY_SCRIPT = """
+import asyncio, sys
+from bcaf_stream.ingest.link import LinkConfig, LinkServer
+async def main():
+    server = LinkServer(LinkConfig(bind="tcp://127.0.0.1:*", waiting_messages=4, heartbeat_s=0.1))
+    print(server.endpoint, flush=True)
+    await asyncio.sleep(1.5)  # busy elsewhere: what comes waits, and its sender leaves meanwhile
+    print("alive", flush=True)
+asyncio.run(main())
+"""
+
+
+def test_a_client_that_leaves_while_its_messages_wait_does_not_take_the_server_down():
+    """With ZeroMQ's own heartbeats on this socket, an assertion of libzmq aborts the process (its issue 3937)."""
+    with subprocess.Popen([sys.executable, "-c", HEAVY_SCRIPT], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        with zmq.Context() as context, context.socket(zmq.DEALER) as socket:
+            socket.setsockopt(zmq.LINGER, 0)
+            socket.setsockopt(zmq.SNDHWM, 0)
+            socket.connect(process.stdout.readline().strip())
+            for _ in range(2000):
+                socket.send(pack(Audio(0, 0, np.zeros((8000, 2), np.int16))))
+            time.sleep(0.4)  # the fault itself: they are on their way, and then their sender is gone
+        assert process.stdout.readline() == "alive\n"
+    assert process.returncode == 0

@@ -52,8 +52,8 @@ class Deployment:
         while True:
             client, message = await self._server.receive()
             answer = self._take(client, message)
-            if answer is not None:
-                await self._server.send(client, answer)
+            if answer is not None and not await self._server.send(client, answer) and client == self._client:
+                self._client = b""  # gone: what still comes from it, its close too, is of no call
 
     def _take(self, client: bytes, message: object) -> Accepted | Credit | Closed | Refused | None:
         match message:

@@ -67,8 +67,11 @@ def test_a_backlog_holds_the_last_of_what_came(capacity: int, steps: list[tuple[
         backlog.push(new)
         new[:] = -1  # it is the caller's again
         assert (backlog.start, backlog.end) == (max(0, len(came) - capacity), len(came))
-        assert backlog.room == max(0, capacity - backlog.unsent)
         backlog.cursor = max(backlog.cursor, backlog.start)
+        backlog.done = backlog.cursor
+        assert backlog.room == capacity - backlog.unsent
+        backlog.done = max(0, backlog.cursor - 7)  # analysis is behind what was sent
+        assert backlog.room == max(0, capacity - (backlog.end - backlog.done))
         piece = backlog.piece(most)
         assert 0 < len(piece) <= most or not backlog.unsent
         np.testing.assert_array_equal(piece, came[backlog.cursor :][: len(piece)])
