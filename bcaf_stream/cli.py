@@ -1,6 +1,6 @@
 """bcaf-stream: analyze a recording, send one as if it were live, listen to events, see what is installed."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +23,7 @@ from bcaf_stream.console import (
 )
 from bcaf_stream.display import printable
 from bcaf_stream.errors import LinkError, UsageError
+from bcaf_stream.types import Call, Policy, Role
 
 app = typer.Typer(
     no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None, add_completion=False
@@ -87,6 +88,7 @@ def analyze(
 ) -> None:
     """Print the emotion events of a whole recording."""
     from bcaf_stream.analyzer import AnalyzerConfig  # torch loads in seconds: not for --help
+    from bcaf_stream.audio.crosstalk import SAME_SOUND
     from bcaf_stream.audio.raw import parse_raw
     from bcaf_stream.engine import use_threads
     from bcaf_stream.recording import Analysis, Recording
@@ -119,6 +121,7 @@ def analyze(
         analysis = Analysis(recording, settings, _text_mode(text, transcript), words, progress)
         for caveat in analysis.engine.caveats:
             stderr_note(f"bcaf-stream: {caveat}")
+        _note(_policy_notes(recording.call, settings.text.policy))
         try:
             for event in analysis:
                 view.add(event)
@@ -127,11 +130,19 @@ def analyze(
             notes.extend(analysis.notes)
     if not any(event.utterance is not None for event in events):
         why = "; ".join(event.reason for event in events if event.type == "degraded" and event.reason)
+        if all(settings.text.policy.get(one.role) == "off" for one in recording.call.channels):
+            why = why or "text.policy is off for everybody in it"
         why = why or f"no speech in {clock(recording.duration_ms) or 'the'} of audio"
         stderr_note(f"bcaf-stream: {why}: zero utterances")
     if analysis.unpaired_words:
         stderr_note(
             f"bcaf-stream: {analysis.unpaired_words} words of the transcript fell where no speech was found"
+        )
+    if any(SAME_SOUND in (event.reason or "") for event in events if event.type == "degraded"):
+        file = source or next(iter(_pairs(channel, "--channel").values()))
+        stderr_note(
+            f"bcaf-stream: its channels hold one sound: --channel mono={file}#0 reads it as one channel, and a"
+            " transcript with names then tells its speakers apart"
         )
     if plot:
         from bcaf_stream.timeline import save_timeline
@@ -253,6 +264,17 @@ def _pairs(options: Sequence[str] | None, flag: str) -> dict[str, str]:
             raise UsageError(f"{flag} {name}: given twice")
         pairs[name] = value
     return pairs
+
+
+def _policy_notes(call: Call, policies: Mapping[Role, Policy]) -> list[str]:
+    """What a policy cannot do: where nobody has its role, it holds for nobody."""
+    unknown = [channel.name for channel in call.channels if channel.role == "speaker"]
+    return [
+        f"text.policy.{role}={policy} holds for nobody: no channel is known to be the {role}'s;"
+        f" --role NAME={role} with {' or '.join(unknown)}, or --speaker for names in a transcript, says whose"
+        for role, policy in policies.items()
+        if policy != "fused" and unknown and role not in {channel.role for channel in call.channels}
+    ]
 
 
 def _speakers(options: Sequence[str] | None, transcript: Path | None) -> dict[str, str]:

@@ -28,6 +28,7 @@ PER_MS = RATE // 1000
 WINDOW = 256  # of the coherence: 32 ms
 BLOCK = RATE // 2  # the ends of a segment are judged in such parts: an answer after an echo is an answer
 DECAY = 0.25  # of an echo's power: what is left beside it and has less is its end; own speech has 1 / DECAY
+SAME_SOUND = "carry the same sound"
 MIN_PEAK = 25.0  # of the correlation, in its deviations: unrelated speech stays below 21, an echo is above 45
 
 SoundN = NDArray[np.float32]
@@ -214,7 +215,7 @@ class Crosstalk:
             self._notes.append(f"crosstalk: channel {channel} also carries the sound of {other} ({far})")
         elif (other, channel) not in self._told:
             first, second = sorted((channel, other), key=self._channels.index)
-            self._notes.append(f"crosstalk: {first} and {second} carry the same sound, taken for {first}'s")
+            self._notes.append(f"crosstalk: {first} and {second} {SAME_SOUND}, taken for {first}'s")
 
 
 def image(own: SoundN, other: SoundN, max_lag: int) -> Image | None:

@@ -264,6 +264,8 @@ class Decoder:
         """The frames of a packet; none where it is damaged, so that the rest is still heard."""
         try:
             frames = self._raw_codec.decode(packet) if self._raw_codec else packet.decode()
+        except av.PatchWelcomeError:
+            return []  # of a kind that FFmpeg does not know: the pauses of AMR
         except av.InvalidDataError:
             self._first_damaged = self._first_damaged if self._damaged else self._decoded
             self._damaged += 1

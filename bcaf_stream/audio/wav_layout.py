@@ -13,6 +13,7 @@ from typing import BinaryIO
 import numpy as np
 
 from bcaf_stream.audio.sniffing import SNIFF_BYTES, sniff
+from bcaf_stream.errors import SourceError
 
 _UNKNOWN_SIZE = 0x7FFF_0000  # recorders that cannot seek back write the largest size, or 0
 _TAGS = (b"TAG", b"ID3", b"APETAGEX", b"LYRICS", b"PK\x03\x04")
@@ -41,7 +42,11 @@ class WavPart:
 
 
 def wav_parts(path: Path) -> list[WavPart]:
-    """The RIFF files in this file, nearly always one; none where it is something else."""
+    """The RIFF files in this file, nearly always one; none where it is something else.
+
+    Raises:
+        SourceError: a header says two things of the number of channels.
+    """
     size = path.stat().st_size
     parts: list[WavPart] = []
     with path.open("rb") as file:
@@ -128,8 +133,14 @@ def _part(file: BinaryIO, start: int, size: int) -> WavPart | None:
         if kind == b"data":
             break
         if kind == b"fmt ":
-            form, _, _, _, _, bits = struct.unpack("<HHIIHH", file.read(16).ljust(16, b"\0"))
+            form, channels, rate, byte_rate, align, bits = struct.unpack("<HHIIHH", file.read(16).ljust(16, b"\0"))
             width = bits if form in (1, 0xFFFE) else 0
+            size_said = channels * bits // 8
+            if width and size_said and align > size_said and align % size_said == 0 and byte_rate == align * rate:
+                raise SourceError(
+                    f"{file.name}: its header contradicts itself: {channels} x {bits} bits a sample, and {align}"
+                    " bytes; mend it, or cut it off and say what the rest is, as with --raw s16le:8000:2"
+                )
         at += 8 + length + length % 2
     sound = at + 8
     there = size - sound

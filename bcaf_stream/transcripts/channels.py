@@ -189,7 +189,7 @@ class Attribution:
             given = next((target for known, target in speakers.items() if _same(known, name)), None)
             if given is not None and given not in get_args(Role):
                 raise UsageError(f'--speaker "{name}"={given}: must be one of {", ".join(get_args(Role))}')
-            lanes.append(Channel(name, cast(Role, given or _role_word(name) or "speaker")))
+            lanes.append(Channel(name, cast(Role, given or _role_word(name) or only.role)))
         return tuple(lanes)
 
 

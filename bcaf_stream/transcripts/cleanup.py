@@ -21,6 +21,7 @@ SOUNDS = (
     r"|scoff|grunt|scream|shout"
 )
 SOUND = re.compile(rf"\b(?:{SOUNDS})", re.IGNORECASE)
+CLOCK = re.compile(r"(?m)^\s*[\[(]\d{1,2}:\d{2}(?::\d{2})?(?:[.,]\d{1,3})?[\])][^\S\n]*")
 LAUGHED_WORD = re.compile(r"\[laughter-([^\]\s]+)\]", re.IGNORECASE)  # Switchboard: a word that was laughed
 MARKS = re.compile(
     r"<\|[^|>]*\|>"  # Whisper's own tokens
@@ -48,12 +49,12 @@ def mend(text: str) -> str:
     """The text with the characters that it was meant to have.
 
     The encoding is mended, named and numbered entities are their characters (also when escaped twice), and
-    what has no sound and no width is gone.
+    what has no sound and no width is gone, and so is the time of day before a line.
     """
     text = mend_encoding(text)
     for _ in range(2):
         text = ENTITY.sub(lambda found: html.unescape(found[0]), text)
-    return INVISIBLE.sub("", text).replace("\xa0", " ").replace("\x00", "")
+    return CLOCK.sub("", INVISIBLE.sub("", text)).replace("\xa0", " ").replace("\x00", "")
 
 
 def blank_marks(text: str) -> str:

@@ -33,6 +33,8 @@ CLOCKS_OF = {"srt": "00:00:00,000 --> 00:00:01,000", "vtt": "00:00:00.000 --> 00
 STM_LABEL = re.compile(r"<[^>]*>$")
 STM_ALTERNATIVES = re.compile(r"\{\s*([^/{}]*?)\s*/[^{}]*\}")  # { heard / or / @ }: the first one
 STM_GAPS = {"inter_segment_gap", "ignore_time_segment_in_scoring"}
+JSON_HEAD = re.compile(r"\{|\[\s*(?:[\[{\"\d\]]|$)")
+JSON_LINE_KEYS = ("start_ms", "audio_filepath")
 CTM_MARKS = re.compile(r"<[^>]+>$|%\w+$|\(%?\w+\)$")  # <unk>, <ALT>, %hesitation: no words
 
 
@@ -89,16 +91,16 @@ def sniff(text: str) -> str | None:
     head = text.lstrip()
     if head.startswith("WEBVTT"):
         return "vtt"
-    if head.startswith(("{", "[{", "[\n", "[ ")):
+    if JSON_HEAD.match(head):
         return _sniff_json(head)
     if ARROW in text:
         return "srt"
     first = next((line.split() for _, line in _columns(text)), [])
     if len(first) >= 5 and all(map(is_number, first[3:5])) and not is_number(first[2]):
         return "stm"
-    if len(first) >= 5 and all(map(is_number, first[2:4])):
+    if len(first) >= 5 and all(map(is_number, first[2:4])) and "<NA>" not in first:  # as RTTM has, without words
         return "ctm"
-    return "json" if head.startswith("[") else None
+    return None
 
 
 def _sniff_json(text: str) -> str:
@@ -106,8 +108,8 @@ def _sniff_json(text: str) -> str:
         data = json.loads(text)
     except (ValueError, RecursionError):
         first = _lines(text)[0]
-        return "jsonl" if '"start_ms"' in first else "json"
-    return "jsonl" if isinstance(data, dict) and "start_ms" in data else "json"
+        return "jsonl" if any(f'"{key}"' in first for key in JSON_LINE_KEYS) else "json"
+    return "jsonl" if isinstance(data, dict) and any(key in data for key in JSON_LINE_KEYS) else "json"
 
 
 @dataclass(slots=True)

@@ -1,11 +1,13 @@
 """JSON of engines that run anywhere: Whisper and what follows its form, whisper.cpp, Hugging Face, NVIDIA NeMo."""
 
 from collections.abc import Iterator
+from pathlib import PurePath
 from typing import Any
 
 from bcaf_stream.errors import TranscriptError
 from bcaf_stream.transcripts.cues import Cue, TimedWord, milliseconds, seconds, timed_cue
 from bcaf_stream.transcripts.json_values import (
+    Json,
     any_has,
     has,
     json_object,
@@ -101,6 +103,14 @@ def is_nemo(data: Any) -> bool:
     stamps = data.get("timestamp") or data.get("timestep")
     diarized = any(any_has(data.get(key), "start_time", "end_time") for key in ("words", "sentences"))
     return diarized or (isinstance(stamps, dict) and any_has(stamps.get("word"), "start"))
+
+
+def read_nemo_manifest(where: str, item: Json) -> Cue:
+    """One line of a NeMo manifest: a part of a file, from `offset` on; what was recognised before its text."""
+    start, length = (seconds(where, key, item.get(key, 0)) for key in ("offset", "duration"))
+    text = string(where, item, "pred_text" if item.get("pred_text") is not None else "text")
+    recording = PurePath(string(where, item, "audio_filepath")).stem
+    return Cue(where, start, start + length, text, None, person(item.get("speaker")), recording)
 
 
 def read_nemo(data: Any) -> Iterator[Cue]:

@@ -31,6 +31,7 @@ READERS = (  # the first that knows it reads it
     Reader("whisper.cpp", json_engines.is_whisper_cpp, json_engines.read_whisper_cpp),
     Reader("Hugging Face pipelines", json_engines.is_hugging_face, json_engines.read_hugging_face),
     Reader("NVIDIA NeMo (and SegLST)", json_engines.is_nemo, json_engines.read_nemo),
+    Reader("ElevenLabs", json_services.is_eleven_labs, json_services.read_eleven_labs),
     Reader("AssemblyAI", json_services.is_assembly_ai, json_services.read_assembly_ai),
     Reader(
         "Whisper, WhisperX and OpenAI's verbose_json (a key `segments`)",
@@ -61,12 +62,18 @@ def parse_json(text: str) -> Iterator[Cue]:
 
 
 def parse_json_lines(text: str) -> Iterator[Cue]:
-    """One object per line: `start_ms`, `end_ms`, `text`, and `channel` or null; `speaker` may name the person."""
+    """One object per line: `start_ms`, `end_ms`, `text`, and `channel` or null; `speaker` may name the person.
+
+    A line with `audio_filepath` is one of a NeMo manifest.
+    """
     for number, line in enumerate(text.replace("\r\n", "\n").replace("\r", "\n").split("\n"), 1):
         if not line.strip():
             continue
         where = f"line {number}"
         item = json_object(where, loads(where, line))
+        if "audio_filepath" in item:
+            yield json_engines.read_nemo_manifest(where, item)
+            continue
         start, end = (milliseconds(where, key, item.get(key)) for key in ("start_ms", "end_ms"))
         channel = item.get("channel")
         if channel is not None and not isinstance(channel, str):

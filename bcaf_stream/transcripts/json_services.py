@@ -1,4 +1,4 @@
-"""JSON of transcription services: Deepgram, AssemblyAI, Rev AI, Speechmatics."""
+"""JSON of transcription services: Deepgram, ElevenLabs, AssemblyAI, Rev AI, Speechmatics."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -45,13 +45,36 @@ def read_deepgram(data: Any) -> Iterator[Cue]:
         yield from turns((word, position if len(channels) > 1 else None) for word in words)
 
 
+def is_eleven_labs(data: Any) -> bool:
+    if not isinstance(data, dict):
+        return False
+    results = data["transcripts"] if isinstance(data.get("transcripts"), list) else [data]
+    return any(any_has(result.get("words"), "text", "type") for result in results)
+
+
+def read_eleven_labs(data: Any) -> Iterator[Cue]:
+    """ElevenLabs: words, blanks and sounds in one list, with `speaker_id`; a list for each of several channels."""
+    for position, raw in enumerate(data.get("transcripts") or [data]):
+        where = f"transcript {position + 1}"
+        result = json_object(where, raw)
+        items = [
+            dict(w, speaker=w.get("speaker_id")) for w in result.get("words") or () if w.get("type") == "word"
+        ]
+        channel = result.get("channel_index", position) if "transcripts" in data else None
+        yield from turns((word, channel) for word in timed_words(where, items, "text"))
+
+
 def is_assembly_ai(data: Any) -> bool:
     if isinstance(data, list):
         return bool(data) and has(data[0], "start", "end", "text") and "confidence" in data[0]
     if not isinstance(data, dict):
         return False
     lists = [data.get(key) for key in ("utterances", "sentences", "paragraphs", "words")]
-    return any(isinstance(items, list) and any_has(items, "text", "start", "end") for items in lists)
+    # Its times are whole ms; where they have fractions, they are seconds of a service that is not known here.
+    return any(
+        any_has(items, "text", "start", "end") and not any(isinstance(item.get("start"), float) for item in items)
+        for items in lists
+    )
 
 
 def read_assembly_ai(data: Any) -> Iterator[Cue]:
@@ -77,7 +100,11 @@ def is_rev(data: Any) -> bool:
 
 def read_rev(data: Any) -> Iterator[Cue]:
     """Rev AI: monologues of elements; punctuation and the blanks between words are elements of their own."""
-    names = {str(s.get("id")): s.get("display_name") for s in data.get("speakers") or () if isinstance(s, dict)}
+    names = {
+        str(s.get("id")): s.get("display_name") or s.get("name")
+        for s in data.get("speakers") or ()
+        if isinstance(s, dict)
+    }
     for number, raw in enumerate(data["monologues"], 1):
         where = f"monologue {number}"
         monologue = json_object(where, raw)

@@ -37,6 +37,7 @@ ENGLISH = "en"
 # German, Polish, Italian, Urdu and Amharic nine times in ten below 0.3 (tests/benchmarks/asr_confidence.py).
 LANGUAGE_WORDS = 20
 UNDERSTOOD = 0.3
+MS_PER_WORD = 400  # of speech in which the recogniser finds no word at all
 NOT_UNDERSTOOD = "text: hardly a word is understood (another language than English, or a poor line)"
 
 
@@ -194,7 +195,7 @@ class Pairing:
         It is the first revision, or the utterance itself where the policy let nothing out without words.
         """
         text, withheld = heard.text.strip(), self.policy(segment.channel) == "text_only"
-        doubts = self._doubts(segment.channel, text, heard.confidence) if text else ()
+        doubts = self._doubts(segment.channel, len(text.split()), heard.confidence) if text else ()
         if not text or not self.permits(segment.channel) or (withheld and doubts):
             return None
         utterance = self._built(segment, None if withheld else segment.samples, text, "asr")
@@ -309,7 +310,12 @@ class Pairing:
         segment, policy = head.segment, self.policy(head.segment.channel)
         text, source = self._text(head)
         confidence = head.heard.confidence if head.heard and source == "asr" else None
-        doubts = () if text is None else self._doubts(segment.channel, text, confidence)
+        doubts: tuple[str, ...] = ()
+        if text is not None:
+            doubts = self._doubts(segment.channel, len(text.split()), confidence)
+        elif head.heard and source == "none":
+            unheard = (segment.end_ms - segment.start_ms) // MS_PER_WORD
+            doubts = tuple(d for d in self._doubts(segment.channel, unheard, 0.0) if d != UNSURE)
         words = len(text.split()) if text and source == "given" else 0
         if policy == "off" or (policy == "text_only" and (text is None or doubts)):
             self.counts.segments_off += policy == "off"
@@ -321,20 +327,20 @@ class Pairing:
         utterance = self._built(segment, samples, text, source)
         return replace(utterance, degraded=(*head.degraded, *doubts), text_confidence=confidence)
 
-    def _doubts(self, channel: str, text: str, confidence: float | None) -> tuple[str, ...]:
-        """Why these words are no evidence; () where they are."""
+    def _doubts(self, channel: str, words: int, confidence: float | None) -> tuple[str, ...]:
+        """Why so many words are no evidence; () where they are."""
         if self.config.language != ENGLISH:
             return (FOREIGN,)
         if confidence is None:
             return ()
         latest = self._understood.setdefault(channel, deque())
-        latest.append((len(text.split()), confidence))
+        latest.append((words, confidence))
         while sum(words for words, _ in latest) - latest[0][0] >= LANGUAGE_WORDS:
             latest.popleft()
         if confidence >= self.config.min_confidence:
             return ()
         total = sum(words for words, _ in latest)
-        understood = sum(words * sure for words, sure in latest) / total
+        understood = sum(words * sure for words, sure in latest) / max(1, total)
         return (UNSURE, NOT_UNDERSTOOD) if total >= LANGUAGE_WORDS and understood < UNDERSTOOD else (UNSURE,)
 
     def _count(self, text: str | None, source: TextSource) -> None:

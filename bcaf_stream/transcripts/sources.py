@@ -25,6 +25,7 @@ BOMS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs
 OVERHANG_MS = 1000  # the last cue of a well-made file may stay on the screen a little longer than the sound
 BREATH_MS, LONGEST_CUE_MS = 400, 10_000
 MS_PER_CHAR = 80  # of speech whose end is not known
+LEAST_MS_PER_CHAR, MANY_LETTERS = 5, 100  # the fastest speakers need 30 ms for a letter
 NOTHING = Words(0, 0, "")  # a transcript in which nothing is said is still a transcript
 
 
@@ -73,6 +74,7 @@ def read_transcript(
         for cue in cues:
             _check_times(cue)
         cues, other = _of_recording(cues, recordings)
+        _check_pace(cues)
         _check_one_clock(cues)
         cues = _ended(sorted(cues, key=lambda cue: cue.start_ms))
         known = [channel.name for channel in channels or ()]
@@ -160,6 +162,17 @@ def _of_recording(cues: list[Cue], recordings: Mapping[str, str | None]) -> tupl
             f"rows of {len(there)} recordings, none of them this one: {listed}; say which with --call NAME"
         )
     return cues, next(iter(there), None) if recordings else None
+
+
+def _check_pace(cues: Sequence[Cue]) -> None:
+    """Refuse seconds that were read as milliseconds: all words would lie in the first moment of the call."""
+    ends = [cue.end_ms for cue in cues if cue.end_ms is not None]
+    letters = sum(len(_text_of(cue)) for cue in cues)
+    if len(ends) == len(cues) and letters > MANY_LETTERS and letters * LEAST_MS_PER_CHAR > max(ends):
+        raise TranscriptError(
+            f"{cues[0].where}: all {letters} letters lie before {_clock(max(ends))}; are its times in another unit"
+            " than its format has?"
+        )
 
 
 def _check_one_clock(cues: Sequence[Cue]) -> None:

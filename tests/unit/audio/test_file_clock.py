@@ -264,3 +264,15 @@ def test_damage_in_the_middle_is_told_and_the_rest_is_heard(tmp_path, name, code
     assert decoder.notes
     assert len(sound_N) / rate == pytest.approx(6, abs=0.3)
     assert np.abs(sound_N[-rate:]).max() > 1000
+
+
+def test_the_pauses_of_amr_are_silence(tmp_path):
+    """A phone's recorder sends nothing, or a description of noise, while nobody speaks (3GPP TS 26.101)."""
+    rng = np.random.default_rng(1)
+    spoken = [b"\x04" + rng.bytes(12) for _ in range(50)]  # of 4.75 kbit/s; 20 ms each
+    noise, nothing = b"\x44" + bytes(5), b"\x7c"
+    path = tmp_path / "phone.amr"
+    path.write_bytes(b"#!AMR\n" + b"".join([*spoken, noise, *[nothing] * 99, *spoken]))
+    with FileSource(path) as source:
+        chunks = list(source)
+    assert sum(len(chunk.samples) for chunk in chunks) == pytest.approx(4 * 8000, abs=400)

@@ -143,6 +143,27 @@ def test_tracks_raw_samples_and_the_questions_they_raise(analyze: Analyze, tmp_p
     assert analyze(raw, "--raw", "s16le", *options).code == 2
 
 
+def test_a_policy_for_a_role_that_nobody_has_is_said_to_hold_for_nobody(analyze: Analyze, tmp_path: Path):
+    quiet = write_wav(tmp_path / "mix.wav", np.zeros(8000))
+    off = ("--text", "none", "--set", "text.policy.agent=off")
+    assert "text.policy.agent=off holds for nobody" in analyze(quiet, *off).err
+    told = analyze(quiet, *off, "--role", "mono=agent").err
+    assert "holds for nobody" not in told
+    assert "text.policy is off for everybody" in told
+    assert "text.policy" not in analyze(CALL, "--text", "none", "--set", "text.policy.agent=off").err
+
+
+def test_one_sound_in_both_channels_says_how_to_read_it(analyze: Analyze, tmp_path: Path):
+    with av.open(str(CALL)) as container:
+        sound = np.concatenate([f.to_ndarray() for f in container.decode(audio=0)], axis=1).reshape(-1, 2)
+    with wave.open(str(tmp_path / "dual.wav"), "wb") as out:
+        out.setparams((2, 2, 8000, 0, "NONE", ""))
+        out.writeframes(np.repeat(sound[: 8000 * 6].sum(1), 2).astype("<i2").tobytes())
+    done = analyze(tmp_path / "dual.wav", "--text", "none", "--set", "text.policy.agent=off")
+    assert f"--channel mono={tmp_path / 'dual.wav'}#0 reads it as one channel" in done.err
+    assert analyze("--channel", f"mono={tmp_path / 'dual.wav'}#0", "--text", "none").code == 0
+
+
 def test_a_model_of_words_alone_is_not_given_sound_alone(analyze: Analyze, tmp_path: Path):
     words = tiny_checkpoint(tmp_path / "words", modalities=("text",))
     done = analyze(CALL, "--text", "none", checkpoint=words)

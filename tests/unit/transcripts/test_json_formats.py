@@ -295,6 +295,26 @@ def rev() -> dict[str, Any]:
     return {"monologues": monologues}
 
 
+def rev_names() -> dict[str, Any]:
+    return {"speakers": [{"id": 0, "name": "Daniel Reyes"}, {"id": 1, "name": "Maria Lopez"}], **rev()}
+
+
+def eleven_labs(side: int | None = None) -> dict[str, Any]:
+    words: list[dict[str, Any]] = [{"text": "(laughs)", "start": 0.1, "end": 0.2, "type": "audio_event"}]
+    for c, text, start, end in SAID:
+        if side in (None, c):
+            times = {"start": start / 1000, "end": end / 1000}
+            words.append(
+                {"text": text, **times, "type": "word", "speaker_id": f"speaker_{1 - c}", "logprob": -0.1}
+            )
+            words.append({"text": " ", "start": end / 1000, "end": end / 1000, "type": "spacing"})
+    return {"language_code": "eng", "language_probability": 0.98, "text": "x", "words": words}
+
+
+def eleven_labs_channels() -> dict[str, Any]:
+    return {"transcripts": [{**eleven_labs(side), "channel_index": side} for side in (0, 1)]}
+
+
 def speechmatics() -> dict[str, Any]:
     results: list[dict[str, Any]] = []
     for c, text, start, end in SAID:
@@ -378,6 +398,7 @@ BY_CHANNEL: dict[str, tuple[Any, bool]] = {  # the result, and whether its words
     "Azure batch, channels": (azure(channels=True), True),
     "Azure conversation": (azure_conversation(), True),
     "whisper.cpp, stereo": (whisper_cpp(speakers=True), False),
+    "ElevenLabs, channels": (eleven_labs_channels(), True),
 }
 BY_SPEAKER: dict[str, tuple[Any, bool, str]] = {  # and the name of who is the agent
     "Transcribe, speakers": (transcribe_speakers(), True, "spk_0"),
@@ -395,6 +416,8 @@ BY_SPEAKER: dict[str, tuple[Any, bool, str]] = {  # and the name of who is the a
     "NeMo": (nemo(), True, "speaker_0"),
     "SegLST": (seglst(), False, "speaker_0"),
     "Rev AI": (rev(), True, "speaker 0"),
+    "Rev, names": (rev_names(), True, "Daniel Reyes"),
+    "ElevenLabs": (eleven_labs(), True, "speaker_0"),
     "Speechmatics": (speechmatics(), True, "S1"),
     "insanely-fast-whisper": (insanely_fast(), False, "SPEAKER_00"),
     "WhisperX": (whisperx(), True, "SPEAKER_00"),
@@ -447,6 +470,28 @@ def write(folder: Path, data: Any) -> Path:
     path = folder / "call.json"
     path.write_text(json.dumps(data), encoding="utf-8")
     return path
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "manifest.jsonl"])
+def test_the_lines_of_a_nemo_manifest(tmp_path, name):
+    path = tmp_path / name
+    rows = [
+        {"audio_filepath": "/data/call.wav", "offset": t[2] / 1000, "duration": (t[3] - t[2]) / 1000, "text": t[1]}
+        for t in TURNS
+    ]
+    path.write_text("\n".join(json.dumps(row) for row in rows), encoding="utf-8")
+    assert read_transcript(path, STEREO).words == expected(False, (None, None))
+
+
+def test_seconds_are_never_read_as_milliseconds(tmp_path):
+    unknown = {"text": "x", "words": [{"text": w[1], "start": w[2] / 1000, "end": w[3] / 1000} for w in SAID]}
+    with pytest.raises(TranscriptError, match="unknown kind"):
+        read(tmp_path, unknown)
+    rows = [{"start_ms": t[2] / 1000, "end_ms": t[3] / 1000, "text": t[1] * 9, "channel": None} for t in TURNS]
+    path = tmp_path / "call.jsonl"
+    path.write_text("\n".join(json.dumps(row) for row in rows), encoding="utf-8")
+    with pytest.raises(TranscriptError, match="another unit"):
+        read_transcript(path, STEREO)
 
 
 def test_a_word_without_a_time_takes_the_time_between_its_neighbours(tmp_path):

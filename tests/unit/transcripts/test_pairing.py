@@ -389,3 +389,13 @@ def test_a_sound_of_two_channels_goes_to_the_one_with_the_strictest_policy():
     assert Pairing(CALL, DEFAULT).precedence == ["customer", "agent"]
     assert Pairing(CALL, TextConfig(policy={"agent": "off"})).precedence == ["agent", "customer"]
     assert Pairing(CALL, TextConfig(policy={"agent": "text_only"})).precedence == ["agent", "customer"]
+
+
+def test_speech_in_which_no_word_is_found_is_not_understood_either():
+    pairing = Pairing(CALL, DEFAULT)
+    [short] = pairing.push(segment("customer", 0, 0, 3000), Transcription(""))
+    [long] = pairing.push(segment("customer", 1, 3000, 12_000), Transcription(""))
+    assert short.degraded == ()
+    assert [tag.partition(" (")[0] for tag in long.degraded] == ["text: hardly a word is understood"]
+    [without_asr] = Pairing(CALL, DEFAULT).push(segment("customer", 0, 0, 12_000))
+    assert without_asr.degraded == ()

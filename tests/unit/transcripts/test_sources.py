@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bcaf_stream.errors import BcafError, TranscriptError
@@ -221,6 +221,19 @@ def test_what_is_broken_is_refused_in_one_line_without_words(tmp_path, name):
     assert "\n" not in text
 
 
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("turns.rttm", "SPEAKER call 1 0.6 4.7 <NA> <NA> Daniel <NA> <NA>\n"),
+        ("call.ass", "[Script Info]\n[Events]\nDialogue: 0,0:00:00.60,0:00:05.33,Default,Daniel,0,0,0,,Hello\n"),
+    ],
+)
+def test_what_looks_like_a_transcript_and_is_none(tmp_path, name, text):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(TranscriptError, match="not a known transcript format"):
+        read_transcript(tmp_path / name, SIDES)
+
+
 def test_a_missing_file_and_a_folder(tmp_path):
     with pytest.raises(TranscriptError, match="no such transcript"):
         read_transcript(tmp_path / "none.srt")
@@ -280,6 +293,7 @@ def test_no_content_breaks_a_parser(kind, text):
 MS = st.integers(0, 3_599_000)
 
 
+@settings(deadline=None)  # files, on a busy machine
 @given(st.lists(st.tuples(MS, st.integers(0, 10_000), st.sampled_from(CALL)), min_size=1, max_size=20))
 def test_times_survive_every_format_with_channels(tmp_path_factory, rows):
     folder = tmp_path_factory.mktemp("times")
