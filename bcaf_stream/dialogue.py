@@ -94,7 +94,7 @@ class DialogueAnalyzer:
             audio_probs=None if features.audio is None else tuple(audio),
             text_probs=None if features.text is None else tuple(text),
             modalities=tuple(name for name, vector in present if vector is not None),
-            decided=self._calibration.is_decided(probs),
+            decided=self._calibration.is_decided(probs, None if features.text is None else text),
         )
 
     def _known(self, features: Features) -> Features:

@@ -74,7 +74,8 @@ class Calibration(Config):
     """The weights for each case of presence, as stored in a checkpoint.
 
     Where the most probable label has less than `decided_from`, it is right no more often than chance: nothing was
-    decided. It is a matter of the weights, and must be measured on labelled speech.
+    decided, unless the words alone give it as much. It is a matter of the weights, to be measured on labelled
+    speech.
     """
 
     both: CaseWeights
@@ -93,9 +94,10 @@ class Calibration(Config):
         """Before there is a dev split to fit on: fixed weights, temperature 1."""
         return Calibration.model_validate({case: CaseWeights.fixed(case, decision) for case in HEADS})
 
-    def is_decided(self, probs: Sequence[float]) -> bool:
-        """Whether the probabilities of one utterance say more than chance would."""
-        return max(probs) >= self.decided_from
+    def is_decided(self, probs: Sequence[float], text_probs: Sequence[float] | None = None) -> bool:
+        """Whether the probabilities of one utterance, or those of its words alone, say more than chance would."""
+        top = max(range(len(probs)), key=lambda label: probs[label])
+        return max(probs[top], text_probs[top] if text_probs else 0.0) >= self.decided_from
 
     def decide(self, output: BCAFOutput) -> Tensor:
         """Probabilities (B, U, C) in float64. Where neither modality is present, the fused head's own."""

@@ -72,7 +72,9 @@ def is_assembly_ai(data: Any) -> bool:
     lists = [data.get(key) for key in ("utterances", "sentences", "paragraphs", "words")]
     # Its times are whole ms; where they have fractions, they are seconds of a service that is not known here.
     return any(
-        any_has(items, "text", "start", "end") and not any(isinstance(item.get("start"), float) for item in items)
+        isinstance(items, list)
+        and any_has(items, "text", "start", "end")
+        and not any(isinstance(item.get("start"), float) for item in items)
         for items in lists
     )
 

@@ -10,6 +10,7 @@ from bcaf_stream.analyzer import AnalyzerConfig, ConversationAnalyzer
 from bcaf_stream.demo import CALL as DEMO
 from bcaf_stream.engine import EmotionEngine
 from bcaf_stream.events.writer import EventWriter
+from bcaf_stream.model.decision import Calibration
 from bcaf_stream.transcripts.pairing import TextConfig
 from bcaf_stream.types import UNSURE, AudioChunk, Call, Channel, EmotionPrediction, Utterance
 
@@ -56,3 +57,11 @@ def test_a_policy_that_is_off_holds_where_both_channels_carry_both_voices(engine
     events += analyzer.flush()
     assert [event.type for event in events] == ["call.start", "degraded", "call.end"]
     assert events[1].reason == "crosstalk: agent and customer carry the same sound, taken for agent's"
+
+
+def test_words_that_say_the_same_alone_decide():
+    calibration = Calibration.unfitted("weighted").model_copy(update={"decided_from": 0.35})
+    assert calibration.is_decided((0.2, 0.36, 0.3))
+    assert not calibration.is_decided((0.2, 0.32, 0.3))
+    assert calibration.is_decided((0.2, 0.32, 0.3), (0.2, 0.4, 0.3))
+    assert not calibration.is_decided((0.2, 0.32, 0.3), (0.4, 0.3, 0.2)), "they say something else"
