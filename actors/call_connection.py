@@ -131,6 +131,7 @@ class CallConnection:
         self._session = session
         self._base = base
         self._credit = credit
+        self._analysed_ms = start * 1000 // session.rate
         self._next = dict.fromkeys((channel.name for channel in session.call.channels), start)
 
     @property
@@ -170,8 +171,9 @@ class CallConnection:
 
     def progressed(self, ms: int) -> None:
         """The call is analysed up to there."""
+        self._analysed_ms = max(self._analysed_ms, ms - self._base_ms)  # what is given is not taken back
         if self._credit:
-            self._credit(max(0, ms - self._base_ms))
+            self._credit(self._analysed_ms)
 
     @property
     def _base_ms(self) -> int:

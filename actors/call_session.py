@@ -93,6 +93,7 @@ class CallSession:
         self._stand: object = None  # what was done when this was last looked at, and since when that stands
         self._stand_s = self._looked_s = 0.0
         self._began_s = self._seen_s = self._loop.time()
+        self._free_s = self._began_s  # since when nothing but the sound itself is in the way of taking it
         self._watchdog = Watchdog(live, self._began_s, self.inbox.received, begin.sender is not None)
 
     # Its sender
@@ -170,7 +171,8 @@ class CallSession:
             segment = work.segment if isinstance(work, Transcribe) else work.utterance
             behind_ms = min(round((now_s - asked_s) * 1000), spoken_ms - segment.end_ms)
             oldest[isinstance(work, Transcribe)] = max(oldest[isinstance(work, Transcribe)], behind_ms)
-        sound_ms = 0 if self._is_full else min(self.inbox.queued_ms, spoken_ms - self.conversation.heard_ms)
+        free_ms = 0 if self._is_full else round((now_s - self._free_s) * 1000)
+        sound_ms = min(self.inbox.queued_ms, spoken_ms - self.conversation.heard_ms, free_ms)
         hub_ms = 0 if self._outbox.since_s is None else round((now_s - self._outbox.since_s) * 1000)
         return Lags(max(0, sound_ms), oldest[True], oldest[False], hub_ms)
 
@@ -248,6 +250,7 @@ class CallSession:
         while self._is_full:
             self._now_s()
             await self._wait_for_news()
+            self._free_s = self._loop.time()
 
     async def _wait_for_news(self) -> None:
         """Wait until some work is done, or a tick is over.
@@ -341,6 +344,7 @@ class CallSession:
         now_s = self._loop.time()
         passed_s, self._seen_s = now_s - self._seen_s, now_s
         if passed_s > STOOD_STILL_S:
+            self._free_s = now_s
             self._watchdog.excuse(passed_s - TICK_S)
         elif self.inbox.queued_ms + self._backlog_ms > self._live.window_ms // 2:
             self._watchdog.excuse(passed_s)

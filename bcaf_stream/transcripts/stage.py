@@ -72,6 +72,7 @@ class TextStage(Generic[Mark]):
         self._shed: dict[Key, SpeechSegment] = {}
         self._work: list[Transcribe] = []
         self._flushed = False
+        self._at_ms = 0
         self.unsettled: dict[Key, int] = {}  # where each segment begins that is not out
         self.failures = 0  # of the recogniser
 
@@ -178,13 +179,15 @@ class TextStage(Generic[Mark]):
     def close(self) -> None:
         self._pairing.close()
 
-    def _turn(self, at_ms: int, act: Callable[[], Sequence[Utterance | Mark]]) -> None:
-        self._turns.append(_Turn(at_ms, act))
+    def _turn(self, at_ms: int, act: Callable[[], Sequence[Utterance | Mark]]) -> _Turn[Mark]:
+        self._at_ms = max(self._at_ms, at_ms)  # what is heard again is of long ago, and takes its turn now
+        self._turns.append(_Turn(self._at_ms, act))
+        return self._turns[-1]
 
     def _ask(self, segment: SpeechSegment) -> None:
         work = Transcribe(segment)
-        self._asked[work] = turn = _Turn[Mark](segment.closed_ms, list, waits=True)
-        self._turns.append(turn)
+        self._asked[work] = self._turn(segment.closed_ms, list)
+        self._asked[work].waits = True
         self._work.append(work)
 
     def _remember(self, segment: SpeechSegment, shed: bool) -> None:

@@ -527,3 +527,33 @@ def test_no_more_words_wait_for_their_sound_than_may(house: House):
     config = AnalyzerConfig(text=TextConfig(max_words=1000))
     play(lambda: house.session("given", config=config), script)
     assert house.types[-1] == "call.end"
+
+
+def test_an_outage_of_the_model_does_not_look_like_an_overload_of_recognition(
+    house: House, audio: list[AudioChunk]
+):
+    """The speaker is a minute ahead of the analysis, and all that is behind is the model: nobody loses words."""
+    late = House(house.engine, Repeater())
+    worst = Lags()
+
+    async def script(session: CallSession, line: LiveCall) -> None:
+        nonlocal worst
+        session._began_s -= 60  # so that sound which waits is late
+        late.hangs.set()
+        sending = asyncio.create_task(send(line, audio))
+        async with asyncio.timeout(20):
+            while session.room.is_set() or not late.asked:
+                await asyncio.sleep(0.01)
+        for tick in range(40):
+            await asyncio.sleep(0.05)
+            if tick == 20:
+                late.hangs.clear()
+                late.resumes.set()
+            worst = worst.longest(session.lags)
+        await sending
+        line.end()
+
+    play(lambda: late.session("asr", LiveConfig(interim_ms=0, window_ms=4000)), script)
+    assert worst.emotion >= 800
+    assert worst.sound < 500
+    assert worst.recognition < 500

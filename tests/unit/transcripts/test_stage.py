@@ -167,3 +167,15 @@ def test_the_order_of_the_answers_changes_nothing(results: list, random):
     random.shuffle(order)
     assert outcome(order) == expected
     assert len(expected) == 2 * len(results)
+
+
+def test_what_is_heard_again_does_not_set_the_call_back():
+    """How far a call is analysed never falls: a sender has been given its credit."""
+    text = stage()
+    for index in range(3):
+        text.push(segment(index))
+    for work in text.take_work():
+        text.done(work, None)
+    text.take()
+    text.hear_again()
+    assert text.next_ms == segment(2).closed_ms
