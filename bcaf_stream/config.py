@@ -43,6 +43,9 @@ _Loader.yaml_implicit_resolvers = {
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:bool", re.compile("^(?:yes|no|true|false)$", re.IGNORECASE), list("yYnNtTfF")
 )
+_Loader.add_implicit_resolver(  # 1e-4 is a number in YAML 1.2 and JSON, and a word in YAML 1.1
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+(?:\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
 
 
 def load_config(cls: type[C], path: Path | str | None = None, overrides: Sequence[str] = ()) -> C:

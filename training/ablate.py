@@ -104,7 +104,7 @@ def run_variant(config: TrainConfig, split: Split, job: tuple[Variant, int]) -> 
         {**CHANGES[variant], "loop.seed": seed, "out": str(out), "name": f"{config.name}-{variant}-{seed}"}
     )
     try:
-        checkpoint = load_checkpoint(fit_here(changed))
+        checkpoint = load_checkpoint(fit_here(changed, floor=False))
     except ModelError as error:  # `printed` is unbounded below: that it diverges is the result
         return Run(variant, seed, None, str(error))
     dialogues = load_training_data(changed, [split]).dialogues[split]

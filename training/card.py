@@ -5,9 +5,11 @@ from typing import Any
 
 from training.config import TrainConfig
 from training.datasets.manifest import SPLITS, calls_of
+from training.linear import compared
 from training.training_data import MODALITIES, TrainingData
 
 RESULTS = "## Test results"
+FLOOR = "linear floor: logistic regression on the same vectors, utterance by utterance"
 FRONT_MATTER = """---
 library_name: bcaf-stream
 tags: [speech-emotion-recognition, emotion-recognition-in-conversation]
@@ -27,8 +29,10 @@ read the table per class, and use the confidence to abstain.
 """
 
 
-def model_card(config: TrainConfig, data: TrainingData, best_epoch: int, dev: Mapping[str, Any]) -> str:
-    """Markdown with the hub's front matter; `dev` maps a view to its summary."""
+def model_card(
+    config: TrainConfig, data: TrainingData, best_epoch: int, dev: Mapping[str, Any], linear: Mapping[str, Any]
+) -> str:
+    """Markdown with the hub's front matter; `dev` maps a view to its summary, `linear` to that of the floor."""
     corpus = data.manifest.corpus
     parts = [
         FRONT_MATTER,
@@ -52,6 +56,11 @@ def model_card(config: TrainConfig, data: TrainingData, best_epoch: int, dev: Ma
         "## Dev results",
         "These chose the epoch and fitted the decision, so they flatter.",
         scores(dev),
+        *(
+            [f"### {FLOOR}", scores(linear), "\n".join(f"- {line}" for line in compared(dev, linear))]
+            if linear
+            else []
+        ),
         LIMITS,
     ]
     return "\n\n".join(parts) + "\n"
@@ -81,7 +90,11 @@ def scores(views: Mapping[str, Mapping[str, Any]]) -> str:
 def with_results(card: str, split: str, results: Mapping[str, Mapping[str, Any]]) -> str:
     """The card with a section of results, in the place of the one it had."""
     kept = card.split(f"\n{RESULTS}\n", 1)[0].rstrip()
-    parts = [f"### {split}, {mode} context\n\n{scores(views)}" for mode, views in results.items() if views]
+    parts = [
+        f"### {split}, {FLOOR if mode == 'linear' else f'{mode} context'}\n\n{scores(views)}"
+        for mode, views in results.items()
+        if views
+    ]
     return f"{kept}\n\n{RESULTS}\n\n" + "\n\n".join(parts) + "\n"
 
 

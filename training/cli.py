@@ -1,7 +1,7 @@
 """bcaf-train: from a corpus to a checkpoint, and what it is worth."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from training.datasets.manifest import Manifest
     from training.loop import Record
+    from training.training_data import TrainingData
 
 app = typer.Typer(
     no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None, add_completion=False
@@ -138,13 +139,16 @@ def features(config: ConfigFile, set_: Overrides = None) -> None:
 def fit(config: ConfigFile, set_: Overrides = None) -> None:
     """Train; a run that was cut short goes on where it stopped."""
     from training.config import TrainConfig  # torch and Ray load in seconds: not for --help
+    from training.fit import RESULTS, fit_here
+    from training.linear import compared
     from training.log import read_epochs, shown
 
     settings = load_config(TrainConfig, config, set_ or ())
-    if settings.ray.num_workers == 0:
-        from training.fit import fit_here as train
-    else:
-        from training.ray_train import fit_on_ray as train
+    train: Callable[..., Path] = fit_here
+    if settings.ray.num_workers != 0:
+        from training.ray_train import fit_on_ray
+
+        train = fit_on_ray
     done = len(read_epochs(settings.folder))
 
     def show(record: "Record") -> None:
@@ -154,10 +158,19 @@ def fit(config: ConfigFile, set_: Overrides = None) -> None:
         done = 0
         print(shown(record), flush=True)
 
-    folder = train(settings, show)
+    def look(data: "TrainingData") -> None:
+        from training.inspection import inspect
+
+        for line in inspect(data):
+            stderr_note(line)
+
+    folder = train(settings, show, look)
     if done:
         stderr_note(f"{settings.folder}: all {done} epochs were trained already")
     print(f"checkpoint: {folder}")
+    dev = json.loads((settings.folder / RESULTS).read_text(encoding="utf-8"))["dev"]
+    for line in compared(dev[settings.model.mode], dev["linear"]):
+        print(line)
 
 
 @app.command()
@@ -183,7 +196,8 @@ def evaluate(
     if predictions is not None and not predictions.absolute().parent.is_dir():
         raise UsageError(f"--predictions {predictions}: no such folder as {predictions.absolute().parent}")
     from training.evaluate import evaluate as score
-    from training.evaluate import evaluate_streaming, open_subject, predictions_of
+    from training.evaluate import evaluate_streaming, floor_for, open_subject, predictions_of
+    from training.linear import compared
     from training.log import make_folder
     from training.metrics import summary
 
@@ -193,6 +207,12 @@ def evaluate(
         stderr_note(note)
     results = evaluate_streaming(subject, device) if through == "analyzer" else score(subject)
     numbers = {mode: {view: summary(s) for view, s in views.items()} for mode, views in results.items()}
+    floor, why = floor_for(subject, manifest, features)
+    if floor is None:
+        stderr_note(why)
+    linear = {view: summary(s) for view, s in floor.score(subject.dialogues).items()} if floor else {}
+    if linear:
+        numbers["linear"] = linear
     if json_ is not None:
         _write(json_, json.dumps(numbers, indent=2) + "\n")
     if predictions is not None:
@@ -202,6 +222,9 @@ def evaluate(
     if card:
         _into_card(subject.checkpoint.folder, split, numbers)
     _show_results(numbers, subject.checkpoint, subject.manifest.corpus.name, split, out)
+    trained = subject.checkpoint.model.config.mode
+    for line in compared(numbers.get(trained, {}), linear):
+        print(line)
 
 
 @app.command()
@@ -305,7 +328,8 @@ def _show_results(numbers: Any, checkpoint: Any, corpus: str, split: str, out: P
     mode = trained if trained in numbers else next(iter(numbers))
     view = next(iter(numbers[mode]))
     console.print(per_class(numbers[mode][view], f"{mode} context, {view}: per class, and what it was taken for"))
-    for path in save_pictures(numbers, out):
+    modes = {mode: views for mode, views in numbers.items() if mode != "linear"}
+    for path in save_pictures(modes, out):
         console.print(str(path), markup=False)
 
 

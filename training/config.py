@@ -40,12 +40,14 @@ class DataConfig(Config):
     """`manifest`: folder or file that prepare wrote. `features`: where vectors lie; default: beside the manifest.
 
     `modalities`: what to train on. A corpus without one of them is an error, so that nobody trains on text
-    alone without saying so.
+    alone without saying so. `standardize`: bring each dimension of the vectors to mean 0 and deviation 1 of the
+    train split; with `init`, what that checkpoint does is kept.
     """
 
     manifest: str
     features: str | None = None
     modalities: tuple[Modality, ...] = ("audio", "text")
+    standardize: bool = True
 
     @model_validator(mode="after")
     def _some(self) -> "DataConfig":
@@ -181,7 +183,13 @@ class TrainConfig(Config):
     def identity(self) -> str:
         """What must not change when a run is resumed; how long and where it runs may."""
         same = self.model_dump_json(
-            include={"data": {"modalities"}, "encoders": True, "init": True, "model": True, "loop": True},
+            include={
+                "data": {"modalities", "standardize"},
+                "encoders": True,
+                "init": True,
+                "model": True,
+                "loop": True,
+            },
             exclude={"loop": {"epochs", "patience"}},
         )
         return hashlib.sha256(same.encode()).hexdigest()[:16]

@@ -19,6 +19,7 @@ from bcaf_stream.types import Modality
 from training.datasets.manifest import Manifest, Row, Split, calls_of, content_key
 
 View = Literal["both", "audio", "text"]  # what the model is shown; "both" is whatever is there
+LAST: Mapping[Modality, str] = {"audio": "UA", "text": "UT"}
 Vectors = Mapping[str, NDArray[np.float32]]
 
 
@@ -121,6 +122,13 @@ def collate(dialogues: Sequence[Dialogue]) -> Batch:
         audio_present_BU,
         text_present_BU,
         padded([d.label_U for d in dialogues], IGNORED_LABEL),
+    )
+
+
+def vectors_of(dialogues: Sequence[Dialogue], modality: Modality) -> Tensor:
+    """The vectors that are there, (N, X)."""
+    return torch.cat(
+        [getattr(d, f"{modality}_{LAST[modality]}")[getattr(d, f"{modality}_present_U")] for d in dialogues]
     )
 
 

@@ -23,6 +23,7 @@ from training.datasets.manifest import Manifest, Row, Split, read_manifest
 from training.datasets.sound import decode
 from training.dialogues import Dialogue, Vectors, View, load_dialogues
 from training.encode import config_of, encode_missing, find_store, items, read_vectors
+from training.linear import FILE_NAME, LinearFloor, fit_floor
 from training.metrics import Scored
 from training.predict import in_mode, predict, scored
 from training.training_data import MODALITIES
@@ -30,6 +31,7 @@ from training.training_data import MODALITIES
 Mode = Literal["causal", "offline"]
 MODES: tuple[Mode, ...] = ("causal", "offline")
 VIEWS: tuple[View, ...] = ("both", "text", "audio")
+FITTED_ON: tuple[Split, ...] = ("train", "dev")
 LOCKSTEP = 32  # dialogues that go through the streaming path side by side
 Results = dict[str, dict[str, Scored]]
 Progress = Callable[[Iterable[int]], Iterable[int]]
@@ -85,6 +87,41 @@ def open_subject(
     dialogues = load_dialogues(corpus, split, loaded.labels, widths, vectors, modalities)
     loaded.model.to(device)
     return Subject(loaded, corpus, dialogues, tuple(_notes(loaded, corpus)))
+
+
+def floor_for(subject: Subject, manifest: Path, features: Path | None = None) -> tuple[LinearFloor | None, str]:
+    """The linear floor to score beside the checkpoint, or None and why there is none.
+
+    It is the checkpoint's own, or one of the manifest's train and dev, if the vectors of those are there: nothing
+    is encoded for it.
+
+    Raises:
+        CheckpointError: the one in the checkpoint is broken.
+    """
+    checkpoint = subject.checkpoint
+    own = checkpoint.folder / FILE_NAME
+    if own.is_file():
+        return LinearFloor.from_bytes(own.read_bytes()), ""
+    config = checkpoint.model.config
+    widths: dict[Modality, int] = {"audio": config.audio_width, "text": config.text_width}
+    modalities = checkpoint.encoders.modalities
+    root = features or (manifest if manifest.is_dir() else manifest.parent) / "features"
+    whole = read_manifest(manifest)
+    found: dict[Split, list[Dialogue]] = {}
+    try:
+        for split in FITTED_ON:
+            part = Manifest(whole.corpus, tuple(whole.split(split)))
+            vectors: dict[Modality, Vectors] = {}
+            for modality in (m for m in modalities if items(part, m)):
+                spec = checkpoint.encoders.of(modality)
+                assert spec is not None, "a modality of the checkpoint has a spec"
+                store = find_store(root, modality, config_of(modality, spec, "cpu"), spec.name, spec.sha256)
+                vectors[modality] = read_vectors(part, store)
+            found[split] = load_dialogues(part, split, checkpoint.labels, widths, vectors, modalities)
+    except DataError as error:
+        return None, f"no linear floor: the checkpoint carries none, and none can be fitted ({error})"
+    floor = fit_floor(checkpoint.labels, found["train"], found["dev"])
+    return floor, "" if floor else "no linear floor: the train split has one class alone"
 
 
 def evaluate(subject: Subject, modes: Sequence[Mode] = MODES) -> Results:

@@ -1,5 +1,6 @@
 """A whole run: data, loop, checkpoint. In this process here; `training/ray_train.py` spreads the loop."""
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -11,26 +12,39 @@ from bcaf_stream.engine import find_checkpoint
 from bcaf_stream.errors import CheckpointError, DataError
 from bcaf_stream.model.bcaf import BCAF
 from bcaf_stream.model.checkpoint import ENCODERS_NAME, EncoderSpecs, load_checkpoint, save_checkpoint
+from bcaf_stream.model.inputs import ModalityInput, scale_of
 from training.card import model_card
 from training.config import TrainConfig
-from training.log import EpochLog
+from training.dialogues import vectors_of
+from training.linear import FILE_NAME, fit_floor
+from training.log import EpochLog, writing
 from training.loop import Record, Trainer
 from training.metrics import summary
 from training.predict import VIEW_OF, calibrate_on, predict, scored
 from training.state import load_state, save_state
-from training.training_data import TrainingData, load_training_data
+from training.training_data import MODALITIES, TrainingData, load_training_data
 
 CHECKPOINT = "checkpoint"
+RESULTS = "results.json"
+OnData = Callable[[TrainingData], None]
 OnEpoch = Callable[[Record], None]
 
 
-def fit_here(config: TrainConfig, on_epoch: OnEpoch = lambda record: None) -> Path:
+def fit_here(
+    config: TrainConfig,
+    on_epoch: OnEpoch = lambda record: None,
+    on_data: OnData = lambda data: None,
+    floor: bool = True,
+) -> Path:
     """Train in this process; resumes what lies in `config.out`. Returns the checkpoint's folder.
+
+    `on_data` sees the data before anything is trained. `floor`: fit the linear floor too (see linear.py).
 
     Raises:
         DataError, CheckpointError, ModelError: see load_training_data, build_trainer, Trainer, save_state.
     """
     data = load_training_data(config)
+    on_data(data)
     trainer = build_trainer(config, data, device_for(config.ray.use_gpu))
     state = load_state(config.folder, data.identity)
     if state is not None:
@@ -44,7 +58,7 @@ def fit_here(config: TrainConfig, on_epoch: OnEpoch = lambda record: None) -> Pa
             on_epoch(record)
     finally:
         log.close()
-    return finish(config, data, trainer)
+    return finish(config, data, trainer, floor)
 
 
 def build_trainer(config: TrainConfig, data: TrainingData, device: torch.device) -> Trainer:
@@ -53,10 +67,11 @@ def build_trainer(config: TrainConfig, data: TrainingData, device: torch.device)
     Raises:
         CheckpointError: the weights to start from have other labels or another shape.
     """
+    start = None if config.init is None else load_checkpoint(find_checkpoint(config.init))
+    standardize = config.data.standardize if start is None else start.model.config.standardize
     torch.manual_seed(config.loop.seed)
-    model = BCAF(config.model)
-    if config.init is not None:
-        start = load_checkpoint(find_checkpoint(config.init))
+    model = BCAF(config.model.model_copy(update={"standardize": standardize}))
+    if start is not None:
         if start.labels != config.model.labels:
             raise CheckpointError(
                 f"{start.folder}: was trained on the labels {', '.join(start.labels)}, "
@@ -66,6 +81,10 @@ def build_trainer(config: TrainConfig, data: TrainingData, device: torch.device)
             model.load_state_dict(start.model.state_dict())
         except RuntimeError:
             raise CheckpointError(f"{start.folder}: has another architecture than model: says") from None
+    elif standardize:
+        for modality in MODALITIES:
+            layer: ModalityInput = getattr(model, f"{modality}_input")
+            layer.set_scale(*scale_of(vectors_of(data.train, modality)))
     return Trainer(model, config.loop, data.train, data.dev, device)
 
 
@@ -75,8 +94,11 @@ def device_for(use_gpu: bool) -> torch.device:
     return torch.device("cuda" if use_gpu else "cpu")
 
 
-def finish(config: TrainConfig, data: TrainingData, trainer: Trainer) -> Path:
-    """Fit the decision of the best weights on dev and write the checkpoint with its card."""
+def finish(config: TrainConfig, data: TrainingData, trainer: Trainer, floor: bool = True) -> Path:
+    """Fit the decision of the best weights on dev; write the checkpoint with its card, and `results.json`.
+
+    The floor lies in the checkpoint, so that whatever scores the one scores the other on the same utterances.
+    """
     model = trainer.best_model()
     calibration = calibrate_on(model, data.dev)
     numbers: dict[str, Any] = {}
@@ -85,6 +107,11 @@ def finish(config: TrainConfig, data: TrainingData, trainer: Trainer) -> Path:
         found = predict(model, data.dev, view)
         if len(found.label_N):
             numbers[view] = summary(scored(model, found, calibration))
+    linear = fit_floor(config.model.labels, data.train, data.dev) if floor else None
+    beside = {view: summary(one) for view, one in linear.score(data.dev).items()} if linear else {}
+    results = {"dev": {config.model.mode: numbers, "linear": beside}}
+    with writing(config.folder):
+        (config.folder / RESULTS).write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
     source = data.encoders_folder
     trained_on = " and ".join(config.data.modalities)
     return save_checkpoint(
@@ -94,7 +121,8 @@ def finish(config: TrainConfig, data: TrainingData, trainer: Trainer) -> Path:
         calibration=calibration,
         name=config.name,
         note=f"trained on {trained_on} of {data.manifest.corpus.name}; best epoch {trainer.best_epoch}",
-        card=model_card(config, data, trainer.best_epoch, numbers),
+        card=model_card(config, data, trainer.best_epoch, numbers, beside),
+        files={FILE_NAME: linear.to_bytes()} if linear else None,
         write_encoders=None if source is None else lambda folder: _copy_encoders(source, data.specs, folder),
     )
 

@@ -76,7 +76,9 @@ class Trainer:
         self._train, self._dev = train, dev
         self._runner: BCAF | DistributedDataParallel = self.model
         if self.world > 1:
-            self._runner = DistributedDataParallel(self.model, gradient_as_bucket_view=True)
+            self._runner = DistributedDataParallel(
+                self.model, gradient_as_bucket_view=True, broadcast_buffers=False
+            )
         make = torch.optim.Adam if config.optimizer == "adam" else torch.optim.AdamW
         self._optimizer = make(
             self.model.parameters(), lr=config.learning_rate, weight_decay=config.l2, fused=True

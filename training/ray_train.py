@@ -29,7 +29,7 @@ from ray.train.v2.torch.torch_trainer import TorchTrainer
 from bcaf_stream import errors
 from bcaf_stream.errors import BcafError, DataError, DeploymentError, ModelError
 from training.config import Range, RayConfig, TrainConfig
-from training.fit import OnEpoch, build_trainer, finish
+from training.fit import OnData, OnEpoch, build_trainer, finish
 from training.log import EpochLog, following, make_folder, read_epochs
 from training.loop import Record, Trainer
 from training.state import load_state, save_state, storage
@@ -70,7 +70,9 @@ def ray_session(config: RayConfig) -> Iterator[None]:
         ray.shutdown()
 
 
-def fit_on_ray(config: TrainConfig, on_epoch: OnEpoch = lambda record: None) -> Path:
+def fit_on_ray(
+    config: TrainConfig, on_epoch: OnEpoch = lambda record: None, on_data: OnData = lambda data: None
+) -> Path:
     """Train on Ray; the same name and storage_path resume. Returns the checkpoint's folder.
 
     Raises:
@@ -78,6 +80,7 @@ def fit_on_ray(config: TrainConfig, on_epoch: OnEpoch = lambda record: None) -> 
         DeploymentError: Ray lacks the resources, or workers were lost more often than ray.max_failures allows.
     """
     data = load_training_data(config)  # what is wrong with the data is found before anything is started
+    on_data(data)
     make_folder(config.folder)
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", POLL_S)
     with ray_session(config.ray):

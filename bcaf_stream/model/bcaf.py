@@ -46,7 +46,8 @@ class BCAFConfig(Config):
     The defaults are the paper's for MELD where it names them (5 layers, dropout 0.3, 1024, 512). `heads: 1`
     is the paper's attention. `connection_form: off`, `bimodal: false` and `correlative: false` each take one
     network away (see PlainLatent, bimodal.py, PlainProjection). `context` counts the utterance itself and
-    means nothing when `mode` is offline.
+    means nothing when `mode` is offline. `standardize`: the weights carry mean and deviation of each dimension of
+    the training vectors, see ModalityInput; `bcaf-train fit` sets it.
     """
 
     labels: tuple[Name, ...]
@@ -69,6 +70,7 @@ class BCAFConfig(Config):
     beta: Weight = 0.5
     lambda_init: float = 0.2
     decision: Decision = "weighted"
+    standardize: bool = False
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -83,7 +85,9 @@ class BCAFConfig(Config):
         return len(self.labels)
 
     def digest(self) -> str:
-        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:16]
+        # Without a key that is newer than checkpoints and stored states whose identity this is.
+        newer = None if self.standardize else {"standardize"}
+        return hashlib.sha256(self.model_dump_json(exclude=newer).encode()).hexdigest()[:16]
 
 
 def _decode_config(data: dict[str, Any]) -> BCAFConfig:
@@ -110,8 +114,8 @@ class BCAF(
         self.config = config
         self.identity = config.digest()  # a loaded checkpoint adds the hash of its weights
         D, E, C = config.width, config.latent, config.classes
-        self.audio_input = ModalityInput("audio", config.audio_width, D)
-        self.text_input = ModalityInput("text", config.text_width, D)
+        self.audio_input = ModalityInput("audio", config.audio_width, D, config.standardize)
+        self.text_input = ModalityInput("text", config.text_width, D, config.standardize)
         self.latents: ConnectionNetwork | PlainLatent | None = None
         if config.connection_form != "off":
             self.latents = ConnectionNetwork(D, E, config.dropout)

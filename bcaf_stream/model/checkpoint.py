@@ -13,7 +13,7 @@ import hashlib
 import json
 import shutil
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self, get_args
@@ -128,11 +128,12 @@ def save_checkpoint(
     weights_dtype: Literal["float32", "float16"] = "float32",
     card: str | None = None,
     write_encoders: Callable[[Path], None] | None = None,
+    files: Mapping[str, bytes] | None = None,
 ) -> Path:
     """Write a checkpoint beside `folder` and put it in its place; a failure leaves what was there.
 
     `name` defaults to the folder's. Without `calibration` the decision stays unfitted. `write_encoders` is
-    called with the (empty) `encoders/` folder.
+    called with the (empty) `encoders/` folder. `files` are further files by name, which loading does not need.
 
     Raises:
         CheckpointError: the parts do not fit each other, or the folder cannot be written or is no checkpoint.
@@ -159,6 +160,8 @@ def save_checkpoint(
         (fresh / CONFIG_NAME).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
         if card is not None:
             (fresh / "README.md").write_text(card, encoding="utf-8")
+        for other, content in (files or {}).items():
+            (fresh / other).write_bytes(content)
         if write_encoders is not None:
             (fresh / ENCODERS_NAME).mkdir()
             write_encoders(fresh / ENCODERS_NAME)

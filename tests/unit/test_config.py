@@ -97,6 +97,16 @@ def test_any_override_is_taken_or_refused_cleanly(text: str):
         load_config(Outer, None, [text])
 
 
+class Numbers(Config):
+    rate: float = 0.0
+    name: str = ""
+
+
+@pytest.mark.parametrize("written", ["1e-4", "1.0e-4", "1E-4", "+1e-4", "0.0001", "1.e-4"])
+def test_a_number_may_be_written_as_in_json(written: str):
+    assert load_config(Numbers, None, [f"rate={written}", "name=e4"]) == Numbers(rate=1e-4, name="e4")
+
+
 class Renamed(Config):
     former_names: ClassVar[Mapping[str, str]] = {"hang": "hang_over_ms"}
 
