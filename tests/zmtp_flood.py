@@ -24,13 +24,17 @@ def connected(address: str, kind: bytes = b"SUB") -> socket.socket:
     """A TCP connection to a ZeroMQ address after the handshake, as a socket of that kind would make it."""
     host, port = address.removeprefix("tcp://").rsplit(":", 1)
     connection = socket.create_connection((host, int(port)), timeout=WAIT_S)
-    connection.sendall(GREETING + ready(kind))
-    received = b""
-    while len(received) < 64 + 10:
-        part = connection.recv(1000)
-        if not part:
-            raise ConnectionError
-        received += part
+    try:
+        connection.sendall(GREETING + ready(kind))
+        received = b""
+        while len(received) < 64 + 10:
+            part = connection.recv(1000)
+            if not part:
+                raise ConnectionError
+            received += part
+    except BaseException:
+        connection.close()
+        raise
     return connection
 
 
