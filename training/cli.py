@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from training.datasets.manifest import Manifest
-    from training.loop import Record
+    from training.trainer import Record
     from training.training_data import TrainingData
 
 app = typer.Typer(

@@ -13,7 +13,6 @@ from bcaf_stream.encoders.base import EncodersConfig
 from bcaf_stream.errors import ConfigError
 from bcaf_stream.model.bcaf import BCAFConfig
 from bcaf_stream.types import Modality
-from training.loop import LoopConfig
 
 Variant = Literal[
     "full",
@@ -72,6 +71,40 @@ class FeaturesConfig(Config):
     cpus_per_worker: float = Field(default=1, ge=0)
     gpus_per_worker: float | None = Field(default=None, ge=0)
     shard: int = Field(default=256, ge=1)
+
+
+class LoopConfig(Config):
+    """The defaults are the paper's: Adam, lr 1e-4, L2 1e-4, patience 15.
+
+    `class_weights`: `balanced` is inverse frequency, `sqrt` its root. `modality_dropout` is the share of
+    dialogues that lose one modality for some or all utterances, so that the absent vectors are learned.
+    `feature_dropout` drops single dimensions of the vectors.
+    `precision`: `auto` is bfloat16 on a GPU and float32 on the CPU. `clip` bounds the gradient's norm (0 = off).
+
+    `schedule`: the learning rate stays, or falls to 0 over all `epochs`; it rises over the first `warm_up` steps.
+    `ema_decay` (0 = off): the running mean of the weights, begun after the warm-up, is what is judged and kept.
+    `keep`: the weights of the epoch that was best on dev, or the last. `distillation_weight` is the share of the
+    cross-entropy with a teacher's probabilities in the loss (see TrainConfig.teacher), `temperature` softens both.
+    """
+
+    epochs: int = Field(default=200, ge=1)
+    patience: int = Field(default=15, ge=1)
+    batch: int = Field(default=16, ge=1)
+    learning_rate: float = Field(default=1e-4, gt=0)
+    l2: float = Field(default=1e-4, ge=0)
+    optimizer: Literal["adam", "adamw"] = "adam"
+    clip: float = Field(default=0.0, ge=0)
+    class_weights: Literal["none", "sqrt", "balanced"] = "none"
+    modality_dropout: float = Field(default=0.2, ge=0, le=1)
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    feature_dropout: float = Field(default=0.0, ge=0, lt=1)
+    schedule: Literal["constant", "linear"] = "constant"
+    warm_up: int = Field(default=0, ge=0)
+    ema_decay: float = Field(default=0.0, ge=0, lt=1)
+    keep: Literal["best", "last"] = "best"
+    distillation_weight: float = Field(default=0.5, ge=0, le=1)
+    temperature: float = Field(default=2.0, gt=0)
+    seed: int = Field(default=0, ge=0)
 
 
 class RayConfig(Config):
@@ -139,7 +172,8 @@ class TrainConfig(Config):
 
     `encoders`: None where the manifest carries vectors of encoders that the project does not know.
     `encoders_from`: the checkpoint (compact, folder or hub id) whose own encoders are used for kind: compact;
-    they are copied into the new checkpoint. `init`: a checkpoint whose weights training starts from.
+    they are copied into the new checkpoint. `init`: a checkpoint whose weights training starts from. `teacher`: a
+    checkpoint for the same labels and vectors, whose logits are learned beside the labels, see LoopConfig.
     """
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
@@ -148,6 +182,7 @@ class TrainConfig(Config):
     encoders: EncodersConfig | None = None
     encoders_from: str = "compact"
     init: str | None = None
+    teacher: str | None = None
     model: BCAFConfig
     loop: LoopConfig = LoopConfig()
     ray: RayConfig = RayConfig()
@@ -182,14 +217,17 @@ class TrainConfig(Config):
 
     def identity(self) -> str:
         """What must not change when a run is resumed; how long and where it runs may."""
+        # Where the learning rate falls over all epochs, their number changes every step.
+        free = {"patience"} if self.loop.schedule == "linear" else {"epochs", "patience"}
         same = self.model_dump_json(
             include={
                 "data": {"modalities", "standardize"},
                 "encoders": True,
                 "init": True,
+                "teacher": True,
                 "model": True,
                 "loop": True,
             },
-            exclude={"loop": {"epochs", "patience"}},
+            exclude={"loop": free},
         )
         return hashlib.sha256(same.encode()).hexdigest()[:16]

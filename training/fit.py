@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from bcaf_stream.engine import find_checkpoint
 from bcaf_stream.errors import CheckpointError, DataError
@@ -18,10 +19,11 @@ from training.config import TrainConfig
 from training.dialogues import vectors_of
 from training.linear import FILE_NAME, fit_floor
 from training.log import EpochLog, writing
-from training.loop import Record, Trainer
 from training.metrics import summary
-from training.predict import VIEW_OF, calibrate_on, predict, scored
+from training.predict import VIEW_OF, calibrate_on, fused_logits, predict, scored
+from training.source import DialogueSource
 from training.state import load_state, save_state
+from training.trainer import Record, Trainer
 from training.training_data import MODALITIES, TrainingData, load_training_data
 
 CHECKPOINT = "checkpoint"
@@ -65,7 +67,7 @@ def build_trainer(config: TrainConfig, data: TrainingData, device: torch.device)
     """The trainer at its first epoch: every process and every run builds the same weights from the seed.
 
     Raises:
-        CheckpointError: the weights to start from have other labels or another shape.
+        CheckpointError: the weights to start from, or to learn from, have other labels or another shape.
     """
     start = None if config.init is None else load_checkpoint(find_checkpoint(config.init))
     standardize = config.data.standardize if start is None else start.model.config.standardize
@@ -85,7 +87,21 @@ def build_trainer(config: TrainConfig, data: TrainingData, device: torch.device)
         for modality in MODALITIES:
             layer: ModalityInput = getattr(model, f"{modality}_input")
             layer.set_scale(*scale_of(vectors_of(data.train, modality)))
-    return Trainer(model, config.loop, data.train, data.dev, device)
+    teacher = None if config.teacher is None else _teacher_logits(config, data)
+    source = DialogueSource(config.loop, config.model.classes, data.train, data.dev, teacher)
+    return Trainer(model, config.loop, source, device)
+
+
+def _teacher_logits(config: TrainConfig, data: TrainingData) -> list[Tensor]:
+    """What the teacher's fused head says of each train dialogue, (U, C)."""
+    assert config.teacher is not None
+    teacher = load_checkpoint(find_checkpoint(config.teacher))
+    taken = (teacher.labels, teacher.model.config.audio_width, teacher.model.config.text_width)
+    if taken != (config.model.labels, config.model.audio_width, config.model.text_width):
+        raise CheckpointError(
+            f"{teacher.folder}: cannot teach: its labels or the widths of its vectors are not those of model:"
+        )
+    return [fused_logits(teacher.model, dialogue) for dialogue in data.train]
 
 
 def device_for(use_gpu: bool) -> torch.device:

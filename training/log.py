@@ -8,7 +8,7 @@ from pathlib import Path
 
 from bcaf_stream.errors import DataError
 from bcaf_stream.loops import spawn_thread
-from training.loop import Record
+from training.trainer import Record
 
 FILE_NAME = "epochs.jsonl"
 LOOK_S = 0.2

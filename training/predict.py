@@ -93,6 +93,14 @@ def _run(
     return Predictions(*(x[keep_BU].cpu() for x in columns))
 
 
+@torch.inference_mode()
+def fused_logits(model: BCAF, dialogue: Dialogue) -> Tensor:
+    """(U, C) of one whole dialogue."""
+    batch = collate([dialogue])
+    output = model(batch.audio_BUA, batch.text_BUT, batch.mask_BU, batch.audio_present_BU, batch.text_present_BU)
+    return output.fused_BUC[0].float().clone()
+
+
 def calibrate(model: BCAF, predictions: Iterable[Predictions]) -> Calibration:
     """Fit the decision on dev, for each case of presence that occurs; the others stay unfitted."""
     fitted: dict[Case, CaseWeights] = {}

@@ -1,4 +1,4 @@
-"""The loop of training/loop.py on Ray Train: 1..N workers, on CPUs or GPUs, kept alive over failures.
+"""The loop of training/trainer.py on Ray Train: 1..N workers, on CPUs or GPUs, kept alive over failures.
 
 Ray starts the workers and their process group, moves each epoch's state to `storage_path`, and restarts from
 the last committed one. What is unusual: a report that has returned is not yet committed. The log is written
@@ -31,8 +31,8 @@ from bcaf_stream.errors import BcafError, DataError, DeploymentError, ModelError
 from training.config import Range, RayConfig, TrainConfig
 from training.fit import OnData, OnEpoch, build_trainer, finish
 from training.log import EpochLog, following, make_folder, read_epochs
-from training.loop import Record, Trainer
 from training.state import load_state, save_state, storage
+from training.trainer import Record, Trainer
 from training.training_data import TrainingData, load_training_data
 
 Trial = tuple[dict[str, Any], Record]  # the values by dotted key, and the last record

@@ -11,7 +11,7 @@ import torch
 
 from bcaf_stream.errors import DataError, DeploymentError
 from bcaf_stream.model.checkpoint import SCHEMA
-from training.loop import Trainer
+from training.trainer import Trainer
 
 FILE_NAME = "state.pt"
 

@@ -13,7 +13,7 @@ from bcaf_stream.errors import ConfigError, ModelError
 from training.config import TrainConfig
 from training.fit import build_trainer, device_for
 from training.log import make_folder, writing
-from training.loop import Record
+from training.trainer import Record
 from training.training_data import load_training_data
 
 

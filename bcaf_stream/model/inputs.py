@@ -25,6 +25,7 @@ class ModalityInput(nn.Module):
     def __init__(self, name: str, in_features: int, width: int, standardize: bool = False) -> None:
         super().__init__()
         self.name, self.in_features, self.standardize = name, in_features, standardize
+        self.feature_dropout = 0.0  # the trainer's
         self.projection = nn.Linear(in_features, width) if in_features != width else nn.Identity()
         self.absent_D = nn.Parameter(torch.randn(width) * 0.02)
         if standardize:
@@ -44,6 +45,8 @@ class ModalityInput(nn.Module):
         x_BUX = x_BUX.to(self.absent_D.dtype).masked_fill(~present_BU[..., None], 0.0)
         if self.standardize:
             x_BUX = standardized(x_BUX, self.mean_X, self.inverse_X)
+        if self.training and self.feature_dropout:
+            x_BUX = nn.functional.dropout(x_BUX, self.feature_dropout)
         return torch.where(present_BU[..., None], self.projection(x_BUX), self.absent_D)
 
 

@@ -24,8 +24,8 @@ import torch
 
 from tests.unit.training.made import prepared, records, train_config
 from training.fit import fit_here
-from training.loop import Record
 from training.ray_train import fit_on_ray
+from training.trainer import Record
 
 KINDS = {"plain loop": 0, "Ray, one worker": 1, "Ray, two workers": 2}
 

@@ -25,7 +25,7 @@ from bcaf_stream.model.decision import Calibration
 from training.compact.clips import read_anchors, read_clips
 from training.compact.config import CompactConfig
 from training.compact.dialogues import meld_texts
-from training.compact.fusion import Fusion
+from training.compact.fusion import train_fusion
 from training.compact.lines import PLAIN
 from training.compact.report import measure, merit
 from training.compact.starts import minilm, mpnet, whisper_trunk
@@ -127,7 +127,7 @@ def fuse(config: ConfigFile = RECIPE, overrides: Overrides = None) -> None:
     models: dict[int, tuple[BCAF, Calibration]] = {}
     numbers: dict[int, dict[str, Any]] = {}
     for seed in recipe.fusion.seeds:
-        model, calibration = models[seed] = Fusion(recipe.fusion, train, dev, seed).run()
+        model, calibration = models[seed] = train_fusion(recipe.fusion, train, dev, seed)
         found = {split: measure(model, calibration, one) for split, one in (("dev", dev), ("test", test))}
         numbers[seed] = found | {"merit (dev)": merit(found["dev"]), "decision": calibration.model_dump()}
     kept = max(numbers, key=lambda seed: float(numbers[seed]["merit (dev)"]))

@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from bcaf_stream.model.bcaf import BCAF, BCAFConfig
 from bcaf_stream.model.decision import HEADS, Calibration, Case, CaseWeights, HeadLogits, fit_case
@@ -33,9 +32,13 @@ from training.compact.mixing import (
     draw_sound,
     joined,
 )
+from training.config import LoopConfig
 from training.dialogues import Batch
-from training.metrics import Scored
-from training.predict import Predictions, scored
+from training.log import shown
+from training.metrics import Scored, weighted_f1
+from training.predict import Predictions, calibrate, scored
+from training.source import Part, Step, derive_seed
+from training.trainer import Trainer
 
 log = logging.getLogger(__name__)
 WARM_UP = 100  # steps
@@ -88,84 +91,114 @@ class Scale:
         return x_BUX - x_BUX @ self.removed_KX.T @ self.removed_KX
 
 
-class Fusion:
-    """Trains one seed on `train`; the running mean of its weights is the model, and dev fits the decision."""
+class MixedSource:
+    """Dialogues of MELD and dialogues of clips, as Mixer draws them: two parts of each step.
+
+    They are apart because the latter are much shorter, and because the words of MELD are mostly neutral and clips
+    are not: only there do the classes need weights. Vectors come standardised.
+    """
 
     def __init__(self, config: FusionTraining, train: CompactSplit, dev: CompactSplit, seed: int) -> None:
-        torch.manual_seed(seed)
-        self._config, self._train, self._dev = config, train, dev
-        self._rng = random.Random(seed)
-        self._mixer = Mixer(train, config.corpora, seed)
-        self._audio = Scale.of_voices(train.voices, config.removed_directions)
-        self._text = Scale.of(np.concatenate([script.vectors_VUT[0] for script in train.scripts]))
+        self._config, self._train, self._dev, self._seed = config, train, dev, seed
+        self.audio = Scale.of_voices(train.voices, config.removed_directions)
+        self.text = Scale.of(np.concatenate([script.vectors_VUT[0] for script in train.scripts]))
         count_C = np.bincount(np.concatenate([s.labels_U for s in train.scripts]), minlength=len(LABELS))
-        self._weight_C = torch.from_numpy((count_C.clip(1) ** -config.class_weight_power).astype(np.float32))
-        self.model = BCAF(
-            BCAFConfig(
-                labels=LABELS,
-                audio_width=len(self._audio.mean_X),
-                text_width=len(self._text.mean_X),
-                width=config.width,
-                latent=config.width // 2,
-                layers=config.layers,
-                heads=config.heads,
-                feed_forward=2 * config.width,
-                dropout=config.dropout,
-                context=config.context,
-            )
-        )
+        self.weight_C = torch.from_numpy((count_C.clip(1) ** -config.class_weight_power).astype(np.float32))
 
-    def run(self) -> tuple[BCAF, Calibration]:
-        config = self._config
-        mean = AveragedModel(self.model, multi_avg_fn=get_ema_multi_avg_fn(config.ema_decay))
-        optimizer = torch.optim.AdamW(
-            self.model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
-        )
-        steps = config.epochs * (len(self._train.scripts) // config.batch)
-        self.model.train()
-        for step, batch in enumerate((batch for _ in range(config.epochs) for batch in self._batches()), 1):
-            for group in optimizer.param_groups:
-                group["lr"] = config.learning_rate * min(1.0, step / WARM_UP) * (1 - step / (steps + 1))
-            loss = self._step(batch, optimizer)
-            if step >= WARM_UP:
-                mean.update_parameters(self.model)
-            if step % 50 == 0:
-                log.info("fusion step %d of %d: loss %.3f", step, steps, loss)
-        if mean.n_averaged:
-            self.model.load_state_dict(mean.module.state_dict())
-        self._audio.fold_into(self.model.audio_input)
-        self._text.fold_into(self.model.text_input)
-        self.model.eval()
-        return self.model, fit_decision(self.model, self._dev, config)
+    @property
+    def steps(self) -> int:
+        return len(self._train.scripts) // self._config.batch
 
-    def _batches(self) -> Iterator[tuple[list[Batch], list[Batch]]]:
-        """Dialogues of MELD, and dialogues of clips; apart, because the latter are much shorter."""
-        order, size, config = list(self._train.scripts), self._config.batch, self._config
-        self._rng.shuffle(order)
+    def epoch(self, number: int, rank: int, world: int) -> Iterator[Step]:
+        """All processes draw the same dialogues, and each takes its share of them."""
+        config, size = self._config, self._config.batch
+        rng = random.Random(derive_seed(self._seed, number, 0))
+        mixer = Mixer(self._train, config.corpora, derive_seed(self._seed, number, 1))
+        order = list(self._train.scripts)
+        rng.shuffle(order)
         for at in range(0, len(order) - size + 1, size):
             dialogues = [
-                self._mixer.spoken(script, draw_case(self._rng, config), draw_sound(self._rng, config))
+                mixer.spoken(script, draw_case(rng, config), draw_sound(rng, config))
                 for script in order[at : at + size]
             ]
-            clips = [self._mixer.clips(worded=False) for _ in range(round(size * config.clips))]
-            clips += [self._mixer.clips(worded=True) for _ in range(round(size * config.worded))]
-            yield dialogues, clips
+            clips = [mixer.clips(worded=False) for _ in range(round(size * config.clips))]
+            clips += [mixer.clips(worded=True) for _ in range(round(size * config.worded))]
+            parts = [self._part(dialogues, self.weight_C, rank, world)]
+            parts += [self._part(clips, None, rank, world)] if clips else []
+            yield Step(parts, sum(one.mask_BU.shape[1] for one in dialogues + clips))
 
-    def _step(self, parts: Sequence[Sequence[Batch]], optimizer: torch.optim.Optimizer) -> float:
-        losses = []
-        # The words of MELD are mostly neutral, clips are not: only there do the classes need weights.
-        for dialogues, weight_C in zip(parts, (self._weight_C, None), strict=True):
-            batch = joined(dialogues)
-            audio_BUA = nn.functional.dropout(self._audio.apply(batch.audio_BUA), self._config.feature_dropout)
-            text_BUT = nn.functional.dropout(self._text.apply(batch.text_BUT), self._config.feature_dropout)
-            output = self.model(audio_BUA, text_BUT, batch.mask_BU, batch.audio_present_BU, batch.text_present_BU)
-            losses.append(self.model.loss(output, batch.label_BU, batch.mask_BU, weight_C)[0])
-        loss = torch.stack(losses).mean()
-        optimizer.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
-        optimizer.step()
-        return float(loss.detach())
+    def score(self, model: BCAF, sharded: bool) -> float:
+        """On the words of MELD, with clips that fit them; every process does all of it."""
+        was_training = model.training
+        predictions = speak(model.eval(), [self._standardized(one) for one in spoken(self._dev, "both")])
+        model.train(was_training)
+        return weighted_f1(scored(model, predictions, calibrate(model, [predictions])))
+
+    def _part(self, drawn: Sequence[Batch], weight_C: Tensor | None, rank: int, world: int) -> Part:
+        mine = sorted(drawn, key=lambda one: -one.mask_BU.shape[1])[rank::world] if world > 1 else drawn
+        whole, own = (sum(_mass(one, weight_C) for one in some) for some in (drawn, mine))
+        share = world * own / max(whole, 1e-12) if world > 1 else 1.0
+        return Part(self._standardized(joined(mine or drawn[:1])), weight_C, share, whole)
+
+    def _standardized(self, batch: Batch) -> Batch:
+        return batch._replace(
+            audio_BUA=self.audio.apply(batch.audio_BUA), text_BUT=self.text.apply(batch.text_BUT)
+        )
+
+
+def _mass(batch: Batch, weight_C: Tensor | None) -> float:
+    label_N = batch.label_BU[batch.mask_BU]
+    return float(len(label_N) if weight_C is None else weight_C[label_N].sum())
+
+
+def build_fusion(config: FusionTraining, train: CompactSplit, dev: CompactSplit, seed: int) -> Trainer:
+    """The one trainer on the mixture; the running mean of the weights after the last epoch is what is kept."""
+    source = MixedSource(config, train, dev, seed)
+    torch.manual_seed(seed)
+    model = BCAF(
+        BCAFConfig(
+            labels=LABELS,
+            audio_width=len(source.audio.mean_X),
+            text_width=len(source.text.mean_X),
+            width=config.width,
+            latent=config.width // 2,
+            layers=config.layers,
+            heads=config.heads,
+            feed_forward=2 * config.width,
+            dropout=config.dropout,
+            context=config.context,
+        )
+    )
+    loop = LoopConfig(
+        epochs=config.epochs,
+        batch=config.batch,
+        learning_rate=config.learning_rate,
+        optimizer="adamw",
+        l2=config.weight_decay,
+        clip=1.0,
+        schedule="linear",
+        warm_up=WARM_UP,
+        ema_decay=config.ema_decay,
+        feature_dropout=config.feature_dropout,
+        keep="last",
+        seed=seed,
+    )
+    return Trainer(model, loop, source)
+
+
+def train_fusion(
+    config: FusionTraining, train: CompactSplit, dev: CompactSplit, seed: int
+) -> tuple[BCAF, Calibration]:
+    """One seed; the checkpoint takes the encoders' vectors as they are, and dev fits the decision."""
+    trainer = build_fusion(config, train, dev, seed)
+    while not trainer.done:
+        record = trainer.run_epoch()
+        log.info("fusion, seed %d: %s", seed, shown(record))
+    model = trainer.best_model()
+    source = MixedSource(config, train, dev, seed)
+    source.audio.fold_into(model.audio_input)
+    source.text.fold_into(model.text_input)
+    return model, fit_decision(model, dev, config)
 
 
 def spoken(

@@ -15,7 +15,7 @@ from bcaf_stream.model.decision import Calibration
 from bcaf_stream.model.heads import IGNORED_LABEL
 from training.compact.clips import Clip, _emodb, _ravdess, _urdu, read_clips
 from training.compact.config import LABELS, CompactConfig, FusionTraining, Shares
-from training.compact.fusion import Fusion, Scale, judge, single_clips, spoken
+from training.compact.fusion import MixedSource, Scale, build_fusion, judge, single_clips, spoken, train_fusion
 from training.compact.mixing import CompactSplit, Mixer, Script, Voices, draw_case, draw_sound, joined
 from training.compact.noise import SoundSpoiler, Telephone, speech_of, spoil_text
 from training.compact.report import measure, merit
@@ -155,7 +155,7 @@ def test_the_folded_scale_changes_nothing():
     torch.manual_seed(0)
     made = data(4, 0)
     config = FusionTraining(width=16, layers=1, heads=2, removed_directions=0)
-    fusion = Fusion(config, made, data(4, 1), seed=0)
+    fusion = build_fusion(config, made, data(4, 1), seed=0)
     x_NX = torch.from_numpy(made.voices.vectors_VNA[0])
     for deaf in (0, 2):
         layer = copy.deepcopy(fusion.model.audio_input)
@@ -186,19 +186,31 @@ def test_fusion_learns_and_the_seed_repeats_it():
         removed_directions=0, ema_decay=0.9, clips=0.7, worded=0.4,
     )  # fmt: skip
     train, dev, test = data(60, 0), data(15, 1), data(20, 2)
-    model, calibration = Fusion(config, train, dev, seed=0).run()
+    model, calibration = train_fusion(config, train, dev, seed=0)
     for case in ("both", "text_only", "audio_only"):
         assert weighted_f1(judge(model, calibration, spoken(test, case))) > 0.6
     short = config.model_copy(update={"epochs": 1})
-    first, again = (Fusion(short, train, dev, seed=0).run()[0].state_dict() for _ in range(2))
+    first, again = (train_fusion(short, train, dev, seed=0)[0].state_dict() for _ in range(2))
     for name, value in first.items():
         assert torch.equal(value, again[name]), name
-    untrained = Fusion(config, train, dev, seed=0).model.eval()
+    untrained = build_fusion(config, train, dev, seed=0).model.eval()
     guess = judge(untrained, Calibration.unfitted("weighted"), single_clips(test.voices, 0))
     assert weighted_f1(guess) < 0.5
 
 
-def test_material_is_stored_whole(tmp_path):
+def test_every_process_draws_the_same_mixture_and_takes_its_share():
+    made = data(20, 0)
+    source = MixedSource(FusionTraining(width=16, batch=6, removed_directions=0), made, made, seed=3)
+    whole, parts = list(source.epoch(2, 0, 1)), [list(source.epoch(2, rank, 2)) for rank in range(2)]
+    assert len(whole) == source.steps == 3
+    for number, step in enumerate(whole):
+        for kind, part in enumerate(step.parts):
+            shares = [of_rank[number].parts[kind] for of_rank in parts]
+            assert sum(one.share for one in shares) == pytest.approx(2)
+            assert sum(int(one.batch.mask_BU.sum()) for one in shares) == int(part.batch.mask_BU.sum())
+
+
+def test_a_split_is_stored_whole(tmp_path):
     made = data(5, 0)
     with pytest.raises(DataError, match="words-dev"):
         load_split(tmp_path, "dev")
@@ -220,14 +232,14 @@ def test_rare_classes_of_meld_weigh_more():
     made = data(60, 0)
     counts = np.bincount(np.concatenate([s.labels_U for s in made.scripts]))
     config = FusionTraining(width=16, layers=1, heads=2, class_weight_power=0.5)
-    weights = Fusion(config, made, made, seed=0)._weight_C
+    weights = MixedSource(config, made, made, seed=0).weight_C
     assert weights.numpy() == pytest.approx(counts**-0.5)
 
 
 def test_every_number_of_the_card_is_measured():
     torch.set_num_threads(1)
     made = data(8, 0)
-    model = Fusion(FusionTraining(width=16, layers=1, heads=2), made, made, seed=0).model.eval()
+    model = build_fusion(FusionTraining(width=16, layers=1, heads=2), made, made, seed=0).model.eval()
     found = measure(model, Calibration.unfitted("weighted"), made)
     assert found["words"]["n"] == found["MELD everyday, both"]["n"] == sum(len(s.labels_U) for s in made.scripts)
     assert found["emodb phone"]["n"] == found["emodb clean, own words"]["n"] == 63

@@ -11,14 +11,16 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from bcaf_stream.errors import CheckpointError, ConfigError, DataError
 from bcaf_stream.model.checkpoint import load_checkpoint
 from tests.unit.training.made import dialogues, prepared, records, train_config, write_jsonl
+from training.config import LoopConfig
 from training.datasets.manifest import Manifest, read_manifest, write_manifest
 from training.datasets.table import read_table
 from training.evaluate import evaluate, evaluate_streaming, open_subject, predictions_of
 from training.fit import build_trainer, fit_here
 from training.log import EpochLog, following, read_epochs
-from training.loop import LoopConfig, Trainer
 from training.metrics import summary, weighted_f1
+from training.source import DialogueSource
 from training.state import load_state, save_state
+from training.trainer import Trainer
 from training.training_data import load_training_data
 
 
@@ -125,6 +127,25 @@ def test_training_may_start_from_a_checkpoint_with_the_same_labels(run, manifest
     wider = train_config(manifest, tmp_path / "no", init=str(folder), model__width=32)
     with pytest.raises(CheckpointError, match="another architecture"):
         build_trainer(wider, load_training_data(wider), torch.device("cpu"))
+
+
+def test_a_larger_model_teaches_and_one_that_does_not_fit_is_refused(run, manifest, tmp_path):
+    taught = train_config(manifest, tmp_path / "small", teacher=str(run[1]), loop__epochs=2, model__width=8)
+    seen = []
+    fit_here(taught, seen.append, floor=False)
+    assert seen[-1]["train_distillation"] < seen[0]["train_distillation"]
+    with pytest.raises(DataError, match="another configuration"):
+        fit_here(taught.changed({"teacher": None}))
+    other = train_config(manifest, tmp_path / "no", teacher=str(run[1]), model__labels=["calm", "cross", "glad"])
+    with pytest.raises(CheckpointError, match="cannot teach: its labels or the widths"):
+        fit_here(other)
+
+
+def test_with_a_falling_learning_rate_the_number_of_epochs_is_part_of_the_run(manifest, tmp_path):
+    config = train_config(manifest, tmp_path / "run", loop__epochs=1, loop__schedule="linear")
+    fit_here(config, floor=False)
+    with pytest.raises(DataError, match="started with another configuration"):
+        fit_here(config.changed({"loop.epochs": 2}))
 
 
 def relabelled(rows, label):
@@ -237,7 +258,8 @@ def small_trainer():
     from tests.unit.training.made import LOOP, MODEL
 
     config = BCAFConfig.model_validate({**MODEL, "labels": tuple(MODEL["labels"])})
-    return Trainer(BCAF(config), LoopConfig(**LOOP), dialogues(8, 0), dialogues(4, 1))
+    loop = LoopConfig(**LOOP)
+    return Trainer(BCAF(config), loop, DialogueSource(loop, config.classes, dialogues(8, 0), dialogues(4, 1)))
 
 
 def test_a_full_disk_leaves_the_last_state_loadable(small_trainer, tmp_path):

@@ -6,10 +6,12 @@ from hypothesis import strategies as st
 from bcaf_stream.errors import DataError, ModelError
 from bcaf_stream.model.bcaf import BCAF, BCAFConfig
 from tests.unit.training.made import LOOP, MODEL, dialogues
+from training.config import LoopConfig
 from training.dialogues import collate
-from training.loop import LoopConfig, Trainer, batches, class_weights, derive_seed, hide_modalities
 from training.metrics import weighted_f1
 from training.predict import VIEW_OF, Predictions, calibrate, calibrate_on, in_mode, predict, scored
+from training.source import DialogueSource, batches, class_weights, derive_seed, hide_modalities
+from training.trainer import Trainer, rate
 
 TRAIN, DEV, TEST = dialogues(120, 1), dialogues(40, 2), dialogues(60, 3)
 
@@ -19,10 +21,13 @@ def one_thread():
     torch.set_num_threads(1)
 
 
-def trainer(train=TRAIN, dev=DEV, model=None, **loop):
+def trainer(train=TRAIN, dev=DEV, model=None, teacher=None, interval=None, **loop):
     torch.manual_seed(0)
     config = BCAFConfig.model_validate({**MODEL, "labels": tuple(MODEL["labels"]), **(model or {})})
-    return Trainer(BCAF(config), LoopConfig(**{**LOOP, **loop}), train, dev)
+    options = LoopConfig(**{**LOOP, **loop})
+    return Trainer(
+        BCAF(config), options, DialogueSource(options, config.classes, train, dev, teacher), interval=interval
+    )
 
 
 def trained(**changes):
@@ -64,15 +69,18 @@ def test_the_same_weights_in_the_other_mode_see_the_future(learned):
     torch.testing.assert_close(offline.state_dict(), model.state_dict())
 
 
-@pytest.mark.parametrize("optimizer", ["adam", "adamw"])
-def test_resume_equals_uninterrupted(optimizer):
+SCHEDULED = {"schedule": "linear", "warm_up": 5, "ema_decay": 0.8, "feature_dropout": 0.2, "keep": "last"}
+
+
+@pytest.mark.parametrize("more", [{"optimizer": "adam"}, {"optimizer": "adamw"}, SCHEDULED])
+def test_resume_equals_uninterrupted(more):
     """With dropout, modality dropout and class weights: everything that is random or remembered."""
     options = {
         "train": TRAIN[:24],
         "model": {"dropout": 0.3},
         "modality_dropout": 0.5,
         "class_weights": "balanced",
-        "optimizer": optimizer,
+        **more,
         "l2": 1e-4,
         "clip": 1.0,
         "epochs": 4,
@@ -88,6 +96,8 @@ def test_resume_equals_uninterrupted(optimizer):
     while not second.done:
         second.run_epoch()
     torch.testing.assert_close(second.model.state_dict(), whole.model.state_dict(), rtol=0, atol=1e-6)
+    kept, expected = second.best_model().state_dict(), whole.best_model().state_dict()
+    torch.testing.assert_close(kept, expected, rtol=0, atol=1e-6)
     assert [r["train_total"] for r in second.history] == [r["train_total"] for r in whole.history]
     assert second.best_epoch == whole.best_epoch
 
@@ -112,6 +122,74 @@ def test_a_loss_that_is_not_finite_stops_before_the_update():
     with pytest.raises(ModelError, match=r"not finite in epoch 1, step 1 .*connection_form: printed is unbounded"):
         made.run_epoch()
     torch.testing.assert_close(made.model.state_dict(), before, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("interval", [1, 3, 50])
+def test_however_seldom_it_is_looked_at_nothing_of_a_spoiled_epoch_is_kept(interval):
+    made = trainer(interval=interval, epochs=3)
+    made.run_epoch()
+    before = {name: value.clone() for name, value in made.state_dict()["best"].items()}
+    sound = TRAIN[17].audio_UA[0, 0].clone()
+    TRAIN[17].audio_UA[0, 0] = float("nan")
+    try:
+        with pytest.raises(ModelError, match=r"the loss is not finite in epoch 2, step \d+ \(total nan"):
+            made.run_epoch()
+    finally:
+        TRAIN[17].audio_UA[0, 0] = sound
+    assert made.epoch == 1
+    torch.testing.assert_close(made.best_model().state_dict(), before, rtol=0, atol=0)
+
+
+def test_the_learning_rate_rises_over_the_warm_up_and_falls_to_nothing():
+    config = LoopConfig(learning_rate=1.0, schedule="linear", warm_up=4, epochs=2)
+    rates = [rate(config, step, steps=10) for step in range(1, 21)]
+    assert rates[:2] == pytest.approx([0.25 * 20 / 21, 0.5 * 19 / 21])
+    assert rates[3:] == pytest.approx([1 - step / 21 for step in range(4, 21)])
+    constant = LoopConfig(learning_rate=1.0, warm_up=4)
+    assert [rate(constant, step, steps=10) for step in (1, 4, 99)] == [0.25, 1.0, 1.0]
+    assert rate(LoopConfig(learning_rate=1.0), 1, steps=10) == 1.0
+
+
+def test_the_running_mean_of_the_weights_is_what_is_kept():
+    made = trainer(train=TRAIN[:8], batch=8, epochs=5, ema_decay=0.7, warm_up=2, keep="last")
+    mean = {}
+    for number in range(1, 6):  # each epoch is one step
+        made.run_epoch()
+        now = {name: value.detach().clone() for name, value in made.model.state_dict().items()}
+        if number == 2:
+            mean = now
+        elif number > 2:
+            mean = {name: 0.7 * mean[name] + 0.3 * value for name, value in now.items()}
+    assert made.best_epoch == 5
+    torch.testing.assert_close(made.best_model().state_dict(), mean, rtol=0, atol=1e-6)
+
+
+def test_a_teacher_is_learned_beside_the_labels_by_its_weight():
+    opposite = [20.0 * torch.nn.functional.one_hot(1 - one.label_U, 2).float() for one in TRAIN]
+    labels_alone = trained(teacher=opposite, distillation_weight=0.0, epochs=8)
+    teacher_alone = trained(teacher=opposite, distillation_weight=1.0, epochs=8)
+    assert "train_distillation" not in labels_alone.history[0]
+    assert teacher_alone.history[-1]["train_distillation"] < teacher_alone.history[0]["train_distillation"]
+    label_N = predict(labels_alone.model, TEST).label_N
+    right = [
+        (predict(one.model.eval(), TEST).fused_NC.argmax(1) == label_N) for one in (labels_alone, teacher_alone)
+    ]
+    assert right[0].float().mean() > 0.9
+    assert right[1].float().mean() < 0.1
+
+
+@pytest.mark.parametrize("world", [2, 3])
+def test_shares_of_the_processes_make_up_the_whole_step(world):
+    config = LoopConfig(**{**LOOP, "class_weights": "balanced"})
+    source = DialogueSource(config, 2, TRAIN, DEV)
+    whole = list(source.epoch(1, 0, 1))
+    parts = [list(source.epoch(1, rank, world)) for rank in range(world)]
+    assert len(whole) == source.steps
+    for number, step in enumerate(whole):
+        shares = [of_rank[number].parts[0] for of_rank in parts]
+        assert sum(part.share for part in shares) == pytest.approx(world)
+        assert {part.mass for part in shares} == {step.parts[0].mass}
+        assert sum(int(part.batch.mask_BU.sum()) for part in shares) == step.utterances
 
 
 def test_a_corpus_without_labels_is_refused():
