@@ -51,8 +51,8 @@ def model_card(
         f"Seed {config.loop.seed}, best of dev at epoch {best_epoch}; {config.loop.optimizer}, learning rate "
         f"{config.loop.learning_rate:g}, L2 {config.loop.l2:g}, dropout {config.model.dropout:g}, patience "
         f"{config.loop.patience}, {config.loop.batch} dialogues a step, modality dropout "
-        f"{config.loop.modality_dropout:g}, class weights {config.loop.class_weights}. The decision was fitted "
-        "on dev.",
+        f"{config.loop.modality_dropout:g}, class weights {config.loop.class_weights}{_options(config)}. "
+        "The decision was fitted on dev.",
         "## Dev results",
         "These chose the epoch and fitted the decision, so they flatter.",
         scores(dev),
@@ -96,6 +96,22 @@ def with_results(card: str, split: str, results: Mapping[str, Mapping[str, Any]]
         if views
     ]
     return f"{kept}\n\n{RESULTS}\n\n" + "\n\n".join(parts) + "\n"
+
+
+def _options(config: TrainConfig) -> str:
+    """The parts of the loop that are on, as they continue a list."""
+    loop = config.loop
+    chosen = {
+        "vectors standardised by the train split": config.data.standardize and config.init is None,
+        f"weights of {config.init} to start from": config.init,
+        f"warm-up of {loop.warm_up} steps": loop.warm_up,
+        f"learning rate falling to 0 over {loop.epochs} epochs": loop.schedule == "linear",
+        f"running mean of the weights, decay {loop.ema_decay:g}": loop.ema_decay,
+        f"feature dropout {loop.feature_dropout:g}": loop.feature_dropout,
+        f"distilled from {config.teacher} (weight {loop.distillation_weight:g})": config.teacher,
+        "the last epoch's weights": loop.keep == "last",
+    }
+    return "".join(f", {text}" for text, on in chosen.items() if on)
 
 
 def _splits(data: TrainingData) -> str:

@@ -64,7 +64,7 @@ class Trainer:
         self._runner: BCAF | DistributedDataParallel = self.model
         if self.world > 1:
             self._runner = DistributedDataParallel(
-                self.model, gradient_as_bucket_view=True, broadcast_buffers=False
+                self.model, gradient_as_bucket_view=True, forward_sync_buffers=False
             )
         make = torch.optim.Adam if config.optimizer == "adam" else torch.optim.AdamW
         self._optimizer = make(
