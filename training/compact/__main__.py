@@ -16,6 +16,7 @@ import typer
 from safetensors.torch import load_file, save_file
 
 from bcaf_stream.config import load_config
+from bcaf_stream.console import run
 from bcaf_stream.encoders.base import AudioEncoderConfig, TextEncoderConfig
 from bcaf_stream.encoders.load import load_audio_encoder, load_text_encoder
 from bcaf_stream.errors import DataError
@@ -42,7 +43,7 @@ from training.compact.vectors import (
 )
 from training.datasets.manifest import SPLITS
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, help=__doc__)
+app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 ConfigFile = Annotated[Path, typer.Option("--config", help="the recipe")]
 Overrides = Annotated[list[str] | None, typer.Option("--set", help="dotted.key=value, repeatable")]
 RECIPE = Path("configs/train/compact.yaml")
@@ -169,4 +170,4 @@ def _specs(work: Path) -> EncoderSpecs:
 
 
 if __name__ == "__main__":
-    app()
+    run(app, "training.compact")
