@@ -100,7 +100,9 @@ def test_meld_from_its_folders_to_scores(encoders, tmp_path, capsys, monkeypatch
     train("evaluate", run, "--manifest", "meld", "--json", "batch.json", "--card", "--predictions", "p.jsonl")
     train("evaluate", run, "--manifest", "meld", "--json", "live.json", "--through", "analyzer")
     batch, live = (json.loads((tmp_path / f"{name}.json").read_text()) for name in ("batch", "live"))
-    assert set(batch) == {"causal", "offline"}
+    assert set(batch) == {"causal", "offline", "linear"}
+    assert live["linear"] == batch["linear"]  # the floor is the same whichever way the model goes
+    assert set(batch.pop("linear")) == {"both", "text", "audio"}
     each = [json.loads(line) for line in (tmp_path / "p.jsonl").read_text().splitlines()]
     assert len(each) == sum(numbers["n"] for views in batch.values() for numbers in views.values())
     assert set(batch["causal"]) == {"both", "text", "audio"}
@@ -111,6 +113,7 @@ def test_meld_from_its_folders_to_scores(encoders, tmp_path, capsys, monkeypatch
         assert numbers["ece"] == pytest.approx(batch["causal"][view]["ece"], abs=1e-4)
     assert (tmp_path / "evaluation" / "confusion_causal_both.png").stat().st_size > 5000
     card = (run / "README.md").read_text()
+    assert "### test, linear floor" in card
     assert card.count("## Test results") == 1
     assert "GPL-3.0" in card
     engine = EmotionEngine(ModelConfig(checkpoint=str(run)))  # as analyze and serve load it
