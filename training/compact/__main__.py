@@ -61,7 +61,7 @@ def _start(config: Path, overrides: list[str] | None) -> tuple[CompactConfig, Pa
 
 @app.command()
 def teach(config: ConfigFile = RECIPE, overrides: Overrides = None) -> None:
-    """Fine-tune the teacher of the text encoder, and store its advice."""
+    """Fine-tune the teacher of the text encoder, and store its logits."""
     recipe, work = _start(config, overrides)
     dialogues = meld_texts(Path(recipe.meld))
     torch.manual_seed(recipe.teacher.seed)
@@ -75,7 +75,7 @@ def teach(config: ConfigFile = RECIPE, overrides: Overrides = None) -> None:
 
 @app.command()
 def text(config: ConfigFile = RECIPE, overrides: Overrides = None) -> None:
-    """Fine-tune the text encoder, with the teacher's advice."""
+    """Fine-tune the text encoder, with the teacher's logits."""
     recipe, work = _start(config, overrides)
     if not (work / TEACHER_LOGITS).is_file():
         raise DataError(f"{work}: no {TEACHER_LOGITS}; run `python -m training.compact teach` first")
