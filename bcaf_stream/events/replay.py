@@ -56,6 +56,7 @@ from bcaf_stream.loops import faults, start_thread
 
 MAX_REQUEST_BYTES = 65_536
 MAX_FRAME_BYTES = 1_000_000  # beyond it the connection ends before anything is answered
+WAITING_REQUESTS = 16  # of one connection; then it is read no further until they are answered
 BUDGET = Budget(burst=4_000_000, per_second=1_500_000)  # bytes: the largest requests as often as they are allowed
 REFRESH_S = 0.5  # how soon a revoked key, an erased call or a replay that is idle for too long is noticed
 
@@ -128,6 +129,7 @@ class ReplayServer:
         socket: zmq.Socket[Any] = self._context.socket(zmq.ROUTER)
         socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
         socket.setsockopt(zmq.MAXMSGSIZE, MAX_FRAME_BYTES)
+        socket.setsockopt(zmq.RCVHWM, WAITING_REQUESTS)
         socket.setsockopt(zmq.SNDHWM, self._config.high_water_mark)
         socket.setsockopt(zmq.LINGER, 0)
         keep_alive(socket)

@@ -143,8 +143,9 @@ drop what has an offset up to `reached`. A client (a connection, or a key where 
 {ReplayConfig().max_replays_each} replays of it and {ReplayConfig().max_replays} of all run at the same time.
 Beyond that the answer is busy: ask again a second later. `busy` also ends a replay that has had no credit for
 {ReplayConfig().idle_s:g} s, or was quiet and had to make room; ask again from the last `reached` plus 1. A
-request has up to {MAX_REQUEST_BYTES} bytes; a frame of more than {MAX_FRAME_BYTES} ends the connection. A hub
-that is started again has forgotten what was asked, and says nothing: a client that is owed an answer and hears
+request has up to {MAX_REQUEST_BYTES} bytes; a frame of more than {MAX_FRAME_BYTES} ends the connection. Who asks
+faster than it takes the answers misses those that find no room: {ReplayConfig().high_water_mark} may wait. A hub
+that is started again has forgotten what was asked, and says nothing. A client that is owed an answer and hears
 nothing for five seconds asks again, on a new connection.
 """
 

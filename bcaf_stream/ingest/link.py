@@ -65,14 +65,21 @@ class LinkServer:
 
     Args:
         clock: unix time in ns, for `received_at`.
+        on_refused: told of a client whose message was refused, and why: its call, if it had one open, is over.
 
     Raises:
         LinkError: the address cannot be bound.
     """
 
-    def __init__(self, config: LinkConfig, clock: Callable[[], int] = time.time_ns) -> None:
+    def __init__(
+        self,
+        config: LinkConfig,
+        clock: Callable[[], int] = time.time_ns,
+        on_refused: Callable[[bytes, str], None] = lambda client, reason: None,
+    ) -> None:
         self._config = config
         self._clock = clock
+        self._on_refused = on_refused
         self._channels: dict[bytes, int] = {}  # of the open call of each client
         self.refused = 0  # messages that were malformed or out of place
         self._context = zmq.asyncio.Context()
@@ -108,6 +115,7 @@ class LinkServer:
                 return client, self._parse(client, payload)
             except LinkError as error:
                 self.refused += 1
+                self._on_refused(client, str(error))
                 await self.send(client, Refused(str(error)))
 
     async def send(self, client: bytes, message: ServerMessage) -> bool:

@@ -53,8 +53,9 @@ class LinkDoor:
 
     def __init__(self, config: LinkConfig) -> None:
         self._config = config
-        self._server = LinkServer(config)
+        self._server = LinkServer(config, on_refused=self._forget)
         self.endpoint = self._server.endpoint
+        self._opening: dict[bytes, _Sender] = {}  # their calls are not begun yet
         self._senders: dict[bytes, tuple[_Sender, LiveCall]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._refused = 0
@@ -84,7 +85,8 @@ class LinkDoor:
         while True:
             client, message = await self._server.receive()
             if isinstance(message, Open):  # beside the others, who need not wait for the journal
-                task = spawn_task("call of the link", self._open(client, message))
+                sender = self._opening[client] = _Sender(message)
+                task = spawn_task("call of the link", self._open(client, sender))
                 self._tasks.add(task)
                 task.add_done_callback(self._tasks.discard)
                 continue
@@ -109,8 +111,8 @@ class LinkDoor:
                     self._refused += 1
                     known[1].end(reason)
 
-    async def _open(self, client: bytes, opening: Open) -> None:
-        sender = _Sender(opening)
+    async def _open(self, client: bytes, sender: _Sender) -> None:
+        opening = sender.opening
         begin = Begin(
             opening.call,
             opening.channels,
@@ -123,10 +125,15 @@ class LinkDoor:
             call = await self._host.open(begin, sender.may_send)
         except Exception as error:
             known = isinstance(error, LinkError)
-            await self._refuse(client, str(error) if known else "the server failed to open the call")
+            if self._opening.get(client) is sender:
+                await self._refuse(client, str(error) if known else "the server failed to open the call")
             if not known:
                 raise
             return
+        if self._opening.get(client) is not sender:  # it was refused meanwhile, and may have opened another call
+            call.end("its sender broke the protocol")
+            return
+        del self._opening[client]
         if call.outcome is not None:  # the sender came back too late
             await self._server.send(client, Closed(call.outcome.utterances, call.outcome.reason))
             return
@@ -137,8 +144,17 @@ class LinkDoor:
         await self._server.send(client, Accepted(call.id, self._config.window_ms, start))
         await self._follow(client, sender, call)
 
+    def _forget(self, client: bytes, reason: str) -> None:
+        """The client was refused: what it opened is over, and its connection may open another call."""
+        self._opening.pop(client, None)
+        if client in self._senders:
+            sender, call = self._senders.pop(client)
+            call.end(reason)
+            sender.news.set()
+
     async def _refuse(self, client: bytes, reason: str) -> None:
         self._refused += 1
+        self._forget(client, reason)
         await self._server.send(client, Refused(reason))
 
     def _take(self, sender: _Sender, call: LiveCall, message: ClientMessage) -> None:
@@ -171,14 +187,21 @@ class LinkDoor:
                         await sender.news.wait()
                 sender.news.clear()
                 credit = Credit(sender.credit_ms + self._config.window_ms, call.settled_ms)
-                if not over.done() and not await self._server.send(client, credit):
+                if not over.done() and self._is_of(client, sender) and not await self._server.send(client, credit):
                     call.lost()
                     return
             ended = over.result()
+            if not self._is_of(client, sender):  # it was refused, and knows
+                return
             done = ended.reason == "complete"
             answer = Closed(ended.utterances, ended.reason) if done else Refused(ended.reason)
             await self._server.send(client, answer)
         finally:
-            del self._senders[client]
+            if self._is_of(client, sender):
+                del self._senders[client]
             over.cancel()
             await asyncio.gather(over, return_exceptions=True)
+
+    def _is_of(self, client: bytes, sender: _Sender) -> bool:
+        """Whether the call of this sender is the client's."""
+        return client in self._senders and self._senders[client][0] is sender

@@ -12,6 +12,7 @@ import logging
 import ssl
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -90,7 +91,8 @@ class Connection(ServerConnection):
         if not self._begun:
             self.abort()
         elif self.state is State.CONNECTING:
-            self.transport.write(UNAVAILABLE)
+            with suppress(RuntimeError):  # it was refused, and nothing more can be said to it
+                self.transport.write(UNAVAILABLE)
             self.transport.close()
         else:
             loops.spawn_task(f"{self.door.name} closing", self.close(TRY_LATER, DISPLACED))

@@ -1,6 +1,8 @@
 """What a client may cost the hub: credit, pace, frames that are too large or foreign, readers that hang."""
 
+import contextlib
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -17,14 +19,14 @@ from bcaf_stream.events.hub import EventHub, EventHubConfig
 from bcaf_stream.events.journal import Journal
 from bcaf_stream.events.journal_file import JournalConfig
 from bcaf_stream.events.messages import Event, topic
-from bcaf_stream.events.replay import MAX_FRAME_BYTES, MAX_REQUEST_BYTES, REFRESH_S, ReplayConfig
+from bcaf_stream.events.replay import MAX_FRAME_BYTES, MAX_REQUEST_BYTES, REFRESH_S, ReplayConfig, ReplayServer
 from bcaf_stream.events.replay_job import QUIET_S
 from bcaf_stream.events.retention import erase
 from bcaf_stream.events.subscriber import EventSubscriber
 from bcaf_stream.loops import faults
 from tests.deployed import free_address
 from tests.hub_process import HubProcess
-from tests.zmtp_flood import Flood, frame
+from tests.zmtp_flood import Flood, connected, frame
 
 WAIT_S = 20.0
 
@@ -389,6 +391,30 @@ def test_a_slow_reader_is_warned(hub: EventHub, caplog: pytest.LogCaptureFixture
 
 def resident_bytes(pid: int) -> int:
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="memory is read from /proc")
+def test_requests_that_nobody_has_answered_yet_wait_with_their_senders(
+    hub: EventHub, monkeypatch: pytest.MonkeyPatch
+):
+    """A replay socket that is read no further takes little, from many who send as much as they may and go."""
+    may_go_on, take = threading.Event(), ReplayServer._take
+
+    def stuck(server: ReplayServer) -> None:
+        may_go_on.wait(WAIT_S)
+        take(server)
+
+    monkeypatch.setattr(ReplayServer, "_take", stuck)
+    requests = frame(bytes(MAX_REQUEST_BYTES)) * 50  # 3 MB
+    before = resident_bytes(os.getpid())
+    with contextlib.ExitStack() as stack:
+        stack.callback(may_go_on.set)
+        for _ in range(20):
+            connection = stack.enter_context(connected(hub.replay.endpoint, b"DEALER"))
+            connection.settimeout(0.3)
+            with contextlib.suppress(OSError):  # it is read no further
+                connection.sendall(requests)
+        assert resident_bytes(os.getpid()) - before < 20 * 3_000_000 // 2
 
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="memory is read from /proc")

@@ -14,6 +14,7 @@ import zmq.asyncio
 from bcaf_stream.ingest.link import LinkConfig, pack, parse_server
 from bcaf_stream.ingest.link_door import LinkDoor
 from bcaf_stream.ingest.link_protocol import Accepted, Audio, Close, Closed, Credit, Open, Refused, WordsMessage
+from bcaf_stream.loops import faults
 from bcaf_stream.types import Channel, Words
 from tests.live_host import CollectingHost
 
@@ -140,6 +141,28 @@ def test_one_that_breaks_the_rules_ends_its_own_call(message: Audio, says: str):
         assert door.refused == 1
 
     run(script)
+
+
+@pytest.mark.parametrize("early", [False, True], ids=["accepted", "opening"])
+def test_a_refusal_ends_what_the_connection_opened_and_it_may_open_another(early: bool):
+    async def script(door: LinkDoor, host: CollectingHost, connect: Callable[[], Client]) -> None:
+        client = connect()
+        if early:  # nonsense comes before the call is accepted
+            await client.say(Open("c1", SIDES, 8000, "asr"))
+        else:
+            await client.begin("c1")
+        await client.socket.send(b"nonsense")
+        await client.hear(Refused)
+        await host.until("c1", "ended")
+        await client.begin("c2")
+        await client.say(Audio(0, 0, SOUND_NC))
+        await client.say(Close())
+        assert await client.hear(Closed) == Closed(0, "complete")
+        assert host.calls["c1"].sound("agent").size == 0
+
+    before = faults.counts
+    run(script)
+    assert faults.counts == before
 
 
 def test_busy_is_said_and_leaving_is_said():

@@ -200,6 +200,24 @@ def test_connections_without_a_call_keep_nobody_out(how_far: str, request: pytes
     run(test)
 
 
+def test_one_that_was_refused_and_has_not_left_yet_can_lose_its_place_too():
+    async def test() -> None:
+        async with twilio(CollectingHost()) as door:
+            raw = socket.create_connection(("127.0.0.1", int(door.endpoint.rpartition(":")[2])))
+            with raw:
+                async with asyncio.timeout(WAIT_S):
+                    while not door._arrived:
+                        await asyncio.sleep(0.01)
+                (connection,) = door._arrived
+                connection.transport.write_eof()  # as the library does behind its refusal
+                connection.displace()
+                async with asyncio.timeout(WAIT_S):
+                    while door._arrived:
+                        await asyncio.sleep(0.01)
+
+    run(test)
+
+
 def test_a_page_of_somebody_elses_name_does_not_come_in():
     """DNS rebinding: a name that anybody made point here, so that his page is of the same origin."""
 
