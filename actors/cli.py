@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from actors.report import end, is_running, read_status, state_folder
+from actors.status import end, is_running, read_status, state_folder
 from bcaf_stream.config import load_config
 from bcaf_stream.console import cell, run
 from bcaf_stream.errors import DeploymentError

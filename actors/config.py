@@ -4,7 +4,7 @@ from typing import Any
 
 from pydantic import Field
 
-from actors.hub import HubConfig as HubConfig
+from actors.hub_actor import HubConfig as HubConfig
 from actors.load_shedding import OverloadConfig
 from actors.watchdog import LiveConfig
 from bcaf_stream.analyzer import AnalyzerConfig

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from actors.config import ServeConfig
 from actors.launch import Deployment
+from bcaf_stream.client.recorded import send_recording
 from bcaf_stream.config import load_config
 from bcaf_stream.console import EventView, clock, lag_ms
 from bcaf_stream.demo import CALL
@@ -16,7 +17,6 @@ from bcaf_stream.events.messages import Event
 from bcaf_stream.events.settled import settled
 from bcaf_stream.loops import spawn_thread
 from bcaf_stream.recording import Recording
-from bcaf_stream.sending import send_recording
 
 
 def play(output: Path, speed: float, overrides: Sequence[str] = ()) -> None:

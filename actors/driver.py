@@ -11,7 +11,7 @@ from typing import Any
 
 from actors.config import ServeConfig
 from actors.launch import Deployment, Endpoints
-from actors.report import Lives, is_alive, write_status
+from actors.status import Lives, is_alive, write_status
 from bcaf_stream.errors import BcafError, DeploymentError
 from bcaf_stream.loops import EXIT_CODE
 

@@ -13,9 +13,9 @@ from ray.exceptions import GetTimeoutError, RayError
 
 from actors.cluster import Cluster, plain
 from actors.config import ServeConfig
-from actors.emotion import EmotionActor
-from actors.hub import HubActor
-from actors.ingest import IngestActor
+from actors.emotion_actor import EmotionActor
+from actors.hub_actor import HubActor
+from actors.ingest_actor import IngestActor
 from actors.ports import with_ports
 from bcaf_stream.errors import DeploymentError
 

@@ -16,7 +16,7 @@ from types import FrameType
 
 from actors.leftovers import begin_of, kill_session
 from actors.policy import restart_s
-from actors.report import Lives, is_alive, pid_of, read_status, remove_status, state_folder, write_status
+from actors.status import Lives, is_alive, pid_of, read_status, remove_status, state_folder, write_status
 from bcaf_stream.errors import DeploymentError
 
 log = logging.getLogger(__name__)

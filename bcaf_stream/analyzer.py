@@ -8,7 +8,7 @@ from bcaf_stream.audio.turns import AudioConfig
 from bcaf_stream.config import Config
 from bcaf_stream.context import Answer, Predict
 from bcaf_stream.conversation import Conversation, Result, Step, Work
-from bcaf_stream.engine import EmotionEngine, ModelConfig
+from bcaf_stream.emotion_model import EmotionEngine, ModelConfig
 from bcaf_stream.errors import BcafError
 from bcaf_stream.events.messages import Event
 from bcaf_stream.ingest.live import End

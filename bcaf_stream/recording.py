@@ -12,7 +12,7 @@ from bcaf_stream.analyzer import AnalyzerConfig, ConversationAnalyzer
 from bcaf_stream.audio.raw import RawFormat
 from bcaf_stream.audio.sources import FileSource
 from bcaf_stream.audio.tracks import Location, split_track
-from bcaf_stream.engine import EmotionEngine
+from bcaf_stream.emotion_model import EmotionEngine
 from bcaf_stream.errors import SourceError, UsageError
 from bcaf_stream.events.messages import Event
 from bcaf_stream.transcripts.asr import load_transcriber

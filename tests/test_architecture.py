@@ -27,19 +27,12 @@ LAYERS = [  # low to high; members of one set must not import each other
         "bcaf_stream.events",
     },
     {"bcaf_stream.dialogue", "bcaf_stream.bridges"},  # bridges: on events alone, from them to other systems
-    {"bcaf_stream.engine"},  # encoders and model together
+    {"bcaf_stream.emotion_model"},  # encoders and model together
     {"bcaf_stream.context", "bcaf_stream.resumption"},
     {"bcaf_stream.conversation"},  # the main path; knows no engine, no clock and no event loop
     {"bcaf_stream.analyzer"},
-    {"bcaf_stream.console", "bcaf_stream.recording", "bcaf_stream.client", "bcaf_stream.demo"},
-    {
-        "bcaf_stream.timeline",
-        "bcaf_stream.doctor",
-        "bcaf_stream.sending",
-        "bcaf_stream.live_sending",
-        "bcaf_stream.cli_events",
-        "bcaf_stream.cli_bridges",
-    },
+    {"bcaf_stream.console", "bcaf_stream.recording", "bcaf_stream.demo"},
+    {"bcaf_stream.client"},
     {"bcaf_stream.cli"},
     {"actors", "training"},
 ]

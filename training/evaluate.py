@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from bcaf_stream.dialogue import DialogueAnalyzer
-from bcaf_stream.engine import EmotionEngine, ModelConfig, find_checkpoint, load_encoders
+from bcaf_stream.emotion_model import EmotionEngine, ModelConfig, find_checkpoint, load_encoders
 from bcaf_stream.errors import CheckpointError, DataError
 from bcaf_stream.model.checkpoint import Checkpoint, EncoderSpec, load_checkpoint
 from bcaf_stream.model.heads import IGNORED_LABEL

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bcaf_stream.engine import find_checkpoint
+from bcaf_stream.emotion_model import find_checkpoint
 from bcaf_stream.errors import CheckpointError, DataError
 from bcaf_stream.model.bcaf import BCAF
 from bcaf_stream.model.checkpoint import ENCODERS_NAME, EncoderSpecs, load_checkpoint, save_checkpoint

@@ -1,7 +1,7 @@
 """The hub of events: takes them with acknowledgement, journals them, publishes them, and replays them.
 
 One thread writes: what came while it was writing goes into its next transaction (group commit), and is
-acknowledged when that is on disk and on the wire. The hub needs no Ray; actors/hub.py lends it to Ray.
+acknowledged when that is on disk and on the wire. The hub needs no Ray; actors/hub_actor.py lends it to Ray.
 """
 
 import contextlib

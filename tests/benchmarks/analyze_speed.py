@@ -17,7 +17,7 @@ from rich.table import Table
 from bcaf_stream.analyzer import AnalyzerConfig
 from bcaf_stream.audio.turns import CallCutter
 from bcaf_stream.demo import CALL, SCRIPT
-from bcaf_stream.engine import EmotionEngine
+from bcaf_stream.emotion_model import EmotionEngine
 from bcaf_stream.recording import Analysis, Recording, TextMode
 from bcaf_stream.transcripts.asr import Transcriber, load_transcriber
 from bcaf_stream.types import SpeechSegment, Utterance, Words

@@ -25,7 +25,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from actors.report import read_status
+from actors.status import read_status
 from bcaf_stream.demo import CALL, SCRIPT
 from bcaf_stream.errors import BcafError
 from bcaf_stream.events.messages import Event

@@ -33,13 +33,13 @@ from websockets.exceptions import WebSocketException
 
 from actors.launch import Deployment, Endpoints
 from bcaf_stream.client.link import LinkSender
+from bcaf_stream.client.recorded import send_recording
 from bcaf_stream.config import load_config
 from bcaf_stream.demo import CALL
 from bcaf_stream.events.messages import Event
 from bcaf_stream.events.subscriber import EventSubscriber
 from bcaf_stream.ingest.link_protocol import Audio, Close, Open, WordsMessage, pack
 from bcaf_stream.recording import Recording
-from bcaf_stream.sending import send_recording
 from bcaf_stream.types import Call, Channel, Words
 from tests.audiohook_client import AudioHookClient
 from tests.benchmarks import fuzz_websocket, fuzz_wires

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from bcaf_stream.analyzer import AnalyzerConfig, ConversationAnalyzer
 from bcaf_stream.demo import CALL
-from bcaf_stream.engine import EmotionEngine
+from bcaf_stream.emotion_model import EmotionEngine
 from bcaf_stream.recording import Recording
 from bcaf_stream.types import AudioChunk
 

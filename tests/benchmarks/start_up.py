@@ -39,7 +39,7 @@ def beginning(folder: Path) -> Path:
 
 def cost(*words: str) -> tuple[float, float]:
     """CPU seconds and the most resident memory (MB) of one run of the command."""
-    command = [sys.executable, "-m", "bcaf_stream.cli", *words]
+    command = [sys.executable, "-m", "bcaf_stream.cli.main", *words]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
         _, status, used = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)

@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bcaf_stream.dialogue import DialogueAnalyzer
-from bcaf_stream.engine import find_checkpoint
+from bcaf_stream.emotion_model import find_checkpoint
 from bcaf_stream.model.bcaf import BCAF, BCAFConfig
 from bcaf_stream.model.checkpoint import EncoderSpec, EncoderSpecs, load_checkpoint, save_checkpoint
 from bcaf_stream.model.weights import lay_out_for_steps

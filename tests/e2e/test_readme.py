@@ -10,7 +10,7 @@ import pytest
 from typer.main import get_command
 
 import actors.cli
-import bcaf_stream.cli
+import bcaf_stream.cli.main
 import training.cli
 from bcaf_stream.events.bus import BusConfig, EventPublisher
 from bcaf_stream.events.writer import EventWriter
@@ -25,7 +25,7 @@ SHELL = [
     for line in block.splitlines()
 ]
 COMMANDS = [shlex.split(line) for line in SHELL if line.startswith("bcaf-")]
-APPS = {"bcaf-stream": bcaf_stream.cli.app, "bcaf-serve": actors.cli.app, "bcaf-train": training.cli.app}
+APPS = {"bcaf-stream": bcaf_stream.cli.main.app, "bcaf-serve": actors.cli.app, "bcaf-train": training.cli.app}
 
 
 def test_there_is_something_to_check():

@@ -11,7 +11,7 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast, RobertaConfig, RobertaModel, Wav2Vec2Config, Wav2Vec2Model
 
-from bcaf_stream.engine import EmotionEngine, ModelConfig
+from bcaf_stream.emotion_model import EmotionEngine, ModelConfig
 from bcaf_stream.errors import DataError
 from bcaf_stream.model.checkpoint import load_checkpoint
 from tests.unit.training.made import iemocap_folder, meld_folder, records, write_jsonl

@@ -194,7 +194,7 @@ def test_the_command_killed_and_started_again_loses_nothing(hub: EventHub, tmp_p
         command = [
             sys.executable,
             "-m",
-            "bcaf_stream.cli",
+            "bcaf_stream.cli.main",
             "bridge",
             "webhook",
             f"http://127.0.0.1:{server.port}/",
@@ -358,7 +358,7 @@ def test_addresses_that_are_none_or_open(make: Callable[[], Receiver], message: 
 
 @pytest.mark.parametrize(("module", "extra"), [("aiokafka", "kafka"), ("redis", "redis")])
 def test_a_missing_extra_is_named(module: str, extra: str, tmp_path: Path):
-    code = f"import sys; sys.modules[{module!r}] = None; from bcaf_stream.cli import main; main()"
+    code = f"import sys; sys.modules[{module!r}] = None; from bcaf_stream.cli.main import main; main()"
     target = {"kafka": ["localhost:9092", "--topic", "t"], "redis": ["redis://localhost", "--stream", "s"]}[extra]
     command = [sys.executable, "-c", code, "bridge", extra, *target, "--position", str(tmp_path / "p")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, env=dict(os.environ))

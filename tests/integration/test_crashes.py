@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from actors.report import read_status
+from actors.status import read_status
 from tests.deployment_processes import BIN, listening, members, processes
 
 NAME = "crash"

@@ -12,6 +12,7 @@ import ray
 from actors.launch import Deployment, Endpoints
 from bcaf_stream.analyzer import AnalyzerConfig
 from bcaf_stream.client.link import SenderConfig
+from bcaf_stream.client.recorded import send_recording
 from bcaf_stream.config import load_config
 from bcaf_stream.demo import CALL, SCRIPT
 from bcaf_stream.errors import BcafError, LinkError
@@ -22,7 +23,6 @@ from bcaf_stream.events.messages import Event
 from bcaf_stream.events.subscriber import EventSubscriber
 from bcaf_stream.ingest.link import Closed
 from bcaf_stream.recording import Analysis, Recording
-from bcaf_stream.sending import send_recording
 from tests.deployed import free_address, serve_config
 from tests.same import assert_same_events
 

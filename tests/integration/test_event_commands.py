@@ -12,7 +12,7 @@ import pyarrow.parquet
 import pytest
 from typer.testing import CliRunner
 
-from bcaf_stream.cli import app
+from bcaf_stream.cli.main import app
 from bcaf_stream.events.bus import BusConfig
 from bcaf_stream.events.codec import to_map
 from bcaf_stream.events.hub import EventHub, EventHubConfig
@@ -103,7 +103,7 @@ def test_listen_from_the_start_keeps_its_place(hub: EventHub, tmp_path: Path, fo
 
 def test_a_call_is_published_again(journal: JournalConfig):
     bind = free_address()
-    command = ["-m", "bcaf_stream.cli", "replay", "second", "--speed", "0", "--bind", bind]
+    command = ["-m", "bcaf_stream.cli.main", "replay", "second", "--speed", "0", "--bind", bind]
     arguments = [sys.executable, *command, "--journal", str(journal.path)]
     with EventListener(bind) as listener:
         process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)

@@ -14,7 +14,7 @@ import zmq
 from actors.cli import INSECURE
 from actors.cli import main as serve
 from actors.config import ServeConfig
-from bcaf_stream.cli import main as stream
+from bcaf_stream.cli.main import main as stream
 from bcaf_stream.config import load_config
 from bcaf_stream.errors import ConfigError, EventError
 from bcaf_stream.events.bus import BusConfig

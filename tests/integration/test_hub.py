@@ -209,7 +209,7 @@ def test_foreign_requests_are_refused_and_counted(hub: EventHub, frames: list[by
 
 def test_a_hub_loads_nothing_that_takes_seconds():
     """A hub that was killed is to be back within two seconds, and torch alone takes longer."""
-    code = "import sys, actors.hub; print({'torch', 'transformers', 'pyarrow', 'av'} & sys.modules.keys())"
+    code = "import sys, actors.hub_actor; print({'torch', 'transformers', 'pyarrow', 'av'} & sys.modules.keys())"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout == "set()\n"
 

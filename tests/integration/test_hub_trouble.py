@@ -210,7 +210,7 @@ def test_a_damaged_journal_is_refused_with_the_command_that_helps_and_the_comman
     with pytest.raises(EventError, match="it is damaged: `bcaf-stream repair --journal FILE`") as refused:
         EventHub(config)
     assert str(refused.value).count("\n") == 0
-    command = [sys.executable, "-m", "bcaf_stream.cli", "repair", "--journal", str(path)]
+    command = [sys.executable, "-m", "bcaf_stream.cli.main", "repair", "--journal", str(path)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     kept, lost = (int(done.stdout.split()[at]) for at in (2, 5))
     assert (kept + lost, done.stdout.count("\n")) == (1000, 1)

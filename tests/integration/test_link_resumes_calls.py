@@ -10,7 +10,7 @@ from actors.call_registry import CallRegistry
 from actors.config import IngestConfig
 from actors.watchdog import LiveConfig
 from bcaf_stream.analyzer import AnalyzerConfig
-from bcaf_stream.engine import EmotionEngine, ModelConfig
+from bcaf_stream.emotion_model import EmotionEngine, ModelConfig
 from bcaf_stream.ingest.link import LinkConfig
 from bcaf_stream.ingest.link_door import LinkDoor
 from bcaf_stream.ingest.link_protocol import Accepted, Audio, Close, Closed, Credit, Open, Refused

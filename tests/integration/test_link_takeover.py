@@ -14,14 +14,14 @@ from actors.config import IngestConfig
 from actors.watchdog import LiveConfig
 from bcaf_stream.analyzer import AnalyzerConfig
 from bcaf_stream.client.link import SenderConfig
+from bcaf_stream.client.recorded import send_recording
 from bcaf_stream.demo import CALL, SCRIPT
-from bcaf_stream.engine import EmotionEngine, ModelConfig
+from bcaf_stream.emotion_model import EmotionEngine, ModelConfig
 from bcaf_stream.events.messages import Event
 from bcaf_stream.ingest.link import LinkConfig
 from bcaf_stream.ingest.link_door import LinkDoor
 from bcaf_stream.ingest.link_protocol import Closed
 from bcaf_stream.recording import Analysis, Recording
-from bcaf_stream.sending import send_recording
 from tests.deployed import free_address
 from tests.same import assert_same_events
 from tests.tcp_proxy import TcpProxy

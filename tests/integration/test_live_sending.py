@@ -17,10 +17,10 @@ import numpy as np
 import pytest
 
 from bcaf_stream.audio.live_sources import PcmNC, PcmPipe
+from bcaf_stream.client.live import live_call, send_live
 from bcaf_stream.errors import LinkError, SourceError
 from bcaf_stream.ingest.link import Audio, Close, LinkConfig, LinkServer, Open, WordsMessage
 from bcaf_stream.ingest.link_protocol import Accepted, Closed, Credit, Refused
-from bcaf_stream.live_sending import live_call, send_live
 from bcaf_stream.types import Words
 from tests.commands import hears_interrupts
 from tests.components import needs

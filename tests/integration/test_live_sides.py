@@ -13,7 +13,7 @@ from actors.call_registry import CallRegistry
 from actors.config import IngestConfig
 from actors.watchdog import LiveConfig
 from bcaf_stream.analyzer import AnalyzerConfig, ConversationAnalyzer
-from bcaf_stream.engine import EmotionEngine, ModelConfig
+from bcaf_stream.emotion_model import EmotionEngine, ModelConfig
 from bcaf_stream.events.messages import Event
 from bcaf_stream.ingest.audiosocket import hang_up
 from bcaf_stream.ingest.g711 import decode_alaw

@@ -7,11 +7,11 @@ import pytest
 
 from actors.launch import Deployment, Endpoints
 from bcaf_stream.analyzer import AnalyzerConfig
+from bcaf_stream.client.recorded import send_recording
 from bcaf_stream.config import load_config
 from bcaf_stream.demo import CALL, SCRIPT
 from bcaf_stream.events.listener import EventListener
 from bcaf_stream.recording import Analysis, Recording, TextMode
-from bcaf_stream.sending import send_recording
 from tests.deployed import serve_config
 from tests.same import assert_same_events
 

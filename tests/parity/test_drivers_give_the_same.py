@@ -19,7 +19,7 @@ from bcaf_stream.analyzer import AnalyzerConfig, ConversationAnalyzer
 from bcaf_stream.audio.turns import AudioConfig
 from bcaf_stream.context import Answer, Predict
 from bcaf_stream.conversation import Conversation, Result, Step, Work
-from bcaf_stream.engine import EmotionEngine, ModelConfig
+from bcaf_stream.emotion_model import EmotionEngine, ModelConfig
 from bcaf_stream.errors import AsrError, ModelError
 from bcaf_stream.events.messages import Event
 from bcaf_stream.ingest.link_protocol import WordsMessage

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from bcaf_stream.doctor import findings
+from bcaf_stream.cli.doctor import findings
 from bcaf_stream.folders import MOST_BYTES, ray_folder, why_home_is_no_use, why_ray_cannot_use
 
 

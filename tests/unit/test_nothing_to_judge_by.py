@@ -8,7 +8,7 @@ import pytest
 
 from bcaf_stream.analyzer import AnalyzerConfig, ConversationAnalyzer
 from bcaf_stream.demo import CALL as DEMO
-from bcaf_stream.engine import EmotionEngine
+from bcaf_stream.emotion_model import EmotionEngine
 from bcaf_stream.events.writer import EventWriter
 from bcaf_stream.model.decision import Calibration
 from bcaf_stream.transcripts.pairing import TextConfig

@@ -7,8 +7,8 @@ import torch
 
 from bcaf_stream.analyzer import AnalyzerConfig
 from bcaf_stream.demo import CALL, SCRIPT
+from bcaf_stream.emotion_model import EmotionEngine, ModelConfig
 from bcaf_stream.encoders.base import AudioEncoderConfig
-from bcaf_stream.engine import EmotionEngine, ModelConfig
 from bcaf_stream.errors import CheckpointError, UsageError
 from bcaf_stream.model.checkpoint import EncoderSpecs, load_checkpoint, save_checkpoint
 from bcaf_stream.recording import Analysis, Recording

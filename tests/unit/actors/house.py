@@ -13,7 +13,7 @@ from bcaf_stream.analyzer import AnalyzerConfig
 from bcaf_stream.audio.sources import FileSource
 from bcaf_stream.context import Answer, State
 from bcaf_stream.demo import CALL
-from bcaf_stream.engine import EmotionEngine
+from bcaf_stream.emotion_model import EmotionEngine
 from bcaf_stream.errors import JournalError, ModelError
 from bcaf_stream.events.messages import Event
 from bcaf_stream.events.progress import Progress, progress_of

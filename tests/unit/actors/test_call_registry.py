@@ -13,7 +13,7 @@ from actors.config import IngestConfig
 from actors.load_shedding import Lags
 from actors.watchdog import LiveConfig
 from bcaf_stream.analyzer import AnalyzerConfig
-from bcaf_stream.engine import EmotionEngine, ModelConfig
+from bcaf_stream.emotion_model import EmotionEngine, ModelConfig
 from bcaf_stream.errors import BusyError, LinkError
 from bcaf_stream.ingest.link_protocol import WordsMessage
 from bcaf_stream.ingest.live import Begin

@@ -14,7 +14,7 @@ from actors.load_shedding import Lags
 from actors.recognition import Recognition
 from actors.watchdog import LiveConfig
 from bcaf_stream.analyzer import AnalyzerConfig
-from bcaf_stream.engine import EmotionEngine, ModelConfig
+from bcaf_stream.emotion_model import EmotionEngine, ModelConfig
 from bcaf_stream.errors import DeploymentError, LinkError
 from bcaf_stream.ingest.link_protocol import WordsMessage
 from bcaf_stream.ingest.live import Begin, Degraded, Gap, LiveCall

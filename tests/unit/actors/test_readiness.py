@@ -81,8 +81,7 @@ def test_an_error_of_ours_is_said_without_content():
 
 def test_the_hub_actor_loads_without_torch():
     """What it imports is most of the time that a killed hub is away."""
-    script = (
-        "import sys, actors.hub; print([m for m in ('torch', 'transformers', 'onnxruntime') if m in sys.modules])"
-    )
+    heavy = ("torch", "transformers", "onnxruntime")
+    script = f"import sys, actors.hub_actor; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -12,12 +12,12 @@ import pytest
 
 from actors.leftovers import begin_of, kill_session
 from actors.policy import restart_s
-from actors.report import Lives, end, is_alive, is_running, pid_of, read_status, write_status
+from actors.status import Lives, end, is_alive, is_running, pid_of, read_status, write_status
 from bcaf_stream.errors import DeploymentError
 
 HOLD = """
 import sys, time
-from actors.report import Lives
+from actors.status import Lives
 held = Lives(sys.argv[1], sys.argv[2])
 print("held", flush=True)
 time.sleep(60)

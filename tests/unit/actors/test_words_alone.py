@@ -7,7 +7,7 @@ import torch
 
 from actors.call_session import CallSession
 from actors.watchdog import LiveConfig
-from bcaf_stream.engine import EmotionEngine, ModelConfig
+from bcaf_stream.emotion_model import EmotionEngine, ModelConfig
 from bcaf_stream.ingest.link_protocol import WordsMessage
 from bcaf_stream.ingest.live import LiveCall
 from bcaf_stream.types import AudioChunk, Words

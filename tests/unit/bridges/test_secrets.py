@@ -6,7 +6,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from bcaf_stream.bridges.secrets import has_secret
-from bcaf_stream.cli import app
+from bcaf_stream.cli.main import app
 
 SECRET = "hunter2"
 

@@ -11,7 +11,7 @@ import av
 import numpy as np
 import pytest
 
-from bcaf_stream.cli import main
+from bcaf_stream.cli.main import main
 from bcaf_stream.demo import CALL, SCRIPT
 from bcaf_stream.events.codec import from_json
 from bcaf_stream.events.messages import Event
@@ -295,7 +295,7 @@ def test_what_analyze_does_not_need_is_not_imported(tmp_path: Path):
     """Each of these costs seconds or hundreds of MB before anything was heard."""
     sound = write_wav(tmp_path / "silence.wav", np.zeros(8000))
     words = ["analyze", str(sound), "--text", "none"]  # the shipped checkpoint, which has both encoders
-    script = f"import sys; from bcaf_stream.cli import app; app({words!r}, standalone_mode=False);"
+    script = f"import sys; from bcaf_stream.cli.main import app; app({words!r}, standalone_mode=False);"
     script += f"print(*sorted({NOT_FOR_ANALYZE!r} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == ""

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from bcaf_stream.cli import main
+from bcaf_stream.cli.main import main
 from tests.commands import run_command
 
 

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 from bcaf_stream.audio.live_sources import EncodedPipe, PcmNC, PcmPipe
+from bcaf_stream.client.live import live_call, live_source
 from bcaf_stream.errors import SourceError, UsageError
-from bcaf_stream.live_sending import live_call, live_source
 
 RATE = 16_000
 LOUD_N = (8000 * np.sin(np.arange(2 * RATE) / 20)).astype(np.int16)

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bcaf_stream.engine import find_checkpoint
+from bcaf_stream.emotion_model import find_checkpoint
 from bcaf_stream.model.bcaf import BCAF, BCAFConfig
 from bcaf_stream.model.checkpoint import load_checkpoint
 from bcaf_stream.model.inputs import ModalityInput, scale_of, standardized

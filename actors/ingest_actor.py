@@ -12,8 +12,8 @@ from ray.exceptions import RayError, RayTaskError
 from actors.call_registry import CallRegistry
 from actors.config import ServeConfig
 from actors.policy import rest_s
-from actors.pool import EmotionPool
 from actors.readiness import NotReadyError, Readiness
+from actors.replica_pool import EmotionPool
 from bcaf_stream.context import Answer, State
 from bcaf_stream.errors import BcafError, BusyError, JournalError
 from bcaf_stream.events.messages import Event

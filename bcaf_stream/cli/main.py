@@ -8,8 +8,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from bcaf_stream.cli_bridges import bridge_app
-from bcaf_stream.cli_events import register
+from bcaf_stream.cli.bridges import bridge_app
+from bcaf_stream.cli.events import register
 from bcaf_stream.config import load_config
 from bcaf_stream.console import (
     EventView,
@@ -90,7 +90,7 @@ def analyze(
     from bcaf_stream.analyzer import AnalyzerConfig  # torch loads in seconds: not for --help
     from bcaf_stream.audio.crosstalk import SAME_SOUND
     from bcaf_stream.audio.raw import parse_raw
-    from bcaf_stream.engine import use_threads
+    from bcaf_stream.emotion_model import use_threads
     from bcaf_stream.recording import Analysis, Recording
 
     if plot and not plot.absolute().parent.is_dir():
@@ -145,7 +145,7 @@ def analyze(
             " transcript with names then tells its speakers apart"
         )
     if plot:
-        from bcaf_stream.timeline import save_timeline
+        from bcaf_stream.cli.plot import save_timeline
 
         save_timeline(events, plot, recording.call.id)
 
@@ -181,7 +181,7 @@ def send(
     speakers = _speakers(speaker, transcript)
     words = None
     if source in ("-", "mic"):
-        from bcaf_stream.live_sending import live_call, live_source, send_live
+        from bcaf_stream.client.live import live_call, live_source, send_live
         from bcaf_stream.transcripts.sources import read_transcript
 
         if channel or speed is not None or (transcript and source == "mic") or track is not None or raw:
@@ -203,8 +203,8 @@ def send(
             closed = send_live(live, named, to, mode, words, config)
     else:
         from bcaf_stream.audio.raw import parse_raw
+        from bcaf_stream.client.recorded import send_recording
         from bcaf_stream.recording import Recording
-        from bcaf_stream.sending import send_recording
 
         if rate or channels or device:
             raise UsageError("--rate, --channels and --device are for - and mic: a recording has its own")
@@ -233,7 +233,7 @@ def send(
 @app.command()
 def doctor() -> None:
     """Say what works here and what to do about what does not. Exit code 1 when something must be mended."""
-    from bcaf_stream.doctor import examine
+    from bcaf_stream.cli.doctor import examine
 
     raise typer.Exit(examine())
 

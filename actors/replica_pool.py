@@ -6,7 +6,7 @@ from typing import Any
 
 from ray.exceptions import RayActorError
 
-from actors.emotion import Answer
+from actors.emotion_actor import Answer
 from actors.policy import Replica, choose, rest_s
 from actors.readiness import NotReadyError
 from bcaf_stream.errors import DeploymentError

@@ -13,7 +13,7 @@ from typing import Any
 from actors.batching import MicroBatcher
 from actors.config import BatchConfig
 from actors.readiness import Readiness
-from bcaf_stream.engine import EmotionEngine, ModelConfig, use_threads
+from bcaf_stream.emotion_model import EmotionEngine, ModelConfig, use_threads
 from bcaf_stream.loops import exit_on_death, faults, spawn_task, watch_event_loop
 from bcaf_stream.model.bcaf import DialogueState
 from bcaf_stream.types import SAMPLE_RATE, EmotionPrediction, Utterance
