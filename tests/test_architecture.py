@@ -26,7 +26,8 @@ LAYERS = [  # low to high; members of one set must not import each other
         "bcaf_stream.model",
         "bcaf_stream.events",
     },
-    {"bcaf_stream.dialogue", "bcaf_stream.bridges"},  # bridges: on events alone, from them to other systems
+    # On events alone: bridges from them to other systems, the summary what they amount to
+    {"bcaf_stream.dialogue", "bcaf_stream.bridges", "bcaf_stream.summary"},
     {"bcaf_stream.emotion_model"},  # encoders and model together
     {"bcaf_stream.context", "bcaf_stream.resumption"},
     {"bcaf_stream.conversation"},  # the main path; knows no engine, no clock and no event loop
