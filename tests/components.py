@@ -67,7 +67,6 @@ COMPONENTS = {
         (ROOT / "../shared/data").is_dir, "put the corpora under ../shared/data", optional=True
     ),
 }
-missing: dict[str, set[str]] = {}  # component -> tests that were skipped for it
 
 
 def is_present(name: str) -> bool:
@@ -82,11 +81,9 @@ def require(name: str, reason: str = "") -> None:
     if not reason and is_present(name):
         return
     component = COMPONENTS[name]
-    running = os.environ.get("PYTEST_CURRENT_TEST", "").partition(" ")[0]
     message = f"needs {name}: {reason or component.way}"
     if STRICT and not component.optional:
         pytest.fail(message, pytrace=False)
-    missing.setdefault(name, set()).add(running)
     pytest.skip(message)
 
 

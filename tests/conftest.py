@@ -1,6 +1,9 @@
 """What several rooms' tests share. Ray is started once for all of them: it takes its seconds."""
 
 import logging
+import os
+import re
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,10 +11,22 @@ import pytest
 import torch
 from hypothesis import settings
 
-from tests.components import COMPONENTS, missing, require
+from tests.components import COMPONENTS, require
 from tests.tiny import tiny_checkpoint
 
 ROOT = Path(__file__).parents[1]
+
+# Test files that start Ray or a whole deployment: one after the other, in one of pytest's processes.
+# The other processes take the rest by files.
+WHOLE_MACHINE = {
+    "e2e/test_commands.py",
+    "integration/test_crashes.py",
+    "integration/test_deployment.py",
+    "integration/test_fuzz_deployment.py",
+    "integration/test_ray_train.py",
+    "integration/test_sender_faults.py",
+    "parity/test_actors_equal_one_process.py",
+}
 
 # Nothing is asserted about time: a busy machine must not fail an example for being slow.
 settings.register_profile("untimed", deadline=None)
@@ -19,6 +34,8 @@ settings.load_profile("untimed")
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        torch.set_num_threads(1)  # torch's threads of two processes on two cores wait for each other
     config.addinivalue_line("markers", "needs(component): runs against a real part of tests/components.py")
 
 
@@ -27,12 +44,22 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         require(mark.args[0])
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes longest begins first; a file's tests share its fixtures, so they stay in one process."""
+    here = ROOT / "tests"
+    files = {item: item.path.relative_to(here).as_posix() for item in items}
+    for item, file in files.items():
+        item.add_marker(pytest.mark.xdist_group("machine" if file in WHOLE_MACHINE else file))
+    items.sort(key=lambda item: files[item] not in WHOLE_MACHINE)
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    for name, tests in sorted(missing.items()):
-        component = COMPONENTS[name]
-        terminalreporter.write_line(
-            f"not tested, for want of {name} ({len(tests)} tests): {component.way}", yellow=True
-        )
+    reasons = (str(report.longrepr) for report in terminalreporter.stats.get("skipped", ()))
+    needed = Counter(found[1] for reason in reasons if (found := re.search(r"Skipped: needs ([^:]+):", reason)))
+    for name, tests in sorted(needed.items()):
+        way = COMPONENTS[name].way
+        terminalreporter.write_line(f"not tested, for want of {name} ({tests} tests): {way}", yellow=True)
 
 
 @pytest.fixture(scope="session")
