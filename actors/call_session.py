@@ -61,7 +61,7 @@ class CallSession:
         progress: Progress | None = None,
     ) -> None:
         self.call = Call(begin.call, begin.channels)
-        self.rate, self.sender = begin.rate, begin.sender
+        self.rate, self.sender, self.source = begin.rate, begin.sender, begin.source
         self.connection: CallConnection | None = None  # its present one
         self.room = asyncio.Event()
         self.room.set()
@@ -102,13 +102,14 @@ class CallSession:
         """The call's first connection, or its next one after one was lost.
 
         Raises:
-            LinkError: the call has its connection, or another shape.
+            LinkError: the call has its connection, another shape, or other sound.
         """
         received, base = max(self.inbox.received.values()), 0
         if self.connection is not None:
             self._check_same(begin)
-        if begin.resume is not None:
-            base = max(received, begin.resume)
+            self.sender = begin.sender
+        if begin.earliest is not None:
+            base = max(received, begin.earliest)
         elif self.connection is None:
             base = received
         elif begin.missed is not None:
@@ -119,7 +120,7 @@ class CallSession:
         for channel, upto in self.inbox.received.items():
             if upto < base:
                 self.put(Gap(channel, upto, base, "connection lost", self.rate))
-        origin = (base, 0) if begin.resume is None else (0, base)  # who resumes counts the call's samples
+        origin = (base, 0) if begin.earliest is None else (0, base)  # who resumes counts the call's samples
         self.connection = CallConnection(self, *origin, credit)
         return self.connection
 
@@ -148,6 +149,10 @@ class CallSession:
             raise LinkError(f"call {self.call.id} is running already")
         if (begin.channels, begin.rate) != (self.call.channels, self.rate):
             raise LinkError(f"call {self.call.id} goes on with the channels and the rate that it began with only")
+        if begin.source != self.source and begin.sender != self.sender:
+            raise LinkError(
+                f"call {self.call.id} waits for its lost sender, and this is other sound: give it another name"
+            )
 
     def lose(self) -> None:
         """The connection is gone."""
@@ -351,11 +356,11 @@ class CallSession:
         return now_s
 
     def _resumption(self, begin: Begin, progress: Progress) -> Resumption:
-        resent = begin.resume is not None and not progress.damaged
-        if begin.resume is not None:
+        resent = begin.earliest is not None and not progress.damaged
+        if begin.earliest is not None:
             rebuild_ms = round(self._live.rebuild_s * 1000)
             wanted_ms = resend_from_ms(progress, rebuild_ms) if resent else progress.end_ms
-            start = max(begin.resume, wanted_ms * self.rate // 1000)
+            start = max(begin.earliest, wanted_ms * self.rate // 1000)
         else:
             passed_ms = (time.time_ns() - progress.started_at) // 1_000_000
             start = max(progress.end_ms, passed_ms) * self.rate // 1000

@@ -46,6 +46,7 @@ class Watchdog:
         self._heard = dict.fromkeys(channels, now_s)
         self._latest = now_s
         self._gone: float | None = None  # since when there is no connection
+        self._looks_up = False  # it is connected again, and finds the place in its sound
 
     @property
     def is_connected(self) -> bool:
@@ -53,6 +54,7 @@ class Watchdog:
 
     def heard(self, channel: str, now_s: float) -> None:
         self._heard[channel] = self._latest = now_s
+        self._looks_up = False
         self.stalled.discard(channel)
 
     def spoke(self, now_s: float) -> None:
@@ -65,6 +67,7 @@ class Watchdog:
     def connected(self, now_s: float) -> None:
         self._gone = None
         self._latest = now_s
+        self._looks_up = self._keeps_sound
         if self._keeps_sound:
             self._heard = {channel: max(at, now_s) for channel, at in self._heard.items()}
 
@@ -98,6 +101,6 @@ class Watchdog:
 
     @property
     def _limit_s(self) -> float:
-        if self._gone is None:
-            return self._config.stall_s
-        return float("inf") if self._keeps_sound else 0.0
+        if self._gone is not None:
+            return float("inf") if self._keeps_sound else 0.0
+        return max(self._config.stall_s, self._config.grace_s) if self._looks_up else self._config.stall_s

@@ -19,10 +19,11 @@ class Backlog:
     def __init__(self, channels: int, capacity: int) -> None:
         self._ring_NC = np.zeros((capacity, channels), np.int16)  # pages that are never used cost nothing
         self.end = self.cursor = self.done = 0
+        self._first = 0
 
     @property
     def start(self) -> int:
-        return max(0, self.end - len(self._ring_NC))
+        return max(self._first, self.end - len(self._ring_NC))
 
     @property
     def unsent(self) -> int:
@@ -31,6 +32,10 @@ class Backlog:
     @property
     def room(self) -> int:
         return max(0, len(self._ring_NC) - (self.end - min(self.cursor, self.done)))
+
+    def skip(self, to: int) -> None:
+        """Begin there instead of with the call's first sample; before anything is pushed."""
+        self._first = self.end = self.cursor = self.done = to
 
     def push(self, samples_NC: PcmN) -> None:
         """Take a copy of the next samples.

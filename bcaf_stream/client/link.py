@@ -68,6 +68,8 @@ class LinkSender:
         live: the source cannot wait: `send` takes its sound at once while there is room to keep it.
         drop: where there is no room either, the oldest sound that was not sent is given up; else `send` waits.
         again: the call's sound once more from a sample on, for a source that can be read again.
+        source: names that sound, the same in each run; then this run goes on with a call that another one of the
+            same sound has begun and was killed in. `start` is the first sample that `send` shall be given.
         note: told in a line when the connection is lost, and when the call goes on.
 
     Raises:
@@ -85,13 +87,16 @@ class LinkSender:
         live: bool = False,
         drop: bool = False,
         again: Callable[[int], Iterator[PcmN]] | None = None,
+        source: str | None = None,
         note: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._endpoint = endpoint
         self._config = config or SenderConfig()
         self._run_id = uuid.uuid4().hex
+        self._words_id = source or self._run_id
         self._given = 0  # words so far
-        self._opening = Open(call.id, call.channels, rate, text, sender=self._run_id)
+        self._opening = Open(call.id, call.channels, rate, text, sender=self._run_id, source=source)
+        self.start = 0
         self._live, self._drop, self._again, self._note = live, drop, again, note
         self._backlog = Backlog(len(call.channels), self._config.keep_bytes // (2 * len(call.channels)))
         self._words: list[WordsMessage] = []  # those that the server may ask for again
@@ -154,7 +159,7 @@ class LinkSender:
     def _named(self, words: Sequence[Words]) -> list[Words]:
         """Each with an id, so that what is sent again takes the place of what was sent before."""
         named = [
-            w if w.id is not None else replace(w, id=f"{self._run_id}-{n}")
+            w if w.id is not None else replace(w, id=f"{self._words_id}-{n}")
             for n, w in enumerate(words, self._given)
         ]
         self._given += len(words)
@@ -365,6 +370,10 @@ class _Conversation:
     def _begin(self, start: int) -> None:
         assert self.state.accepted
         opening = self._sender._opening
+        if not self._resumed and opening.source is not None and start:
+            self._backlog.skip(start)
+            self._sender.start = start
+            self._sender._note(f"this call lost its sender at {start / opening.rate:.1f} s: it goes on from there")
         if not (0 if self._again else self._backlog.start) <= start <= self._backlog.end:
             raise LinkError(
                 f"{self._sender._endpoint}: the server asks for sound that was never sent, or not kept"

@@ -1,14 +1,18 @@
 """A recording sent to a deployment as a live source sends: slice after slice, no faster than it is taken."""
 
+import hashlib
 import itertools
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from bcaf_stream.audio.containers import is_url
 from bcaf_stream.audio.resample import Resampler
+from bcaf_stream.audio.tracks import split_track
 from bcaf_stream.client.link import LinkSender, SenderConfig
 from bcaf_stream.errors import SourceError
 from bcaf_stream.ingest.link_protocol import RATES, Closed
@@ -31,6 +35,7 @@ def send_recording(
 
     An interruption or broken sound hangs up: what was sent until then is analysed to its end. After a lost
     connection the call goes on: what the deployment asks for is read from the files once more, and `note` is told.
+    So it does when the program that sent it was killed, and the same recording is sent again under the same name.
 
     Raises:
         LinkError: the deployment refuses the call, or is not reached for `config.give_up_s`.
@@ -40,10 +45,12 @@ def send_recording(
         chunks = iter(source)
         first = list(itertools.islice(chunks, len(recording.call.channels)))
         rate = _link_rate({chunk.rate for chunk in first})
-        again = (
-            None if source.duration_ms is None else partial(_again, recording, rate)
-        )  # a stream has no second time
-        with LinkSender(endpoint, recording.call, rate, text, config, again=again, note=note) as sender:
+        has_end = source.duration_ms is not None  # a stream has no second time
+        again = partial(_again, recording, rate) if has_end else None
+        name = identity(recording, rate, text) if has_end else None
+        with LinkSender(
+            endpoint, recording.call, rate, text, config, again=again, source=name, note=note
+        ) as sender:
             if words is not None:
                 sender.send_words(words, last=True)
             try:
@@ -59,7 +66,7 @@ def send_recording(
 
 def _play(sender: LinkSender, columns: "_SideBySide", chunks: Iterator[AudioChunk], per_second: float) -> None:
     started, sent = time.monotonic(), 0
-    for samples_NC in columns.slices(chunks):
+    for samples_NC in _from(sender.start, columns.slices(chunks)):
         sender.send(samples_NC)
         sent += len(samples_NC)
         if per_second:
@@ -68,12 +75,31 @@ def _play(sender: LinkSender, columns: "_SideBySide", chunks: Iterator[AudioChun
 
 def _again(recording: Recording, rate: int, start: int) -> Iterator[PcmNC]:
     """The same samples once more, from `start` on."""
-    at = 0
     with recording.chunks() as source:
-        for samples_NC in _SideBySide(recording, rate).slices(iter(source)):
-            if at + len(samples_NC) > start:
-                yield samples_NC[max(0, start - at) :]
-            at += len(samples_NC)
+        yield from _from(start, _SideBySide(recording, rate).slices(iter(source)))
+
+
+def _from(start: int, slices: Iterator[PcmNC]) -> Iterator[PcmNC]:
+    at = 0
+    for samples_NC in slices:
+        if at + len(samples_NC) > start:
+            yield samples_NC[max(0, start - at) :]
+        at += len(samples_NC)
+
+
+def identity(recording: Recording, rate: int, text: TextMode) -> str:
+    """A name for what is sent: the same for the same files, read in the same way, unless they have changed."""
+    places = recording.source if isinstance(recording.source, dict) else {"": recording.source}
+    parts: list[object] = [rate, text, recording.call.channels, recording.cuts, recording.raw]
+    for channel, place in places.items():
+        file, track = split_track(place)
+        parts += [channel, track]
+        if is_url(file):
+            parts.append(str(file))
+        else:
+            found = Path(file).resolve().stat()
+            parts += [str(Path(file).resolve()), found.st_size, found.st_mtime_ns]
+    return hashlib.sha256(repr(parts).encode()).hexdigest()
 
 
 def _link_rate(rates: set[int]) -> int:

@@ -120,7 +120,9 @@ class LinkDoor:
             opening.text,
             sender=opening.sender,
             resume=opening.resume,
+            source=opening.source,
         )
+        await self._notice_loss(opening.call)
         try:
             call = await self._host.open(begin, sender.may_send)
         except Exception as error:
@@ -140,9 +142,18 @@ class LinkDoor:
         sender.order.received = call.start
         sender.credit_ms = call.start * 1000 // opening.rate
         self._senders[client] = sender, call
-        start = None if opening.resume is None else call.start
+        start = None if begin.earliest is None else call.start
         await self._server.send(client, Accepted(call.id, self._config.window_ms, start))
         await self._follow(client, sender, call)
+
+    async def _notice_loss(self, call: str) -> None:
+        """Ask whether the call's sender is there, before another one wants its call: it may have died just now."""
+        for client, (sender, known) in list(self._senders.items()):
+            if known.id == call and not await self._server.send(client, self._credit(sender, known)):
+                known.lost()
+
+    def _credit(self, sender: _Sender, call: LiveCall) -> Credit:
+        return Credit(sender.credit_ms + self._config.window_ms, call.settled_ms)
 
     def _forget(self, client: bytes, reason: str) -> None:
         """The client was refused: what it opened is over, and its connection may open another call."""
@@ -186,8 +197,9 @@ class LinkDoor:
                     async with asyncio.timeout(ALIVE_S):
                         await sender.news.wait()
                 sender.news.clear()
-                credit = Credit(sender.credit_ms + self._config.window_ms, call.settled_ms)
-                if not over.done() and self._is_of(client, sender) and not await self._server.send(client, credit):
+                if over.done() or not self._is_of(client, sender):
+                    continue
+                if not await self._server.send(client, self._credit(sender, call)):
                     call.lost()
                     return
             ended = over.result()

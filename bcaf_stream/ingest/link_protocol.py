@@ -2,8 +2,8 @@
 
 One message is one msgpack map; `t` says which.
 
-    client -> server  open      {v, call, rate, channels: [[name, role], ...], text, sender: str = "",
-                                 resume: int = none}
+    client -> server  open      {v, call, rate, channels: [[name, role], ...], text, sender: str = none,
+                                 resume: int = none, source: str = none}
                       audio     {seq, start, pcm}    int16 little endian, interleaved by channel
                       words     {items: [[channel | None, start_ms, end_ms, text, id = None, final = True], ...],
                                  last: bool = False, call: str = the open one}
@@ -18,6 +18,10 @@ same random `sender` in each of its opens. After a loss it opens its call again 
 of the call that it can send once more. It is answered by the sample that it shall go on `from`, or by `closed`
 where the call has ended meanwhile; `start` and `upto_ms` are then the call's, `seq` begins at 0, and given words
 are sent again. Sound before `settled_ms` will never be asked for again.
+
+A sender that can send all of its call at any time, as that of a file, names the sound: by a `source` that is the
+same whenever the same sound is sent. If it dies, another run with the same `source` goes on with the call, and is
+answered by `from` at its first open already; one with another `source` is refused.
 
 Words with `call` may come from a client that has no call open: live text beside a
 call that another one sends. Unknown fields are ignored. Errors never quote audio or words.
@@ -46,7 +50,8 @@ class Open:
     """Begins a call, or goes on with one; `text` says where its words come from.
 
     `sender` names the run of a sender that comes back after a loss. `resume` is the earliest sample of the call
-    that it can send again; None in the first open of a run.
+    that it can send again; None in the first open of a run. `source` names sound that can be sent from the call's
+    first sample on at any time.
     """
 
     call: str
@@ -55,6 +60,7 @@ class Open:
     text: TextSource
     sender: str | None = None
     resume: int | None = None
+    source: str | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -132,9 +138,9 @@ def pack(message: ClientMessage | ServerMessage) -> bytes:
 
 def _plain(message: ClientMessage | ServerMessage) -> dict[str, Any]:
     match message:
-        case Open(call, channels, rate, text, sender, resume):
+        case Open(call, channels, rate, text, sender, resume, source):
             names = [[channel.name, channel.role] for channel in channels]
-            about = _given(sender=sender, resume=resume)
+            about = _given(sender=sender, resume=resume, source=source)
             return {"t": "open", "v": VERSION, "call": call, "rate": rate, "channels": names, "text": text} | about
         case Audio(seq, start, samples_NC):
             return {"t": "audio", "seq": seq, "start": start, "pcm": samples_NC.astype("<i2").tobytes()}
@@ -227,9 +233,10 @@ def _open(fields: dict[str, Any]) -> Open:
     text = _one_of("text", fields.get("text"), TextSource)
     sender = _name("sender", fields["sender"]) if "sender" in fields else None
     resume = _whole(fields, "resume") if "resume" in fields else None
-    if resume is not None and sender is None:
-        raise LinkError("open: resume needs the name of the sender's run")
-    return Open(_name("call", fields.get("call")), channels, rate, text, sender, resume)
+    source = _name("source", fields["source"]) if "source" in fields else None
+    if sender is None and (resume is not None or source is not None):
+        raise LinkError("open: resume and source need the name of the sender's run")
+    return Open(_name("call", fields.get("call")), channels, rate, text, sender, resume, source)
 
 
 def _channel(item: Any) -> Channel:

@@ -19,7 +19,8 @@ class Begin:
 
     `missed` is how many samples of each channel were lost between the two connections; None where the
     protocol does not say, and then the time that passed is taken. `sender` names the run of a sender that keeps
-    its sound and comes back after a loss; by `resume` it then says from which sample it can send again.
+    its sound and comes back after a loss; by `resume` it then says from which sample it can send again. `source`
+    names sound of which all can be sent at any time, by any run of a sender.
     """
 
     call: str
@@ -29,6 +30,12 @@ class Begin:
     missed: int | None = None
     sender: str | None = None
     resume: int | None = None
+    source: str | None = None
+
+    @property
+    def earliest(self) -> int | None:
+        """The first sample of the call that can still be sent; None where none of the past can."""
+        return 0 if self.source is not None else self.resume
 
 
 @dataclass(frozen=True, slots=True)

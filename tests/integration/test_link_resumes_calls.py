@@ -57,8 +57,8 @@ async def say(client: Client, sound_NC: np.ndarray, start: int, end: int) -> Non
         await client.say(Audio(seq, at, sound_NC[at : min(at + PIECE, end)]))
 
 
-def opening(resume: int | None = None, sender: str = "run 1") -> Open:
-    return Open("c1", CHANNELS, RATE, "none", sender, resume)
+def opening(resume: int | None = None, sender: str = "run 1", source: str | None = None) -> Open:
+    return Open("c1", CHANNELS, RATE, "none", sender, resume, source)
 
 
 async def undisturbed(engine: EmotionEngine, sound_NC: np.ndarray) -> House:
@@ -140,6 +140,52 @@ def test_a_lost_connection_loses_nothing_and_cuts_no_utterance(engine: EmotionEn
         await again.say(Close())
         assert (await again.hear(Closed)).reason == "complete"  # type: ignore[attr-defined]
         for one in (client, stranger, again):
+            one.socket.close()
+        await process.close()
+        return house, await undisturbed(engine, sound_NC)
+
+    found, expected = asyncio.run(scene())
+    assert_same_events(found.events, expected.events)
+
+
+def test_only_the_same_sound_takes_a_call_over_and_only_from_a_lost_sender(
+    engine: EmotionEngine, sound_NC: np.ndarray
+):
+    async def scene() -> tuple[House, House]:
+        house = House(engine)
+        process = Process(house)
+        await process.door.start(process.calls)
+        clients: list[Client] = []
+
+        async def open_as(sender: str, source: str | None) -> Client:
+            clients.append(Client(process.door.endpoint))
+            await clients[-1].say(opening(sender=sender, source=source))
+            return clients[-1]
+
+        first = await open_as("run 1", "file a")
+        assert (await first.hear(Accepted)).start == 0  # type: ignore[attr-defined]
+        await say(first, sound_NC, 0, 8 * RATE)
+        async with asyncio.timeout(20):
+            while (await first.hear(Credit)).upto_ms < 15_000:  # type: ignore[attr-defined]
+                pass
+        second = await open_as("run 2", "file a")
+        assert "running already" in (await second.hear(Refused)).message  # type: ignore[attr-defined]
+        first.socket.close()
+        for source in ("file b", None):
+            message = "running already"
+            while "running already" in message:  # until the end of the connection has arrived
+                other = await open_as("run 3", source)
+                message = (await other.hear(Refused)).message  # type: ignore[attr-defined]
+            assert "other sound" in message
+        second = await open_as("run 2", "file a")
+        start = (await second.hear(Accepted)).start  # type: ignore[attr-defined]
+        assert 5 * RATE <= start <= 8 * RATE  # what had come
+        await say(second, sound_NC, start, len(sound_NC))
+        await second.say(Close())
+        assert (await second.hear(Closed)).reason == "complete"  # type: ignore[attr-defined]
+        late = await open_as("run 4", "file a")
+        assert "in the journal already" in (await late.hear(Refused)).message  # type: ignore[attr-defined]
+        for one in clients:
             one.socket.close()
         await process.close()
         return house, await undisturbed(engine, sound_NC)

@@ -1,6 +1,7 @@
 """`send` and the real server side of a call, without Ray: what a lost wire or a dead process changes."""
 
 import asyncio
+import subprocess
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -23,6 +24,7 @@ from bcaf_stream.ingest.link_door import LinkDoor
 from bcaf_stream.ingest.link_protocol import Closed
 from bcaf_stream.recording import Analysis, Recording
 from tests.deployed import free_address
+from tests.deployment_processes import BIN
 from tests.same import assert_same_events
 from tests.tcp_proxy import TcpProxy
 from tests.unit.actors.house import House
@@ -51,7 +53,7 @@ class Ingest:
 
     def __init__(self, house: Journalled, endpoint: str) -> None:
         self.house = house
-        self.calls = CallRegistry(AnalyzerConfig(), IngestConfig(live=LiveConfig(interim_ms=0)), house)
+        self.calls = CallRegistry(AnalyzerConfig(), IngestConfig(live=LiveConfig(interim_ms=0, grace_s=60)), house)
         self.door = LinkDoor(LinkConfig(bind=endpoint))
 
     async def start(self) -> "Ingest":
@@ -147,3 +149,32 @@ def test_a_process_that_dies_costs_no_utterance_and_changes_none(tiny: Path, tex
     assert_same_events(spoken(events), spoken(expected))
     assert not [event for event in events if event.type == "audio.gap"]
     assert "connected again" in notes[-1]
+
+
+def test_a_sender_that_was_killed_and_started_again_goes_on_with_its_call(tiny: Path):
+    """The same command twice; the program of the first one is killed in the middle of an utterance."""
+    model = ModelConfig(checkpoint=str(tiny), threads=1)
+    events: list[Event] = []
+    endpoint = free_address()
+    sending = [BIN / "bcaf-stream", "send", CALL, "--to", endpoint, "--call", "c1", "--speed", "12"]
+    sending += ["--transcript", SCRIPT]
+
+    async def scene() -> tuple[int | None, str]:
+        ingest = await Ingest(Journalled(EmotionEngine(model), events), endpoint).start()
+        try:
+            async with asyncio.timeout(100):
+                first = subprocess.Popen(sending, stderr=subprocess.DEVNULL)
+                await finals(ingest, 4)
+                first.kill()
+                first.wait()
+                second = await asyncio.to_thread(subprocess.run, sending, capture_output=True, text=True)
+                return second.returncode, second.stderr
+        finally:
+            await ingest.door.close()
+
+    code, said = asyncio.run(scene())
+    assert code == 0, said
+    assert "lost its sender" in said
+    recording = Recording.open(str(CALL), {}, {}, "c1")
+    words = recording.transcript(SCRIPT)
+    assert_same_events(events, list(Analysis(recording, AnalyzerConfig(model=model), "given", words)))

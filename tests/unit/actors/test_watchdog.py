@@ -66,5 +66,14 @@ def test_a_sender_that_keeps_its_sound_stalls_only_while_it_is_connected():
     assert live.newly_stalled(9.0) == []
     assert live.wait_s(9.0) == 2.0
     live.connected(9.0)
-    assert live.newly_stalled(10.4) == []
-    assert live.newly_stalled(10.5) == ["a"]
+    assert live.newly_stalled(18.9) == []  # it looks up the place in a long file
+    live.heard("a", 18.9)
+    assert live.newly_stalled(20.3) == []
+    assert live.newly_stalled(20.4) == ["a"]
+
+
+def test_a_sender_that_came_back_and_sends_nothing_stalls_all_the_same():
+    live = Watchdog(CONFIG, 0.0, ["a"], keeps_sound=True)
+    live.disconnected(1.0)
+    live.connected(9.0)
+    assert live.newly_stalled(19.0) == ["a"]
