@@ -6,11 +6,10 @@ from dataclasses import replace
 from typing import Protocol
 
 from bcaf_stream.errors import LinkError
-from bcaf_stream.ingest.link_protocol import WordsMessage
-from bcaf_stream.ingest.live import Degraded, End, Ended, Media, sound
+from bcaf_stream.ingest.media import CallEnd, CallOutcome, Degraded, Media, TextUpdate, sound
 from bcaf_stream.types import AudioChunk, Call, Gap
 
-Item = AudioChunk | Gap | WordsMessage | Degraded | End
+Item = AudioChunk | Gap | TextUpdate | Degraded | CallEnd
 
 MOST_QUEUED_MS = 120_000  # of sound: what a sender without credit may be ahead
 MOST_QUEUED_ITEMS = 50_000
@@ -48,7 +47,7 @@ class Inbox:
         Raises:
             LinkError: far more came than can be analysed.
         """
-        if not isinstance(item, End):
+        if not isinstance(item, CallEnd):
             self._check_room(item)
         if isinstance(item, AudioChunk):
             self._waiting[item.channel] += len(item.samples)
@@ -78,25 +77,25 @@ class Inbox:
         return item
 
     def _count_text(self, item: Item | None, sign: int) -> None:
-        if isinstance(item, WordsMessage):
+        if isinstance(item, TextUpdate):
             self._text += sign * _text(item)
             self.words += sign * words_in(item)
 
     def _check_room(self, item: Item) -> None:
         if isinstance(item, AudioChunk) and self.queued_ms > MOST_QUEUED_MS:
             raise LinkError("audio was sent far beyond what can be analysed")
-        if isinstance(item, WordsMessage) and self._text + _text(item) > MOST_QUEUED_TEXT:
+        if isinstance(item, TextUpdate) and self._text + _text(item) > MOST_QUEUED_TEXT:
             raise LinkError("words were sent far beyond what can be paired with the sound")
         if self._items.qsize() > MOST_QUEUED_ITEMS:
             raise LinkError("far more was sent than can be analysed")
 
 
-def words_in(message: WordsMessage) -> int:
+def words_in(message: TextUpdate) -> int:
     """Words; one without an end counts as often as it could hold some."""
     return sum(w.text.count(" ") + 1 + len(w.text) // LONGEST_WORD for w in message.words)
 
 
-def _text(message: WordsMessage) -> int:
+def _text(message: TextUpdate) -> int:
     return sum(len(w.text) + ITEM_CHARS for w in message.words)
 
 
@@ -106,7 +105,7 @@ class Owner(Protocol):
     call: Call
     rate: int
     connection: "CallConnection | None"  # its present one
-    ended: asyncio.Future[Ended]
+    ended: asyncio.Future[CallOutcome]
     room: asyncio.Event  # whether enough is worked off for more to be read
 
     @property
@@ -118,7 +117,7 @@ class Owner(Protocol):
 
 
 class CallConnection:
-    """A `LiveCall` (see bcaf_stream.ingest.live); of one connection of a call that may get others.
+    """A `CallHandle` (see bcaf_stream.ingest.sink); of one connection of a call that may get others.
 
     Args:
         base: the call's sample that this connection counts as 0.
@@ -139,13 +138,13 @@ class CallConnection:
         return max(0, self._session.settled_ms - self._base_ms)
 
     @property
-    def outcome(self) -> Ended | None:
+    def outcome(self) -> CallOutcome | None:
         return self._session.ended.result() if self._session.ended.done() else None
 
     def accept(self, item: Media) -> None:
         if self._session.connection is not self:
             raise LinkError(f"call {self.id} goes on over another connection")
-        if isinstance(item, WordsMessage | Degraded):
+        if isinstance(item, TextUpdate | Degraded):
             self._session.put(item)
             return
         end = item.end if isinstance(item, Gap) else sound(item).stop
@@ -160,13 +159,13 @@ class CallConnection:
 
     def end(self, reason: str = "complete") -> None:
         if self._session.connection is self and not self._session.ended.done():
-            self._session.put(End(reason))
+            self._session.put(CallEnd(reason))
 
     def lost(self) -> None:
         if self._session.connection is self:
             self._session.lose()
 
-    async def ended(self) -> Ended:
+    async def ended(self) -> CallOutcome:
         return await asyncio.shield(self._session.ended)
 
     def progressed(self, ms: int) -> None:
@@ -192,13 +191,13 @@ class CallConnection:
 
 
 class FinishedCall:
-    """A `LiveCall` that is over: what a sender is given that resumes it too late."""
+    """A `CallHandle` that is over: what a sender is given that resumes it too late."""
 
     start = settled_ms = 0
 
-    def __init__(self, call: str, outcome: Ended) -> None:
+    def __init__(self, call: str, outcome: CallOutcome) -> None:
         self.id = call
-        self.outcome: Ended | None = outcome
+        self.outcome: CallOutcome | None = outcome
         self._ended = outcome
 
     def accept(self, item: Media) -> None:
@@ -213,5 +212,5 @@ class FinishedCall:
     def lost(self) -> None:
         pass
 
-    async def ended(self) -> Ended:
+    async def ended(self) -> CallOutcome:
         return self._ended

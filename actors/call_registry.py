@@ -16,8 +16,7 @@ from bcaf_stream.display import printable
 from bcaf_stream.errors import BcafError, BusyError, JournalError, LinkError
 from bcaf_stream.events.progress import Progress
 from bcaf_stream.events.writer import EventWriter
-from bcaf_stream.ingest.link_protocol import WordsMessage
-from bcaf_stream.ingest.live import Begin, End, Ended
+from bcaf_stream.ingest.media import CallEnd, CallOutcome, CallStart, TextUpdate
 from bcaf_stream.loops import faults, spawn_task
 from bcaf_stream.types import Call
 
@@ -29,7 +28,7 @@ GOING_DOWN = "the deployment is going down"
 
 
 class CallRegistry:
-    """The `Host` of the ingest servers (see bcaf_stream.ingest.live)."""
+    """The `CallSink` of the ingest servers (see bcaf_stream.ingest.sink)."""
 
     def __init__(self, analyzer: AnalyzerConfig, config: IngestConfig, runtime: CallRuntime) -> None:
         self._analyzer, self._config, self._runtime = analyzer, config, runtime
@@ -43,7 +42,7 @@ class CallRegistry:
         self.finished = self.failed = self.busy = self.refused_words = 0
 
     async def open(
-        self, begin: Begin, credit: Callable[[int], None] | None = None
+        self, begin: CallStart, credit: Callable[[int], None] | None = None
     ) -> CallConnection | FinishedCall:
         session = self._sessions.get(begin.call)
         if session is not None:
@@ -57,12 +56,12 @@ class CallRegistry:
         finally:
             self._opening.discard(begin.call)
         if progress and progress.ended and begin.resume is not None:
-            return FinishedCall(begin.call, Ended(progress.finals, progress.reason or ""))
+            return FinishedCall(begin.call, CallOutcome(progress.finals, progress.reason or ""))
         if (progress and progress.ended) or begin.call in self._closing:
             raise LinkError(f"call {begin.call} is over, and in the journal already")
         return self._start(begin, credit, progress)
 
-    async def words(self, call: str, message: WordsMessage) -> None:
+    async def words(self, call: str, message: TextUpdate) -> None:
         if call not in self._sessions:
             raise LinkError("no such call is running: begin its audio first, with text: given")
         try:
@@ -110,7 +109,7 @@ class CallRegistry:
         self._is_draining = True
         for session in self._sessions.values():
             if not session.ended.done():
-                session.put(End(GOING_DOWN))
+                session.put(CallEnd(GOING_DOWN))
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=timeout_s)
         for task in self._tasks:
@@ -141,7 +140,7 @@ class CallRegistry:
             self._recogniser = Recognition(self._runtime.transcriber)
         return self._recogniser
 
-    def _check_new(self, begin: Begin) -> None:
+    def _check_new(self, begin: CallStart) -> None:
         if begin.call in self._opening:
             raise LinkError(f"call {begin.call} is running already")
         if len(self._sessions) + len(self._opening) >= self._config.max_calls:
@@ -167,7 +166,7 @@ class CallRegistry:
             ) from None
 
     def _start(
-        self, begin: Begin, credit: Callable[[int], None] | None, progress: Progress | None
+        self, begin: CallStart, credit: Callable[[int], None] | None, progress: Progress | None
     ) -> CallConnection:
         session = CallSession(
             begin, self._analyzer, self._config.live, self._runtime, self._recognition, self.shedding, progress
@@ -180,7 +179,7 @@ class CallRegistry:
         return connection
 
     async def _run(self, session: CallSession) -> None:
-        ended = Ended(0, GOING_DOWN)
+        ended = CallOutcome(0, GOING_DOWN)
         try:
             ended = await session.run()
             self.finished += 1
@@ -191,7 +190,7 @@ class CallRegistry:
             self.failed += 1
             log.error("call %s failed: %s", printable(session.call.id), type(error).__name__)
             message = str(error).splitlines()[-1] if isinstance(error, BcafError) else type(error).__name__
-            ended = Ended(session.conversation.utterances, f"the call cannot be analysed: {message}")
+            ended = CallOutcome(session.conversation.utterances, f"the call cannot be analysed: {message}")
             await session.fail(message, f"failed: {type(error).__name__}")
         finally:
             session.close()

@@ -23,8 +23,7 @@ from bcaf_stream.conversation import Conversation, Result, Stall, Step, Work
 from bcaf_stream.display import printable
 from bcaf_stream.errors import BcafError, DeploymentError, LinkError
 from bcaf_stream.events.progress import Progress
-from bcaf_stream.ingest.link_protocol import WordsMessage
-from bcaf_stream.ingest.live import Begin, End, Ended
+from bcaf_stream.ingest.media import CallEnd, CallOutcome, CallStart, TextUpdate
 from bcaf_stream.loops import spawn_task
 from bcaf_stream.resumption import Resumption, resend_from_ms
 from bcaf_stream.transcripts.stage import Transcribe
@@ -52,7 +51,7 @@ class CallSession:
 
     def __init__(
         self,
-        begin: Begin,
+        begin: CallStart,
         config: AnalyzerConfig,
         live: LiveConfig,
         runtime: CallRuntime,
@@ -67,7 +66,7 @@ class CallSession:
         self.room.set()
         self.inbox = Inbox([channel.name for channel in begin.channels], begin.rate)
         self._loop = asyncio.get_running_loop()
-        self.ended: asyncio.Future[Ended] = self._loop.create_future()
+        self.ended: asyncio.Future[CallOutcome] = self._loop.create_future()
         self._live, self._runtime, self._shedding = live, runtime, shedding
         self._most_words = config.text.max_words
         self._recognition = recognition if begin.text == "asr" else None
@@ -98,7 +97,7 @@ class CallSession:
 
     # Its sender
 
-    def attach(self, begin: Begin, credit: Callable[[int], None] | None = None) -> CallConnection:
+    def attach(self, begin: CallStart, credit: Callable[[int], None] | None = None) -> CallConnection:
         """The call's first connection, or its next one after one was lost.
 
         Raises:
@@ -132,7 +131,7 @@ class CallSession:
         """
         if self.ended.done():
             raise LinkError(f"call {self.call.id} is over here")
-        if isinstance(item, WordsMessage):
+        if isinstance(item, TextUpdate):
             waiting = self.conversation.pending_words + self.inbox.words
             if waiting + words_in(item) > self._most_words:
                 raise LinkError(f"more than {self._most_words} words wait for their sound: send them nearer to it")
@@ -143,7 +142,7 @@ class CallSession:
             self._watchdog.spoke(self._loop.time())
         self._see_room()
 
-    def _check_same(self, begin: Begin) -> None:
+    def _check_same(self, begin: CallStart) -> None:
         comes_back = begin.resume is not None and begin.sender == self.sender  # before its loss has been noticed
         if self._watchdog.is_connected and not comes_back:
             raise LinkError(f"call {self.call.id} is running already")
@@ -191,7 +190,7 @@ class CallSession:
 
     # Its course
 
-    async def run(self) -> Ended:
+    async def run(self) -> CallOutcome:
         """Analyse until the sender ends the call or is lost, and until all of it is published.
 
         Raises:
@@ -204,9 +203,9 @@ class CallSession:
             )
         self._outbox.put(self.conversation.begin(), self._mark)
         reason = await self._consume()
-        self._take(self.conversation.push(End(reason)))
+        self._take(self.conversation.push(CallEnd(reason)))
         await self._finish()
-        return Ended(self.conversation.utterances, reason)
+        return CallOutcome(self.conversation.utterances, reason)
 
     async def fail(self, reason: str, ends: str) -> None:
         """End a call that cannot go on, in bounded time, so that its subscribers are not left waiting."""
@@ -227,7 +226,7 @@ class CallSession:
             wait_s = self._watchdog.wait_s(self._now_s())
             item = await self.inbox.next(min(wait_s, TICK_S))
             self._check()
-            if isinstance(item, End):
+            if isinstance(item, CallEnd):
                 return item.reason
             if item is not None:
                 self._take(self.conversation.push(item))
@@ -355,7 +354,7 @@ class CallSession:
             self._watchdog.excuse(passed_s)
         return now_s
 
-    def _resumption(self, begin: Begin, progress: Progress) -> Resumption:
+    def _resumption(self, begin: CallStart, progress: Progress) -> Resumption:
         resent = begin.earliest is not None and not progress.damaged
         if begin.earliest is not None:
             rebuild_ms = round(self._live.rebuild_s * 1000)

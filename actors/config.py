@@ -9,10 +9,10 @@ from actors.load_shedding import OverloadConfig
 from actors.watchdog import LiveConfig
 from bcaf_stream.analyzer import AnalyzerConfig
 from bcaf_stream.config import Config
-from bcaf_stream.ingest.doors import DoorsConfig
+from bcaf_stream.ingest.servers import ServersConfig
 
 
-class IngestConfig(DoorsConfig):
+class IngestConfig(ServersConfig):
     """The doors and what is behind them. `num_cpus` is what Ray reserves; speech recognition takes most of it."""
 
     num_cpus: float = Field(1.0, ge=0)

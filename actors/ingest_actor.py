@@ -18,8 +18,8 @@ from bcaf_stream.context import Answer, State
 from bcaf_stream.errors import BcafError, BusyError, JournalError
 from bcaf_stream.events.messages import Event
 from bcaf_stream.events.progress import Progress
-from bcaf_stream.ingest.doors import make_doors
-from bcaf_stream.ingest.live import Door
+from bcaf_stream.ingest.servers import make_servers
+from bcaf_stream.ingest.sink import IngestServer
 from bcaf_stream.loops import exit_on_death, faults, start_task, watch_event_loop
 from bcaf_stream.transcripts.asr import Transcriber, load_transcriber
 from bcaf_stream.types import Modality, Utterance
@@ -48,7 +48,7 @@ class IngestActor:
         self.modalities: tuple[Modality, ...] = ()
         self.transcriber: Transcriber | None = None
         self.executor = ThreadPoolExecutor(1, thread_name_prefix="start")
-        self._doors: list[Door] = []
+        self._doors: list[IngestServer] = []
         self._calls = CallRegistry(config.analyzer, config.ingest, self)
         self._pool: EmotionPool
         self._readiness = Readiness("the ingest actor")
@@ -140,13 +140,13 @@ class IngestActor:
         self._pool = EmotionPool(emotions, self._config.emotion.retry_s)
         self._hub = hub
 
-    async def _make_doors(self) -> list[Door]:
-        return make_doors(self._config.ingest)
+    async def _make_doors(self) -> list[IngestServer]:
+        return make_servers(self._config.ingest)
 
     async def _open_doors(self) -> None:
         """A door that cannot be opened now is tried again, and the others are open meanwhile."""
 
-        def opening(door: Door) -> Awaitable[None]:
+        def opening(door: IngestServer) -> Awaitable[None]:
             return self._readiness.attempt(lambda: door.start(self._calls))
 
         await asyncio.gather(*(opening(door) for door in self._doors))

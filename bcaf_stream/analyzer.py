@@ -11,7 +11,7 @@ from bcaf_stream.conversation import Conversation, Result, Step, Work
 from bcaf_stream.emotion_model import EmotionEngine, ModelConfig
 from bcaf_stream.errors import BcafError
 from bcaf_stream.events.messages import Event
-from bcaf_stream.ingest.live import End
+from bcaf_stream.ingest.media import CallEnd
 from bcaf_stream.transcripts.asr import Transcriber
 from bcaf_stream.transcripts.pairing import TextConfig
 from bcaf_stream.types import AudioChunk, Call, Features, Gap, SpeechSegment, Utterance, Words
@@ -77,7 +77,7 @@ class ConversationAnalyzer:
 
     def flush(self, reason: str = "complete") -> list[Event]:
         """The audio is over: finish what is open and end the call, saying why."""
-        return self._conversation.begin() + self._work_off(self._conversation.push(End(reason)))
+        return self._conversation.begin() + self._work_off(self._conversation.push(CallEnd(reason)))
 
     def cut(self, item: AudioChunk | Gap) -> list[Gap | SpeechSegment]:
         """The first half of `push`; it may run on another thread than the second. Raises as `push`."""

@@ -26,8 +26,7 @@ from bcaf_stream.display import printable
 from bcaf_stream.errors import BcafError
 from bcaf_stream.events.messages import Event
 from bcaf_stream.events.writer import EventWriter
-from bcaf_stream.ingest.link_protocol import WordsMessage
-from bcaf_stream.ingest.live import Degraded, End
+from bcaf_stream.ingest.media import CallEnd, Degraded, TextUpdate
 from bcaf_stream.resumption import Resumption
 from bcaf_stream.transcripts.asr import Transcription
 from bcaf_stream.transcripts.pairing import TextConfig
@@ -46,7 +45,7 @@ class Stall:
     channel: str
 
 
-Item = AudioChunk | Gap | WordsMessage | Degraded | Stall | End
+Item = AudioChunk | Gap | TextUpdate | Degraded | Stall | CallEnd
 Work = Transcribe | Predict
 Result = Transcription | Answer | BcafError | None  # None: there was no time for it
 
@@ -195,13 +194,13 @@ class Conversation:
                 self._preview(channel)
             case Gap():
                 self._take(self.cut(item))
-            case WordsMessage(words, last):
+            case TextUpdate(words, last):
                 self._text.push_words(words, last, self._at_ms)
             case Degraded(reason):
                 self._note([reason])
             case Stall(channel):
                 self._take(self._cutter.stall(channel))
-            case End(reason):
+            case CallEnd(reason):
                 self._take(self._cutter.flush())
                 self._ending = True
                 self._text.flush(self._at_ms)

@@ -38,8 +38,8 @@ LAYERS = [  # low to high; members of one set must not import each other
     {"actors", "training"},
 ]
 MAY_IMPORT = {  # third-party package -> the only modules allowed to import it
-    "zmq": ("bcaf_stream.events", "bcaf_stream.ingest.link", "bcaf_stream.client.link"),
-    "websockets": ("bcaf_stream.ingest",),
+    "zmq": ("bcaf_stream.events", "bcaf_stream.ingest.transports.zmq_link", "bcaf_stream.client.link"),
+    "websockets": ("bcaf_stream.ingest.transports",),
     "httpx2": ("bcaf_stream.bridges.webhook",),
     "aiokafka": ("bcaf_stream.bridges.kafka",),
     "redis": ("bcaf_stream.bridges.redis",),
@@ -103,6 +103,43 @@ def test_imports_point_down(path: Path):
         sideways = there[0] == here[0] and here[0] != FREE_SIBLINGS
         assert there[0] <= here[0], f"{me} (layer {here[0]}) imports upwards: {name} (layer {there[0]})"
         assert not sideways, f"{me} imports its sibling {name} (layer {here[0]})"
+
+
+INGEST = "bcaf_stream.ingest"
+INGEST_FLOORS = [  # low to high, inside the room of the protocols
+    {"media", "g711", "security", "signatures", "sink", "legs", "fields", "reorder", "pauses"},
+    {"protocols"},
+    {"transports"},
+    {"servers"},
+]
+SOCKETS = {"asyncio", "socket", "ssl", "selectors", "websockets", "zmq", "threading"}
+
+
+def ingest_floor(name: str) -> int | None:
+    """The floor of a module inside ingest; None for one of another room."""
+    if not within(name, INGEST) or name == INGEST:
+        return None
+    part = name.removeprefix(f"{INGEST}.").partition(".")[0]
+    return next((floor for floor, parts in enumerate(INGEST_FLOORS) if part in parts), -1)
+
+
+@pytest.mark.parametrize("path", [p for p in FILES if "ingest" in p.parts], ids=module_name)
+def test_ingest_has_floors_too(path: Path):
+    """A protocol does no I/O and knows no other protocol; its own pieces are named after it (rtp, rtp_packets)."""
+    me = module_name(path)
+    here = ingest_floor(me)
+    assert here != -1, f"{me} is on no floor: add it to INGEST_FLOORS"
+    if here is None:
+        return
+    for name in imported(path):
+        there = ingest_floor(name)
+        assert there is None or there <= here, f"{me} imports upwards: {name}"
+        if there == 1 == here:
+            pair = [module.split(".")[3].partition("_")[0] for module in (me, name)]
+            known = pair == ["browser", "raw"]  # one format of samples in two frames
+            assert known or pair[0] == pair[1], f"{me} imports another protocol: {name}"
+        if here == 1:
+            assert name.partition(".")[0] not in SOCKETS, f"{me} does I/O: it imports {name}"
 
 
 LOOPS = "bcaf_stream.loops"  # every thread and task begins there: it cannot fail or end unseen

@@ -10,12 +10,12 @@ import numpy as np
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from bcaf_stream.ingest.live import Host
-from bcaf_stream.ingest.websocket import WebSocketDoor
+from bcaf_stream.ingest.sink import CallSink
+from bcaf_stream.ingest.transports.websocket import WebSocketServer
 
 WAIT_S = 10.0  # only a failing test waits that long
 
-D = TypeVar("D", bound=WebSocketDoor)
+D = TypeVar("D", bound=WebSocketServer)
 
 
 def run(test: Callable[[], Awaitable[None]]) -> None:
@@ -31,7 +31,7 @@ def run(test: Callable[[], Awaitable[None]]) -> None:
 
 
 @contextlib.asynccontextmanager
-async def listening(door: D, host: Host) -> AsyncIterator[D]:
+async def listening(door: D, host: CallSink) -> AsyncIterator[D]:
     await door.start(host)
     try:
         yield door
@@ -55,7 +55,7 @@ async def closing(client: ClientConnection) -> tuple[int, str]:
 
 
 async def status(
-    door: WebSocketDoor, path: str = "/", headers: dict[str, str] | None = None, host: str | None = None
+    door: WebSocketServer, path: str = "/", headers: dict[str, str] | None = None, host: str | None = None
 ) -> int:
     """The HTTP status of an attempt to come in; `host` is what the client takes the door's name to be."""
     address = urlsplit(door.endpoint.replace("http", "ws"))

@@ -21,17 +21,9 @@ from zmq.utils.monitor import parse_monitor_message
 from bcaf_stream.client.backlog import Backlog, SecondReading
 from bcaf_stream.config import Config
 from bcaf_stream.errors import LinkError
-from bcaf_stream.ingest.link_flow import ConnectionLostError, SenderState, piece_samples, words_messages
-from bcaf_stream.ingest.link_protocol import (
-    Audio,
-    ClientMessage,
-    Close,
-    Closed,
-    Open,
-    WordsMessage,
-    pack,
-    parse_server,
-)
+from bcaf_stream.ingest.media import TextUpdate
+from bcaf_stream.ingest.protocols.link import Audio, ClientMessage, Close, Closed, Open, pack, parse_server
+from bcaf_stream.ingest.protocols.link_flow import ConnectionLostError, SenderState, piece_samples, words_messages
 from bcaf_stream.loops import spawn_thread
 from bcaf_stream.types import Call, PcmN, TextSource, Words
 
@@ -99,7 +91,7 @@ class LinkSender:
         self.start = 0
         self._live, self._drop, self._again, self._note = live, drop, again, note
         self._backlog = Backlog(len(call.channels), self._config.keep_bytes // (2 * len(call.channels)))
-        self._words: list[WordsMessage] = []  # those that the server may ask for again
+        self._words: list[TextUpdate] = []  # those that the server may ask for again
         self._closing = self._leaving = self._opened = False
         self._closed: Closed | None = None
         self._error: BaseException | None = None
@@ -415,6 +407,6 @@ class _Conversation:
         return Audio(self._seq, cursor, self._again.piece(cursor, count))
 
 
-def _is_over(message: WordsMessage, settled_ms: int) -> bool:
+def _is_over(message: TextUpdate, settled_ms: int) -> bool:
     """Whether these words will not be asked for again; what says that they were the last ones always is."""
     return not message.last and all(words.end_ms < settled_ms for words in message.words)

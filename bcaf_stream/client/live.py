@@ -17,7 +17,7 @@ from bcaf_stream.audio.sources import default_channels
 from bcaf_stream.client.link import LinkSender, SenderConfig
 from bcaf_stream.console import connection_note, stderr_note
 from bcaf_stream.errors import SourceError, UsageError
-from bcaf_stream.ingest.link_protocol import Closed
+from bcaf_stream.ingest.protocols.link import Closed
 from bcaf_stream.recording import TextMode, with_roles
 from bcaf_stream.types import Call, Words
 

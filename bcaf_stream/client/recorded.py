@@ -15,7 +15,8 @@ from bcaf_stream.audio.resample import Resampler
 from bcaf_stream.audio.tracks import split_track
 from bcaf_stream.client.link import LinkSender, SenderConfig
 from bcaf_stream.errors import SourceError
-from bcaf_stream.ingest.link_protocol import RATES, Closed
+from bcaf_stream.ingest.media import RATES
+from bcaf_stream.ingest.protocols.link import Closed
 from bcaf_stream.recording import Recording, TextMode
 from bcaf_stream.types import SAMPLE_RATE, AudioChunk, Words
 

@@ -10,8 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bcaf_stream.ingest.live import Gap
-from bcaf_stream.types import AudioChunk, PcmN
+from bcaf_stream.types import AudioChunk, Gap, PcmN
 
 LOST = "lost"
 SILENT = "nothing sent"

@@ -38,7 +38,8 @@ from bcaf_stream.config import load_config
 from bcaf_stream.demo import CALL
 from bcaf_stream.events.messages import Event
 from bcaf_stream.events.subscriber import EventSubscriber
-from bcaf_stream.ingest.link_protocol import Audio, Close, Open, WordsMessage, pack
+from bcaf_stream.ingest.media import TextUpdate
+from bcaf_stream.ingest.protocols.link import Audio, Close, Open, pack
 from bcaf_stream.recording import Recording
 from bcaf_stream.types import Call, Channel, Words
 from tests.audiohook_client import AudioHookClient
@@ -125,7 +126,7 @@ def link_session(dice: random.Random) -> Iterator[bytes]:
         yield pack(Audio(seq, start, samples_NC))
         start += len(samples_NC)
         words = Words(start // 8, start // 8 + 100, "words", dice.choice(["a", None, "x"]))
-        yield pack(WordsMessage((words,), call=dice.choice([None, "nobody"])))
+        yield pack(TextUpdate((words,), call=dice.choice([None, "nobody"])))
     yield pack(Close())
 
 

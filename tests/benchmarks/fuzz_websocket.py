@@ -20,16 +20,21 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
 from bcaf_stream.errors import LinkError
-from bcaf_stream.ingest.audiohook import AudioHookParser, SessionConfig
-from bcaf_stream.ingest.live import Begin, Gap, contiguous
-from bcaf_stream.ingest.live_text import LiveTextParser
-from bcaf_stream.ingest.microphone import MicrophoneParser
-from bcaf_stream.ingest.twilio import StreamConfig, TwilioParser
-from bcaf_stream.ingest.websocket import WebSocketDoor
-from bcaf_stream.ingest.websocket_calls import AudioHookConfig, AudioHookDoor, TwilioConfig, TwilioDoor
-from bcaf_stream.types import AudioChunk
+from bcaf_stream.ingest.media import CallStart, contiguous
+from bcaf_stream.ingest.protocols.audiohook import AudioHookParser, SessionConfig
+from bcaf_stream.ingest.protocols.browser import BrowserParser
+from bcaf_stream.ingest.protocols.live_text import LiveTextParser
+from bcaf_stream.ingest.protocols.twilio import StreamConfig, TwilioParser
+from bcaf_stream.ingest.transports.websocket import WebSocketServer
+from bcaf_stream.ingest.transports.websocket_calls import (
+    AudioHookConfig,
+    AudioHookServer,
+    TwilioConfig,
+    TwilioServer,
+)
+from bcaf_stream.types import AudioChunk, Gap
 from tests.audiohook_client import AudioHookClient
-from tests.live_host import CollectingHost
+from tests.collecting_sink import CollectingSink
 from tests.stream_messages import telnyx_start, twilio_frames, twilio_session, twilio_start, twilio_stop
 from tests.websocket_clients import listening
 
@@ -158,7 +163,7 @@ def fuzz(name: str, parser: Callable[[], Any], recorded: Any, inputs: int, seed:
                 continue
             items += found
             for item in found:
-                if isinstance(item, Begin):
+                if isinstance(item, CallStart):
                     fed.began()
         if (
             hasattr(fed, "flush") and rng.random() < 0.5
@@ -176,10 +181,10 @@ def fuzz(name: str, parser: Callable[[], Any], recorded: Any, inputs: int, seed:
 
 
 async def fuzz_door(
-    door: WebSocketDoor, recorded: Any, good: Callable[[str], list[Frame]], inputs: int, seed: int
+    door: WebSocketServer, recorded: Any, good: Callable[[str], list[Frame]], inputs: int, seed: int
 ) -> None:
     rng = random.Random(seed)
-    host = CollectingHost(capacity=10**9)
+    host = CollectingSink(capacity=10**9)
     done = count = 0
     began = time.perf_counter()
     async with listening(door, host):
@@ -202,7 +207,7 @@ async def fuzz_door(
 
 
 async def a_good_call(
-    door: WebSocketDoor, host: CollectingHost, good: Callable[[str], list[Frame]], name: str
+    door: WebSocketServer, host: CollectingSink, good: Callable[[str], list[Frame]], name: str
 ) -> None:
     first, *frames = good(name)
     async with connect(door.endpoint, compression=None) as client:
@@ -232,9 +237,9 @@ if __name__ == "__main__":
     fuzz("twilio", lambda: TwilioParser(StreamConfig(reorder_ms=60), heard=streams), twilio, count, start)
     fuzz("audiohook", lambda: AudioHookParser(SessionConfig(), heard=remembered), audiohook, count, start)
     fuzz("live_text", LiveTextParser, live_text, count, start)
-    fuzz("microphone", MicrophoneParser, microphone, count, start)
+    fuzz("microphone", BrowserParser, microphone, count, start)
     everybody: Any = {"port": 0, "max_calls_per_client": 1000, "max_connections": 1000}
-    asyncio.run(fuzz_door(TwilioDoor(TwilioConfig(**everybody)), twilio, good_twilio, count // 10, start))
+    asyncio.run(fuzz_door(TwilioServer(TwilioConfig(**everybody)), twilio, good_twilio, count // 10, start))
     asyncio.run(
-        fuzz_door(AudioHookDoor(AudioHookConfig(**everybody)), audiohook, good_audiohook, count // 10, start)
+        fuzz_door(AudioHookServer(AudioHookConfig(**everybody)), audiohook, good_audiohook, count // 10, start)
     )

@@ -25,17 +25,16 @@ from uuid import UUID
 import numpy as np
 
 from bcaf_stream.errors import LinkError
-from bcaf_stream.ingest.audiosocket import AudioSocketParser
 from bcaf_stream.ingest.g711 import decode_ulaw
-from bcaf_stream.ingest.live import Begin, End, Gap, contiguous
-from bcaf_stream.ingest.naming import ChannelConfig
-from bcaf_stream.ingest.pcm import PcmFormat, PcmParser
-from bcaf_stream.ingest.rtp import FormatConfig, RtpConfig, RtpParser
-from bcaf_stream.ingest.tcp import TcpParser
-from bcaf_stream.ingest.tcp_doors import AudioSocketConfig, AudioSocketDoor, PcmConfig, PcmDoor
-from bcaf_stream.ingest.udp import RtpDoor
-from bcaf_stream.types import AudioChunk, Channel
-from tests.live_host import CollectingHost
+from bcaf_stream.ingest.media import CallEnd, CallStart, ChannelConfig, contiguous
+from bcaf_stream.ingest.protocols.audiosocket import AudioSocketParser
+from bcaf_stream.ingest.protocols.raw_pcm import PcmFormat, PcmParser
+from bcaf_stream.ingest.protocols.rtp import FormatConfig, RtpConfig, RtpParser
+from bcaf_stream.ingest.transports.tcp import TcpParser
+from bcaf_stream.ingest.transports.tcp_servers import AudioSocketConfig, AudioSocketServer, PcmConfig, PcmServer
+from bcaf_stream.ingest.transports.udp import RtpServer
+from bcaf_stream.types import AudioChunk, Channel, Gap
+from tests.collecting_sink import CollectingSink
 
 GOOD = bytes(range(256)) * 8
 AT = 1_700_000_000 * 10**9
@@ -56,9 +55,9 @@ def check(items: list[Any], errors: list[str]) -> None:
     """What every parser promises of what it gives."""
     assert not any("\n" in error for error in errors)
     assert contiguous([item for item in items if isinstance(item, AudioChunk | Gap)])
-    assert not items or isinstance(items[0], Begin | End)
-    assert not any(isinstance(item, Begin) for item in items[1:])
-    assert not any(isinstance(item, End) for item in items[:-1])
+    assert not items or isinstance(items[0], CallStart | CallEnd)
+    assert not any(isinstance(item, CallStart) for item in items[1:])
+    assert not any(isinstance(item, CallEnd) for item in items[:-1])
     assert all(len(item.samples) for item in items if isinstance(item, AudioChunk))
     assert all(item.start < item.end for item in items if isinstance(item, Gap))
 
@@ -154,9 +153,9 @@ def rtp(dice: random.Random) -> tuple[int, list[Any], list[str]]:
 
 async def doors_stay_open(connections: int, packets: int, dice: random.Random) -> None:
     """Noise at the doors, and a good call after it."""
-    host, uuid = CollectingHost(1000), UUID(int=7)
-    tcp = AudioSocketDoor(AudioSocketConfig(port=0)), PcmDoor(PcmConfig(port=0))
-    udp = RtpDoor(RtpConfig(port=0, call="rtp", idle_s=0.2))
+    host, uuid = CollectingSink(1000), UUID(int=7)
+    tcp = AudioSocketServer(AudioSocketConfig(port=0)), PcmServer(PcmConfig(port=0))
+    udp = RtpServer(RtpConfig(port=0, call="rtp", idle_s=0.2))
     frame = b"\x10" + len(GOOD).to_bytes(2, "big") + GOOD
     hello = json.dumps({"call": "pcm", "channels": [["customer", "customer"]], "rate": 8000}).encode()
     good = b"\1\0\x10" + uuid.bytes + frame + b"\0\0\0", hello + b"\n" + GOOD
@@ -204,7 +203,7 @@ def main(inputs: int = 100_000, seed: int = 0) -> None:
             parser, data = make(dice)
             items, errors = connection(parser, changed(data, dice), dice)
             check(items, errors)
-            count.update(errors=len(errors), calls=any(isinstance(item, Begin) for item in items))
+            count.update(errors=len(errors), calls=any(isinstance(item, CallStart) for item in items))
         print(f"{make.__name__}: {inputs} connections, {dict(count)}, {time.monotonic() - begun:.0f} s")
     begun, count = time.monotonic(), Counter[str]()
     while count["packets"] < inputs:

@@ -21,7 +21,7 @@ from bcaf_stream.events.journal_file import JournalConfig
 from bcaf_stream.events.listener import EventListener
 from bcaf_stream.events.messages import Event
 from bcaf_stream.events.subscriber import EventSubscriber
-from bcaf_stream.ingest.link import Closed
+from bcaf_stream.ingest.protocols.link import Closed
 from bcaf_stream.recording import Analysis, Recording
 from tests.deployed import free_address, serve_config
 from tests.same import assert_same_events

@@ -20,19 +20,9 @@ import zmq.asyncio
 from bcaf_stream.client.link import LinkSender, SenderConfig
 from bcaf_stream.config import load_config
 from bcaf_stream.errors import ConfigError, LinkError
-from bcaf_stream.ingest.link import (
-    Accepted,
-    Audio,
-    Close,
-    Closed,
-    Credit,
-    LinkConfig,
-    LinkServer,
-    Open,
-    Refused,
-)
-from bcaf_stream.ingest.link_flow import AudioOrder
-from bcaf_stream.ingest.link_protocol import pack
+from bcaf_stream.ingest.protocols.link import Accepted, Audio, Close, Closed, Credit, Open, Refused, pack
+from bcaf_stream.ingest.protocols.link_flow import AudioOrder
+from bcaf_stream.ingest.transports.zmq_link import LinkConfig, LinkSocket
 from bcaf_stream.types import Call, Channel, Words
 
 FREE = LinkConfig(bind="tcp://127.0.0.1:0", window_ms=1000)
@@ -50,7 +40,7 @@ def speech(seconds: float, channels: int = 2) -> np.ndarray:
 class Recorder:
     """A server that takes calls as an analysis would: in order, giving credit for what it has taken."""
 
-    def __init__(self, server: LinkServer, window_ms: int = FREE.window_ms) -> None:
+    def __init__(self, server: LinkSocket, window_ms: int = FREE.window_ms) -> None:
         self.server = server
         self.window_ms = window_ms
         self.messages: dict[str, list[Any]] = {}
@@ -77,12 +67,12 @@ class Recorder:
 
 
 def serve(
-    talk: Callable[[LinkServer], Awaitable[Any]], send: Callable[[str], Any], config: LinkConfig = FREE
-) -> tuple[Any, LinkServer]:
+    talk: Callable[[LinkSocket], Awaitable[Any]], send: Callable[[str], Any], config: LinkConfig = FREE
+) -> tuple[Any, LinkSocket]:
     """Run `talk` with a server on this thread's loop while `send` runs on another; both must end."""
 
-    async def both() -> tuple[Any, LinkServer]:
-        server = LinkServer(config)
+    async def both() -> tuple[Any, LinkSocket]:
+        server = LinkSocket(config)
         try:
             sending = asyncio.create_task(asyncio.to_thread(send, server.endpoint))
             async with asyncio.timeout(3 * WAIT_S):
@@ -113,7 +103,7 @@ def test_a_call_arrives_whole_and_the_sender_gets_the_summary():
     samples_NC = speech(5)
     recorders: list[Recorder] = []
 
-    async def talk(server: LinkServer) -> None:
+    async def talk(server: LinkSocket) -> None:
         recorders.append(Recorder(server))
         await recorders[0].run(calls=1)
 
@@ -140,7 +130,7 @@ def test_calls_at_the_same_time_do_not_mix():
     sound = [speech(2) // (n + 1) for n in range(4)]
     recorders: list[Recorder] = []
 
-    async def talk(server: LinkServer) -> None:
+    async def talk(server: LinkSocket) -> None:
         recorders.append(Recorder(server))
         await recorders[0].run(calls=4)
 
@@ -163,7 +153,7 @@ def test_a_sender_waits_for_credit_and_is_never_cut():
     """The server takes what the window allows, sees that nothing more comes, and only then gives more."""
     seen: list[int] = []
 
-    async def talk(server: LinkServer) -> None:
+    async def talk(server: LinkSocket) -> None:
         client, _ = await server.receive()
         await server.send(client, Accepted("call 7", 1000))
         upto_ms = 1000
@@ -207,7 +197,7 @@ def expect_error(
 
 
 def test_a_refusal_reaches_the_sender():
-    async def talk(server: LinkServer) -> None:
+    async def talk(server: LinkSocket) -> None:
         client, _ = await server.receive()
         await server.send(client, Refused("busy: 64 calls are running"))
 
@@ -215,7 +205,7 @@ def test_a_refusal_reaches_the_sender():
 
 
 def test_an_end_before_its_time_reaches_the_sender():
-    async def talk(server: LinkServer) -> None:
+    async def talk(server: LinkSocket) -> None:
         client, _ = await server.receive()
         await server.send(client, Accepted("call 7", 1000))
         await server.send(client, Closed(0, "going down"))
@@ -224,7 +214,7 @@ def test_an_end_before_its_time_reaches_the_sender():
 
 
 def test_a_server_that_says_nothing_is_no_hang():
-    async def talk(server: LinkServer) -> None:
+    async def talk(server: LinkSocket) -> None:
         client, _ = await server.receive()
         await server.send(client, Accepted("call 7", 1000))
 
@@ -246,9 +236,9 @@ def test_nobody_at_the_address_is_no_hang():
 
 SERVER_SCRIPT = """
 import asyncio
-from bcaf_stream.ingest.link import *
+from bcaf_stream.ingest.transports.zmq_link import *
 async def main():
-    server = LinkServer(LinkConfig(bind="tcp://127.0.0.1:0"))
+    server = LinkSocket(LinkConfig(bind="tcp://127.0.0.1:0"))
     print(server.endpoint, flush=True)
     client, _ = await server.receive()
     await server.send(client, Accepted("call 7", 1000))
@@ -295,7 +285,7 @@ def test_malformed_messages_are_refused_and_counted_and_disturb_nobody():
     samples_NC = speech(3)
     recorders: list[Recorder] = []
 
-    async def talk(server: LinkServer) -> None:
+    async def talk(server: LinkSocket) -> None:
         recorders.append(Recorder(server))
         await recorders[0].run(calls=2)
 
@@ -319,7 +309,7 @@ def test_malformed_messages_are_refused_and_counted_and_disturb_nobody():
 def test_a_connection_holds_one_call_at_a_time():
     opening = pack(Open("7", CALL.channels, RATE, "none"))
 
-    async def talk(server: LinkServer) -> None:
+    async def talk(server: LinkSocket) -> None:
         for _ in range(2):
             client, message = await server.receive()
             assert isinstance(message, Open)
@@ -341,7 +331,7 @@ def test_a_message_that_is_too_big_ends_its_connection_alone():
     config = FREE.model_copy(update={"max_message_bytes": 131_072})
     recorders: list[Recorder] = []
 
-    async def talk(server: LinkServer) -> None:
+    async def talk(server: LinkSocket) -> None:
         recorders.append(Recorder(server))
         await recorders[0].run(calls=1)
 
@@ -364,7 +354,7 @@ def test_a_message_that_is_too_big_ends_its_connection_alone():
 def test_a_flood_of_garbage_does_not_keep_the_loop_from_other_work():
     ticks = 0
 
-    async def talk(server: LinkServer) -> None:
+    async def talk(server: LinkSocket) -> None:
         async def tick() -> None:
             nonlocal ticks
             while True:
@@ -384,7 +374,7 @@ def test_a_flood_of_garbage_does_not_keep_the_loop_from_other_work():
 
 
 def test_the_server_is_told_that_a_client_is_gone():
-    async def talk(server: LinkServer) -> None:
+    async def talk(server: LinkSocket) -> None:
         client, message = await server.receive()
         assert isinstance(message, Open)
         async with asyncio.timeout(WAIT_S):
@@ -402,7 +392,7 @@ def test_the_server_is_told_that_a_client_is_gone():
 
 
 def test_what_the_server_said_last_survives_its_end():
-    async def talk(server: LinkServer) -> None:
+    async def talk(server: LinkSocket) -> None:
         client, _ = await server.receive()
         await server.send(client, Refused("the deployment is going down"))
         server.close()
@@ -411,7 +401,7 @@ def test_what_the_server_said_last_survives_its_end():
 
 
 def test_a_receive_that_is_cancelled_loses_nothing():
-    async def talk(server: LinkServer) -> None:
+    async def talk(server: LinkSocket) -> None:
         waiting = asyncio.create_task(server.receive())
         await asyncio.sleep(0)
         waiting.cancel()
@@ -423,7 +413,7 @@ def test_a_receive_that_is_cancelled_loses_nothing():
 
 
 def test_a_server_may_be_made_before_its_loop_runs():
-    server = LinkServer(FREE)
+    server = LinkSocket(FREE)
 
     async def talk() -> None:
         sending = asyncio.create_task(asyncio.to_thread(send_all(speech(0.5)), server.endpoint))
@@ -437,7 +427,7 @@ def test_a_server_may_be_made_before_its_loop_runs():
 
 def test_using_a_closed_server_is_an_error():
     async def use() -> None:
-        server = LinkServer(FREE)
+        server = LinkSocket(FREE)
         server.close()
         with pytest.raises(LinkError, match="closed"):
             await server.send(b"x", Credit(1))
@@ -446,9 +436,9 @@ def test_using_a_closed_server_is_an_error():
 
 
 def test_a_port_in_use_is_named_with_the_way_out():
-    first = LinkServer(FREE)
+    first = LinkSocket(FREE)
     with pytest.raises(LinkError, match=rf"^{first.endpoint}: the port is in use: .* another `bind`"):
-        LinkServer(LinkConfig(bind=first.endpoint))
+        LinkSocket(LinkConfig(bind=first.endpoint))
     first.close()
 
 
@@ -457,7 +447,7 @@ def test_addresses_that_are_none(endpoint: str):
     with pytest.raises(LinkError, match=f"^{endpoint}: "):
         LinkSender(endpoint, CALL, RATE)
     with pytest.raises(LinkError, match=f"^{endpoint}: "):
-        LinkServer(LinkConfig(bind=endpoint, insecure=True))
+        LinkSocket(LinkConfig(bind=endpoint, insecure=True))
 
 
 @pytest.mark.parametrize("bind", ["tcp://0.0.0.0:5560", "tcp://*:5560", "tcp://10.1.2.3:1", "tcp://[::]:1", "x"])

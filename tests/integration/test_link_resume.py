@@ -11,8 +11,9 @@ import pytest
 
 from bcaf_stream.client.link import LinkSender, SenderConfig
 from bcaf_stream.errors import LinkError
-from bcaf_stream.ingest.link import LinkConfig, LinkServer
-from bcaf_stream.ingest.link_protocol import Accepted, Audio, Close, Closed, Credit, Open, Refused, WordsMessage
+from bcaf_stream.ingest.media import TextUpdate
+from bcaf_stream.ingest.protocols.link import Accepted, Audio, Close, Closed, Credit, Open, Refused
+from bcaf_stream.ingest.transports.zmq_link import LinkConfig, LinkSocket
 from bcaf_stream.types import Call, Channel, PcmN, Words
 from tests.deployed import free_address
 from tests.tcp_proxy import TcpProxy
@@ -32,7 +33,7 @@ class Deployment:
     """
 
     def __init__(self, endpoint: str = "tcp://127.0.0.1:0", back: Callable[[], int] = lambda: 0) -> None:
-        self._server = LinkServer(LinkConfig(bind=endpoint, window_ms=WINDOW_MS))
+        self._server = LinkSocket(LinkConfig(bind=endpoint, window_ms=WINDOW_MS))
         self.endpoint = self._server.endpoint
         self._back = back
         self.after: Callable[[int], object] = lambda _: None
@@ -68,7 +69,7 @@ class Deployment:
                 self.after(len(self.sound_NC))
                 done_ms = len(self.sound_NC) * 1000 // RATE
                 return Credit(done_ms + WINDOW_MS, max(0, done_ms - 2000))
-            case WordsMessage(words, last):
+            case TextUpdate(words, last):
                 self.words += words
                 self.last_words |= last
             case Close():

@@ -11,12 +11,11 @@ from actors.config import IngestConfig
 from actors.watchdog import LiveConfig
 from bcaf_stream.analyzer import AnalyzerConfig
 from bcaf_stream.emotion_model import EmotionEngine, ModelConfig
-from bcaf_stream.ingest.link import LinkConfig
-from bcaf_stream.ingest.link_door import LinkDoor
-from bcaf_stream.ingest.link_protocol import Accepted, Audio, Close, Closed, Credit, Open, Refused
-from tests.integration.test_link_door import Client
+from bcaf_stream.ingest.protocols.link import Accepted, Audio, Close, Closed, Credit, Open, Refused
+from bcaf_stream.ingest.transports.zmq_link import LinkConfig, LinkServer
+from tests.integration.test_link_server import Client
 from tests.same import assert_same_events
-from tests.unit.actors.house import CHANNELS, RATE, House, demo_chunks, joined
+from tests.unit.actors.local_runtime import CHANNELS, RATE, LocalRuntime, demo_chunks, joined
 
 CONFIG = LinkConfig(bind="tcp://127.0.0.1:*", heartbeat_s=0.5, linger_s=0.2)
 PIECE = 800
@@ -37,15 +36,15 @@ def sound_NC() -> np.ndarray:  # noqa: N802
 class Process:
     """What an ingest process holds; `die` leaves as a killed one does, saying nothing."""
 
-    def __init__(self, house: House) -> None:
-        self.calls = CallRegistry(AnalyzerConfig(), IngestConfig(live=LIVE), house)
-        self.door = LinkDoor(CONFIG)
+    def __init__(self, runtime: LocalRuntime) -> None:
+        self.calls = CallRegistry(AnalyzerConfig(), IngestConfig(live=LIVE), runtime)
+        self.door = LinkServer(CONFIG)
 
-    async def die(self, house: House) -> None:
-        known = list(house.events)
+    async def die(self, runtime: LocalRuntime) -> None:
+        known = list(runtime.events)
         await self.calls.drain(timeout_s=0)
         await self.door.close()
-        house.events[:] = known
+        runtime.events[:] = known
 
     async def close(self) -> None:
         await self.calls.drain()
@@ -61,9 +60,9 @@ def opening(resume: int | None = None, sender: str = "run 1", source: str | None
     return Open("c1", CHANNELS, RATE, "none", sender, resume, source)
 
 
-async def undisturbed(engine: EmotionEngine, sound_NC: np.ndarray) -> House:
-    house = House(engine)
-    process = Process(house)
+async def undisturbed(engine: EmotionEngine, sound_NC: np.ndarray) -> LocalRuntime:
+    runtime = LocalRuntime(engine)
+    process = Process(runtime)
     await process.door.start(process.calls)
     client = Client(process.door.endpoint)
     await client.begin("c1", "none")
@@ -72,26 +71,26 @@ async def undisturbed(engine: EmotionEngine, sound_NC: np.ndarray) -> House:
     await client.hear(Closed)
     client.socket.close()
     await process.close()
-    return house
+    return runtime
 
 
 def test_a_killed_process_loses_nothing(engine: EmotionEngine, sound_NC: np.ndarray):
-    async def scene() -> tuple[House, House]:
-        house = House(engine)
-        first = Process(house)
+    async def scene() -> tuple[LocalRuntime, LocalRuntime]:
+        runtime = LocalRuntime(engine)
+        first = Process(runtime)
         await first.door.start(first.calls)
         client = Client(first.door.endpoint)
         await client.say(opening())
         assert (await client.hear(Accepted)).start is None  # type: ignore[attr-defined]
         await say(client, sound_NC, 0, 20 * RATE)
         async with asyncio.timeout(20):
-            while not house.of("emotion.final"):
+            while not runtime.of("emotion.final"):
                 await asyncio.sleep(0.01)
         client.socket.close()
-        await first.die(house)
-        assert house.types[-1] != "call.end"
+        await first.die(runtime)
+        assert runtime.types[-1] != "call.end"
 
-        second = Process(house)
+        second = Process(runtime)
         await second.door.start(second.calls)
         client = Client(second.door.endpoint)
         await client.say(opening(resume=0))
@@ -100,7 +99,7 @@ def test_a_killed_process_loses_nothing(engine: EmotionEngine, sound_NC: np.ndar
         await say(client, sound_NC, 0, len(sound_NC))
         await client.say(Close())
         closed = await client.hear(Closed)
-        assert closed == Closed(len(house.of("emotion.final")), "complete")
+        assert closed == Closed(len(runtime.of("emotion.final")), "complete")
 
         late = Client(second.door.endpoint)  # its answer was lost with a connection
         await late.say(opening(resume=0))
@@ -108,7 +107,7 @@ def test_a_killed_process_loses_nothing(engine: EmotionEngine, sound_NC: np.ndar
         for one in (client, late):
             one.socket.close()
         await second.close()
-        return house, await undisturbed(engine, sound_NC)
+        return runtime, await undisturbed(engine, sound_NC)
 
     found, expected = asyncio.run(scene())
     assert_same_events(found.events, expected.events)
@@ -117,9 +116,9 @@ def test_a_killed_process_loses_nothing(engine: EmotionEngine, sound_NC: np.ndar
 def test_a_lost_connection_loses_nothing_and_cuts_no_utterance(engine: EmotionEngine, sound_NC: np.ndarray):
     """It breaks while the customer speaks, and comes back before anybody has noticed, under the sender's name."""
 
-    async def scene() -> tuple[House, House]:
-        house = House(engine)
-        process = Process(house)
+    async def scene() -> tuple[LocalRuntime, LocalRuntime]:
+        runtime = LocalRuntime(engine)
+        process = Process(runtime)
         await process.door.start(process.calls)
         client = Client(process.door.endpoint)
         await client.say(opening())
@@ -142,7 +141,7 @@ def test_a_lost_connection_loses_nothing_and_cuts_no_utterance(engine: EmotionEn
         for one in (client, stranger, again):
             one.socket.close()
         await process.close()
-        return house, await undisturbed(engine, sound_NC)
+        return runtime, await undisturbed(engine, sound_NC)
 
     found, expected = asyncio.run(scene())
     assert_same_events(found.events, expected.events)
@@ -151,9 +150,9 @@ def test_a_lost_connection_loses_nothing_and_cuts_no_utterance(engine: EmotionEn
 def test_only_the_same_sound_takes_a_call_over_and_only_from_a_lost_sender(
     engine: EmotionEngine, sound_NC: np.ndarray
 ):
-    async def scene() -> tuple[House, House]:
-        house = House(engine)
-        process = Process(house)
+    async def scene() -> tuple[LocalRuntime, LocalRuntime]:
+        runtime = LocalRuntime(engine)
+        process = Process(runtime)
         await process.door.start(process.calls)
         clients: list[Client] = []
 
@@ -188,7 +187,7 @@ def test_only_the_same_sound_takes_a_call_over_and_only_from_a_lost_sender(
         for one in clients:
             one.socket.close()
         await process.close()
-        return house, await undisturbed(engine, sound_NC)
+        return runtime, await undisturbed(engine, sound_NC)
 
     found, expected = asyncio.run(scene())
     assert_same_events(found.events, expected.events)

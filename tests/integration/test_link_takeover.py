@@ -19,22 +19,21 @@ from bcaf_stream.client.recorded import send_recording
 from bcaf_stream.demo import CALL, SCRIPT
 from bcaf_stream.emotion_model import EmotionEngine, ModelConfig
 from bcaf_stream.events.messages import Event
-from bcaf_stream.ingest.link import LinkConfig
-from bcaf_stream.ingest.link_door import LinkDoor
-from bcaf_stream.ingest.link_protocol import Closed
+from bcaf_stream.ingest.protocols.link import Closed
+from bcaf_stream.ingest.transports.zmq_link import LinkConfig, LinkServer
 from bcaf_stream.recording import Analysis, Recording
 from tests.deployed import free_address
 from tests.deployment_processes import BIN
 from tests.same import assert_same_events
 from tests.tcp_proxy import TcpProxy
-from tests.unit.actors.house import House
+from tests.unit.actors.local_runtime import LocalRuntime
 
 SENDER = SenderConfig(retry_s=0.05, longest_retry_s=0.2, heartbeat_s=0.5)
 SPEED = 30
 
 
-class Journalled(House):
-    """A house whose journal outlives it: `events`, each known by its id and taken once."""
+class Journalled(LocalRuntime):
+    """A runtime whose journal outlives it: `events`, each known by its id and taken once."""
 
     def __init__(self, engine: EmotionEngine, events: list[Event]) -> None:
         super().__init__(engine)
@@ -51,10 +50,12 @@ class Journalled(House):
 class Ingest:
     """What an IngestActor has of its link: the door, and the calls behind it."""
 
-    def __init__(self, house: Journalled, endpoint: str) -> None:
-        self.house = house
-        self.calls = CallRegistry(AnalyzerConfig(), IngestConfig(live=LiveConfig(interim_ms=0, grace_s=60)), house)
-        self.door = LinkDoor(LinkConfig(bind=endpoint))
+    def __init__(self, runtime: Journalled, endpoint: str) -> None:
+        self.runtime = runtime
+        self.calls = CallRegistry(
+            AnalyzerConfig(), IngestConfig(live=LiveConfig(interim_ms=0, grace_s=60)), runtime
+        )
+        self.door = LinkServer(LinkConfig(bind=endpoint))
 
     async def start(self) -> "Ingest":
         await self.door.start(self.calls)
@@ -62,7 +63,7 @@ class Ingest:
 
     async def die(self, before: set[asyncio.Task[Any]]) -> None:
         """Nothing that it still does reaches anybody."""
-        self.house.is_dead = True
+        self.runtime.is_dead = True
         for task in asyncio.all_tasks() - before:
             task.cancel()
         with suppress(asyncio.CancelledError):
@@ -110,7 +111,7 @@ def sent(tiny: Path, text: str, trouble: Script) -> tuple[list[Event], list[Even
 
 
 async def finals(ingest: Ingest, count: int) -> None:
-    while sum(event.type == "emotion.final" for event in ingest.house.events) < count:
+    while sum(event.type == "emotion.final" for event in ingest.runtime.events) < count:
         await asyncio.sleep(0.01)
 
 

@@ -16,15 +16,15 @@ from actors.watchdog import LiveConfig
 from bcaf_stream.analyzer import AnalyzerConfig, ConversationAnalyzer
 from bcaf_stream.emotion_model import EmotionEngine, ModelConfig
 from bcaf_stream.events.messages import Event
-from bcaf_stream.ingest.doors import make_doors
 from bcaf_stream.ingest.g711 import decode_ulaw
-from bcaf_stream.ingest.live import Door
+from bcaf_stream.ingest.servers import make_servers
+from bcaf_stream.ingest.sink import IngestServer
 from bcaf_stream.transcripts.pairing import TextConfig
 from bcaf_stream.types import AudioChunk, Call, PcmN
 from tests.audiohook_client import AudioHookClient
 from tests.same import assert_same_events
 from tests.stream_messages import twilio_frames, twilio_start, twilio_stop
-from tests.unit.actors.house import CHANNELS, RATE, House, demo_chunks, joined
+from tests.unit.actors.local_runtime import CHANNELS, RATE, LocalRuntime, demo_chunks, joined
 
 SECONDS = 20
 DOORS = {name: {"port": 0, "text": "none"} for name in ("twilio", "audiohook", "audiosocket", "pcm")}
@@ -64,13 +64,15 @@ def analysed(
 
 
 @asynccontextmanager
-async def deployed(house: House, **live: float) -> AsyncIterator[tuple[dict[str, Door], CallRegistry]]:
+async def deployed(
+    runtime: LocalRuntime, **live: float
+) -> AsyncIterator[tuple[dict[str, IngestServer], CallRegistry]]:
     """All doors, and the calls behind them, in this process."""
     config = IngestConfig.model_validate_json(
         json.dumps({"link": {"bind": "tcp://127.0.0.1:*"}, **DOORS, "live_text": {"port": 0, "ack": True}})
     )
     config = config.model_copy(update={"live": LiveConfig(interim_ms=0, **live)})
-    calls, doors = CallRegistry(AnalyzerConfig(), config, house), make_doors(config)
+    calls, doors = CallRegistry(AnalyzerConfig(), config, runtime), make_servers(config)
     for door in doors:
         await door.start(calls)
     try:
@@ -81,11 +83,11 @@ async def deployed(house: House, **live: float) -> AsyncIterator[tuple[dict[str,
             await door.close()
 
 
-async def ended(house: House, call: str) -> list[Event]:
+async def ended(runtime: LocalRuntime, call: str) -> list[Event]:
     async with asyncio.timeout(60):
-        while not any(event.type == "call.end" and event.call == call for event in house.events):
+        while not any(event.type == "call.end" and event.call == call for event in runtime.events):
             await asyncio.sleep(0.01)
-    return [event for event in house.events if event.call == call]
+    return [event for event in runtime.events if event.call == call]
 
 
 async def say(socket: ClientConnection, messages: Sequence[str | bytes]) -> None:
@@ -136,12 +138,12 @@ async def by_pcm(address: str, customer: bytes, agent: bytes) -> None:
 def test_every_protocol_gives_what_analyze_gives(
     engine: EmotionEngine, sides: tuple[bytes, bytes], door: str, client: Speak
 ):
-    house = House(engine)
+    runtime = LocalRuntime(engine)
 
     async def whole() -> list[Event]:
-        async with deployed(house) as (doors, _):
+        async with deployed(runtime) as (doors, _):
             await client(doors[door].endpoint, *sides)
-            return await ended(house, "c1")
+            return await ended(runtime, "c1")
 
     found = asyncio.run(whole())
     sounds = {channel.name: decode_ulaw(side) for channel, side in zip(CHANNELS, sides, strict=True)}
@@ -151,10 +153,10 @@ def test_every_protocol_gives_what_analyze_gives(
 
 
 def test_one_side_by_audiosocket(engine: EmotionEngine, sides: tuple[bytes, bytes]):
-    house, uuid, sound = House(engine), bytes(range(16)), decode_ulaw(sides[0])
+    runtime, uuid, sound = LocalRuntime(engine), bytes(range(16)), decode_ulaw(sides[0])
 
     async def whole() -> list[Event]:
-        async with deployed(house) as (doors, _):
+        async with deployed(runtime) as (doors, _):
             host, port = doors["audiosocket"].endpoint.removeprefix("tcp://").split(":")
             reader, writer = await asyncio.open_connection(host, int(port))
             writer.write(b"\x01\x00\x10" + uuid)
@@ -164,22 +166,22 @@ def test_one_side_by_audiosocket(engine: EmotionEngine, sides: tuple[bytes, byte
             writer.write(b"\x00\x00\x00")
             await reader.read()
             writer.close()
-            return await ended(house, "00010203-0405-0607-0809-0a0b0c0d0e0f")
+            return await ended(runtime, "00010203-0405-0607-0809-0a0b0c0d0e0f")
 
     found = asyncio.run(whole())
     assert_same_events(found, analysed(engine, found[0].call, {"customer": sound}))
 
 
 def test_what_a_platform_lost_is_silence_and_told(engine: EmotionEngine, sides: tuple[bytes, bytes]):
-    house, lost = House(engine), slice(56_000, 60_000)  # half a second in the middle of speech
+    runtime, lost = LocalRuntime(engine), slice(56_000, 60_000)  # half a second in the middle of speech
 
     async def whole() -> list[Event]:
-        async with deployed(house) as (doors, _), connect(doors["twilio"].endpoint) as socket:
+        async with deployed(runtime) as (doors, _), connect(doors["twilio"].endpoint) as socket:
             frames = twilio_frames({"inbound": sides[0], "outbound": sides[1]})
             missing = range(lost.start // 8, lost.stop // 8)
             kept = [f for f in frames if int(json.loads(f)["media"]["timestamp"]) not in missing]
             await say(socket, [twilio_start("c1"), *kept, twilio_stop("c1")])
-            return await ended(house, "c1")
+            return await ended(runtime, "c1")
 
     found = asyncio.run(whole())
     sounds = {channel.name: decode_ulaw(side).copy() for channel, side in zip(CHANNELS, sides, strict=True)}
@@ -198,12 +200,12 @@ def test_what_a_platform_lost_is_silence_and_told(engine: EmotionEngine, sides: 
 
 def test_a_platform_that_connects_again_goes_on_with_its_call(engine: EmotionEngine, sides: tuple[bytes, bytes]):
     """AudioHook's second session continues where the first one stopped: nothing is lost, nothing doubled."""
-    house = House(engine)
+    runtime = LocalRuntime(engine)
     both = np.stack([np.frombuffer(side, np.uint8) for side in sides], axis=1).tobytes()
     half = len(both) // 2 // 3200 * 3200
 
     async def whole() -> list[Event]:
-        async with deployed(house) as (doors, _):
+        async with deployed(runtime) as (doors, _):
             first = AudioHookClient()
             async with connect(doors["audiohook"].endpoint) as socket:
                 await socket.send(first.open("c1"))
@@ -222,7 +224,7 @@ def test_a_platform_that_connects_again_goes_on_with_its_call(engine: EmotionEng
                     await socket.send(second.audio(both[start : start + 3200]))
                 await socket.send(second.message("close", reason="end"))
                 second.hear(await socket.recv())
-            return await ended(house, "c1")
+            return await ended(runtime, "c1")
 
     found = asyncio.run(whole())
     gaps = sum(event.end_ms - event.start_ms for event in found if event.type == "audio.gap")
@@ -234,17 +236,17 @@ def test_a_platform_that_connects_again_goes_on_with_its_call(engine: EmotionEng
 
 
 def test_words_come_beside_the_sound_of_another_door(engine: EmotionEngine, sides: tuple[bytes, bytes]):
-    house = House(engine)
+    runtime = LocalRuntime(engine)
 
     async def whole() -> list[Event]:
-        async with deployed(house, stall_s=5) as (doors, _):
+        async with deployed(runtime, stall_s=5) as (doors, _):
             host, port = doors["pcm"].endpoint.removeprefix("tcp://").split(":")
             _, writer = await asyncio.open_connection(host, int(port))
             hello = {"call": "c1", "channels": [["customer", "customer"]], "rate": RATE, "text": "given"}
             sound = decode_ulaw(sides[0]).astype("<i2").tobytes()
             writer.write(json.dumps(hello).encode() + b"\n" + sound)
             async with asyncio.timeout(30):
-                while not house.of("emotion.final"):
+                while not runtime.of("emotion.final"):
                     await asyncio.sleep(0.01)
             async with connect(doors["live_text"].endpoint) as scribe:
                 line = {"call": "c1", "channel": "customer", "start_ms": 5600, "end_ms": 10_400, "id": "w1"}
@@ -255,7 +257,7 @@ def test_words_come_beside_the_sound_of_another_door(engine: EmotionEngine, side
                 await scribe.send(json.dumps(line | {"call": "nobody", "text": "x"}) + "\n")
                 assert "no such call" in str(await scribe.recv())
             writer.write_eof()
-            events = await ended(house, "c1")
+            events = await ended(runtime, "c1")
             writer.close()
             return events
 

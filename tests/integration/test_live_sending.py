@@ -19,8 +19,9 @@ import pytest
 from bcaf_stream.audio.live_sources import PcmNC, PcmPipe
 from bcaf_stream.client.live import live_call, send_live
 from bcaf_stream.errors import LinkError, SourceError
-from bcaf_stream.ingest.link import Audio, Close, LinkConfig, LinkServer, Open, WordsMessage
-from bcaf_stream.ingest.link_protocol import Accepted, Closed, Credit, Refused
+from bcaf_stream.ingest.media import TextUpdate
+from bcaf_stream.ingest.protocols.link import Accepted, Audio, Close, Closed, Credit, Open, Refused
+from bcaf_stream.ingest.transports.zmq_link import LinkConfig, LinkSocket
 from bcaf_stream.types import Words
 from tests.commands import hears_interrupts
 from tests.components import needs
@@ -37,13 +38,13 @@ class Deployment:
     """Takes one call as an analysis would; `go_on` cleared, it falls behind and gives no credit."""
 
     def __init__(self, refuse: bool = False) -> None:
-        self._server = LinkServer(LinkConfig(bind="tcp://127.0.0.1:0"))
+        self._server = LinkSocket(LinkConfig(bind="tcp://127.0.0.1:0"))
         self.endpoint = self._server.endpoint
         self._refuse = refuse
         self.go_on = asyncio.Event()
         self.go_on.set()
         self.opening: Open | None = None
-        self.words: list[WordsMessage] = []
+        self.words: list[TextUpdate] = []
         self._parts: list[PcmNC] = []
         self.over = False
 
@@ -70,7 +71,7 @@ class Deployment:
                     assert self.opening
                     done_ms = self.received * 1000 // self.opening.rate
                     await self._server.send(client, Credit(done_ms + WINDOW_MS))
-                case WordsMessage():
+                case TextUpdate():
                     self.words.append(message)
                 case Close():
                     self.over = True

@@ -20,7 +20,7 @@ from bcaf_stream.demo import CALL, SCRIPT
 from bcaf_stream.errors import BcafError
 from bcaf_stream.events.messages import Event
 from bcaf_stream.events.subscriber import EventSubscriber
-from bcaf_stream.ingest.link_protocol import Closed
+from bcaf_stream.ingest.protocols.link import Closed
 from bcaf_stream.recording import Analysis, Recording
 from tests.deployed import free_address, serve_config
 from tests.same import assert_same_events

@@ -10,14 +10,14 @@ from websockets.asyncio.client import ClientConnection, connect
 
 from bcaf_stream.errors import LinkError
 from bcaf_stream.ingest.g711 import decode_ulaw
-from bcaf_stream.ingest.websocket_calls import AudioHookConfig, AudioHookDoor
+from bcaf_stream.ingest.transports.websocket_calls import AudioHookConfig, AudioHookServer
 from tests.audiohook_client import NO_ID, AudioHookClient
-from tests.live_host import CollectingHost
+from tests.collecting_sink import CollectingSink
 from tests.websocket_clients import closing, listening, noise, run, status
 
 
-def audiohook(host: CollectingHost, **options: object) -> AbstractAsyncContextManager[AudioHookDoor]:
-    return listening(AudioHookDoor(AudioHookConfig(port=0, **options)), host)
+def audiohook(host: CollectingSink, **options: object) -> AbstractAsyncContextManager[AudioHookServer]:
+    return listening(AudioHookServer(AudioHookConfig(port=0, **options)), host)
 
 
 def sides(data: bytes) -> list[list[int]]:
@@ -36,7 +36,7 @@ async def speak(socket: ClientConnection, client: AudioHookClient, data: bytes, 
 
 def test_a_session_from_open_to_closed():
     async def test() -> None:
-        host, client, data = CollectingHost(), AudioHookClient(), noise(1.0, channels=2)
+        host, client, data = CollectingSink(), AudioHookClient(), noise(1.0, channels=2)
         async with audiohook(host) as door, connect(door.endpoint) as socket:
             await opened(socket, client)
             await speak(socket, client, data[:8000])
@@ -60,7 +60,7 @@ def test_a_session_from_open_to_closed():
 
 def test_a_conversation_goes_on_in_its_next_session():
     async def test() -> None:
-        host, data = CollectingHost(), noise(2.0, channels=2)
+        host, data = CollectingSink(), noise(2.0, channels=2)
         async with audiohook(host) as door:
             first = AudioHookClient("s1")
             async with connect(door.endpoint) as socket:
@@ -86,7 +86,7 @@ def test_a_conversation_goes_on_in_its_next_session():
 
 def test_a_probe_is_answered_and_starts_nothing():
     async def test() -> None:
-        host, client = CollectingHost(capacity=0), AudioHookClient()
+        host, client = CollectingSink(capacity=0), AudioHookClient()
         async with audiohook(host) as door, connect(door.endpoint) as socket:
             await opened(socket, client, NO_ID)
             await socket.send(client.message("close", reason="end"))
@@ -99,7 +99,7 @@ def test_a_probe_is_answered_and_starts_nothing():
 
 def test_a_full_house_asks_for_a_disconnect():
     async def test() -> None:
-        host, client = CollectingHost(capacity=0), AudioHookClient()
+        host, client = CollectingSink(capacity=0), AudioHookClient()
         async with audiohook(host) as door, connect(door.endpoint) as socket:
             await socket.send(client.open())
             message = client.hear(await socket.recv())
@@ -115,7 +115,7 @@ def test_a_full_house_asks_for_a_disconnect():
 
 def test_a_client_that_breaks_the_order_is_disconnected_and_disturbs_nobody():
     async def test() -> None:
-        host, data = CollectingHost(), noise(1.0, channels=2)
+        host, data = CollectingSink(), noise(1.0, channels=2)
         good, bad = AudioHookClient("good"), AudioHookClient("bad")
         async with audiohook(host) as door, connect(door.endpoint) as one, connect(door.endpoint) as two:
             await opened(one, good, "c1")
@@ -137,7 +137,7 @@ def test_a_client_that_breaks_the_order_is_disconnected_and_disturbs_nobody():
 
 def test_the_house_ends_a_call():
     async def test() -> None:
-        host, client = CollectingHost(), AudioHookClient()
+        host, client = CollectingSink(), AudioHookClient()
         async with audiohook(host) as door, connect(door.endpoint) as socket:
             await opened(socket, client)
             host.finish("c0", "failed")
@@ -156,7 +156,7 @@ def test_an_api_key_is_asked_for(tmp_path):
     keys.chmod(0o600)
 
     async def test() -> None:
-        async with audiohook(CollectingHost(), tokens=keys) as door:
+        async with audiohook(CollectingSink(), tokens=keys) as door:
             assert await status(door) == 401
             assert await status(door, headers={"X-API-KEY": "wrong"}) == 401
             assert await status(door, headers={"X-API-KEY": "SGVsbG8"}) == 101
@@ -184,7 +184,7 @@ def test_a_signature_is_asked_for(tmp_path):
     secrets.chmod(0o600)
 
     async def test() -> None:
-        async with audiohook(CollectingHost(), client_secret=secrets) as door:
+        async with audiohook(CollectingSink(), client_secret=secrets) as door:
             host = door.endpoint.removeprefix("ws://")
             good = signed(host, b"secret")
             assert await status(door, headers=good) == 101
@@ -195,6 +195,6 @@ def test_a_signature_is_asked_for(tmp_path):
             assert await status(door, headers={"X-API-KEY": "key"}) == 401
         secrets.write_text("not base64")
         with pytest.raises(LinkError, match="must be written in base64"):
-            await AudioHookDoor(AudioHookConfig(port=0, client_secret=secrets)).start(CollectingHost())
+            await AudioHookServer(AudioHookConfig(port=0, client_secret=secrets)).start(CollectingSink())
 
     run(test)

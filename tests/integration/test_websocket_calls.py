@@ -7,23 +7,23 @@ from contextlib import AbstractAsyncContextManager
 import pytest
 from websockets.asyncio.client import ClientConnection, connect
 
-from bcaf_stream.ingest import websocket_conversation
 from bcaf_stream.ingest.g711 import decode_ulaw
-from bcaf_stream.ingest.websocket_calls import TwilioConfig, TwilioDoor
-from tests.live_host import CollectingHost
+from bcaf_stream.ingest.transports import websocket_session
+from bcaf_stream.ingest.transports.websocket_calls import TwilioConfig, TwilioServer
+from tests.collecting_sink import CollectingSink
 from tests.stream_messages import twilio_frames, twilio_media, twilio_session, twilio_start, twilio_stop
 from tests.websocket_clients import closing, listening, noise, run
 
 
-def twilio(host: CollectingHost, **options: object) -> AbstractAsyncContextManager[TwilioDoor]:
-    return listening(TwilioDoor(TwilioConfig(port=0, **options)), host)
+def twilio(host: CollectingSink, **options: object) -> AbstractAsyncContextManager[TwilioServer]:
+    return listening(TwilioServer(TwilioConfig(port=0, **options)), host)
 
 
 def test_a_call_arrives_as_it_was_sent():
     inbound, outbound = noise(2.0, 1), noise(2.0, 2)
 
     async def test() -> None:
-        host = CollectingHost()
+        host = CollectingSink()
         async with twilio(host, text="none") as door, connect(door.endpoint) as client:
             for message in twilio_session({"inbound": inbound, "outbound": outbound}):
                 await client.send(message)
@@ -49,7 +49,7 @@ def test_two_streams_of_one_call_are_its_sides(first: str):
     data = {"inbound": noise(1.0, 1), "outbound": noise(1.0, 2)}
 
     async def test() -> None:
-        host = CollectingHost()
+        host = CollectingSink()
         async with twilio(host) as door, connect(door.endpoint) as one, connect(door.endpoint) as two:
             for number, (client, track) in enumerate(((one, first), (two, second))):
                 await client.send(twilio_start("CA1", [track], stream=f"MZ{number}"))
@@ -74,8 +74,8 @@ def test_a_side_that_begins_with_silence_or_comes_back_stays_in_step():
     clock = [1_700_000_000 * 10**9]
 
     async def test() -> None:
-        host = CollectingHost()
-        door = TwilioDoor(TwilioConfig(port=0), clock=lambda: clock[0])
+        host = CollectingSink()
+        door = TwilioServer(TwilioConfig(port=0), clock=lambda: clock[0])
         async with listening(door, host), connect(door.endpoint) as one:
             await one.send(twilio_start("CA1", ["inbound"]))
             for ms in range(500, 2500, 20):  # nothing was sent for the first half second of the stream
@@ -107,7 +107,7 @@ def test_a_side_that_begins_with_silence_or_comes_back_stays_in_step():
 
 def test_a_side_that_is_there_already_is_refused_with_the_reason():
     async def test() -> None:
-        async with twilio(CollectingHost()) as door, connect(door.endpoint) as one, connect(door.endpoint) as two:
+        async with twilio(CollectingSink()) as door, connect(door.endpoint) as one, connect(door.endpoint) as two:
             for client in (one, two):
                 await client.send(twilio_start("CA1", ["inbound"]))
                 await (await client.ping())
@@ -117,10 +117,10 @@ def test_a_side_that_is_there_already_is_refused_with_the_reason():
 
 
 def test_a_silent_side_does_not_lose_its_place_to_the_other(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(websocket_conversation, "STALE_S", 0.0)
+    monkeypatch.setattr(websocket_session, "STALE_S", 0.0)
 
     async def test() -> None:
-        host = CollectingHost()
+        host = CollectingSink()
         async with twilio(host) as door, connect(door.endpoint) as one, connect(door.endpoint) as two:
             await one.send(twilio_start("CA1", ["inbound"]))
             await (await one.ping())
@@ -138,7 +138,7 @@ def test_a_silent_side_does_not_lose_its_place_to_the_other(monkeypatch: pytest.
 @pytest.mark.parametrize(("first_ms", "missed"), [(5_000, 0), (0, None)])
 def test_a_call_that_loses_its_connection_goes_on_in_the_next_one(first_ms: int, missed: int | None):
     async def test() -> None:
-        host = CollectingHost()
+        host = CollectingSink()
         first, second = noise(2.0, 1), noise(1.0, 2)
         async with twilio(host) as door:
             async with connect(door.endpoint) as client:
@@ -166,7 +166,7 @@ def test_a_call_that_loses_its_connection_goes_on_in_the_next_one(first_ms: int,
 
 def test_what_waited_for_its_predecessor_is_heard_before_the_call_is_lost():
     async def test() -> None:
-        host = CollectingHost()
+        host = CollectingSink()
         frames = list(twilio_frames({"inbound": noise(0.2)}))
         async with twilio(host) as door:
             async with connect(door.endpoint) as client:
@@ -183,7 +183,7 @@ def test_what_waited_for_its_predecessor_is_heard_before_the_call_is_lost():
 
 def test_a_full_house_answers_try_again_later():
     async def test() -> None:
-        host = CollectingHost(capacity=1)
+        host = CollectingSink(capacity=1)
         async with twilio(host) as door, connect(door.endpoint) as one, connect(door.endpoint) as two:
             await one.send(twilio_start("CA1"))
             await host.until("CA1", "running")
@@ -199,7 +199,7 @@ def test_a_full_house_answers_try_again_later():
 
 def test_a_broken_client_is_hung_up_on_and_disturbs_nobody():
     async def test() -> None:
-        host = CollectingHost()
+        host = CollectingSink()
         sound = noise(1.0)
         frames = list(twilio_frames({"inbound": sound}))
         bad = ["no json", "[]", twilio_media("inbound", 1, 0, b"x"), b"\x00\xff", json.dumps({"event": "start"})]
@@ -224,7 +224,7 @@ def test_a_broken_client_is_hung_up_on_and_disturbs_nobody():
 
 def test_a_call_whose_sender_breaks_the_protocol_is_lost_and_may_return():
     async def test() -> None:
-        host = CollectingHost()
+        host = CollectingSink()
         async with twilio(host) as door, connect(door.endpoint) as client:
             await client.send(twilio_start())
             await host.until("CA1", "running")
@@ -237,7 +237,7 @@ def test_a_call_whose_sender_breaks_the_protocol_is_lost_and_may_return():
 
 def test_the_house_ends_a_call_and_its_connection_with_it():
     async def test() -> None:
-        host = CollectingHost()
+        host = CollectingSink()
         async with twilio(host) as door, connect(door.endpoint) as client:
             await client.send(twilio_start())
             await host.until("CA1", "running")
@@ -249,7 +249,7 @@ def test_the_house_ends_a_call_and_its_connection_with_it():
 
 def test_a_door_reads_no_faster_than_the_house_works():
     async def test() -> None:
-        host = CollectingHost()
+        host = CollectingSink()
         async with twilio(host) as door, connect(door.endpoint) as client:
             await client.send(twilio_start("CA1", ["inbound"]))
             await host.until("CA1", "running")
@@ -275,7 +275,7 @@ async def send_all(client: ClientConnection, messages: list[str]) -> None:
 
 def test_a_reader_that_waits_for_room_notices_the_end():
     async def test() -> None:
-        host = CollectingHost()
+        host = CollectingSink()
         async with twilio(host) as door:
             async with connect(door.endpoint) as client:
                 await client.send(twilio_start("CA1"))
@@ -297,14 +297,14 @@ def test_a_reader_that_waits_for_room_notices_the_end():
 
 def test_a_silent_connection_gives_its_call_to_the_next(monkeypatch):
     async def test() -> None:
-        host = CollectingHost()
+        host = CollectingSink()
         async with twilio(host) as door, connect(door.endpoint) as old, connect(door.endpoint) as new:
             await old.send(twilio_start("CA1"))
             await host.until("CA1", "running")
             async with connect(door.endpoint) as hasty:
                 await hasty.send(twilio_start("CA1"))
                 assert await closing(hasty) == (1008, "CA1: this call is running already")
-            monkeypatch.setattr(websocket_conversation, "STALE_S", 0.0)  # and no time passes in this test
+            monkeypatch.setattr(websocket_session, "STALE_S", 0.0)  # and no time passes in this test
             await new.send(twilio_start("CA1"))
             assert (await closing(old))[0] == 1006
             await new.send(twilio_media("inbound", 1, 0, b"\x00" * 80))

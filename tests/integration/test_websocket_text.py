@@ -6,18 +6,17 @@ from contextlib import AbstractAsyncContextManager
 
 from websockets.asyncio.client import ClientConnection, connect
 
-from bcaf_stream.ingest.link_protocol import WordsMessage
-from bcaf_stream.ingest.live import Begin
-from bcaf_stream.ingest.websocket_text import LiveTextConfig, LiveTextDoor
+from bcaf_stream.ingest.media import CallStart, TextUpdate
+from bcaf_stream.ingest.transports.websocket_text import LiveTextConfig, LiveTextServer
 from bcaf_stream.types import Channel, Words
-from tests.live_host import CollectingHost
+from tests.collecting_sink import CollectingSink
 from tests.websocket_clients import closing, listening, run
 
-BEGIN = Begin("c0", (Channel("left"),), 8000, "given")
+BEGIN = CallStart("c0", (Channel("left"),), 8000, "given")
 
 
-def live_text(host: CollectingHost, **options: object) -> AbstractAsyncContextManager[LiveTextDoor]:
-    return listening(LiveTextDoor(LiveTextConfig(port=0, **options)), host)
+def live_text(host: CollectingSink, **options: object) -> AbstractAsyncContextManager[LiveTextServer]:
+    return listening(LiveTextServer(LiveTextConfig(port=0, **options)), host)
 
 
 def line(text: str, call: str = "c0", **fields: object) -> str:
@@ -26,7 +25,7 @@ def line(text: str, call: str = "c0", **fields: object) -> str:
 
 def test_words_reach_their_call_and_each_line_its_answer():
     async def test() -> None:
-        host = CollectingHost()
+        host = CollectingSink()
         await host.open(BEGIN)
         async with live_text(host, ack=True) as door, connect(door.endpoint) as client:
             await client.send(line("hello", id="u1", is_final=False) + "\n" + line("hello there", id="u1"))
@@ -45,7 +44,7 @@ def test_words_reach_their_call_and_each_line_its_answer():
             Words(0, 900, "hello", "left", "u1", final=False),
             Words(0, 900, "hello there", "left", "u1"),
         ]
-        assert host.beside[-1] == ("c0", WordsMessage((), last=True))
+        assert host.beside[-1] == ("c0", TextUpdate((), last=True))
         assert door.refused == 2
 
     run(test)
@@ -53,7 +52,7 @@ def test_words_reach_their_call_and_each_line_its_answer():
 
 def test_good_lines_are_not_answered_unless_asked():
     async def test() -> None:
-        host = CollectingHost()
+        host = CollectingSink()
         await host.open(BEGIN)
         async with live_text(host) as door, connect(door.endpoint) as client:
             await client.send(line("hello"))
@@ -66,7 +65,7 @@ def test_good_lines_are_not_answered_unless_asked():
 
 def test_who_sends_sound_or_nothing_is_sent_away():
     async def test() -> None:
-        async with live_text(CollectingHost(), first_message_s=0.2) as door:
+        async with live_text(CollectingSink(), first_message_s=0.2) as door:
             async with connect(door.endpoint) as binary, connect(door.endpoint) as silent:
                 await binary.send(b"\x00")
                 assert await closing(binary) == (1008, "live text: a frame must be text")
@@ -83,7 +82,7 @@ async def send_all(client: ClientConnection, frames: list[str]) -> None:
 
 def test_one_that_never_reads_its_answers_keeps_nobody_waiting():
     async def test() -> None:
-        host = CollectingHost()
+        host = CollectingSink()
         await host.open(BEGIN)
         async with (
             live_text(host, ack=True) as door,

@@ -22,8 +22,8 @@ from bcaf_stream.conversation import Conversation, Result, Step, Work
 from bcaf_stream.emotion_model import EmotionEngine, ModelConfig
 from bcaf_stream.errors import AsrError, ModelError
 from bcaf_stream.events.messages import Event
-from bcaf_stream.ingest.link_protocol import WordsMessage
-from bcaf_stream.ingest.live import Degraded, End, LiveCall
+from bcaf_stream.ingest.media import CallEnd, Degraded, TextUpdate
+from bcaf_stream.ingest.sink import CallHandle
 from bcaf_stream.transcripts.asr import Transcription
 from bcaf_stream.transcripts.pairing import TextConfig
 from bcaf_stream.transcripts.stage import Transcribe
@@ -40,7 +40,7 @@ from bcaf_stream.types import (
     Words,
 )
 from tests.same import assert_same_events
-from tests.unit.actors.house import CHANNELS, House, demo_chunks, play
+from tests.unit.actors.local_runtime import CHANNELS, LocalRuntime, demo_chunks, play
 
 CALL = Call("c1", CHANNELS)
 LABELS = ("anger", "joy")
@@ -51,9 +51,9 @@ Failing = frozenset[tuple[str, int]]
 
 
 @st.composite
-def calls(draw: st.DrawFn) -> list[SpeechSegment | Gap | WordsMessage | Degraded]:
+def calls(draw: st.DrawFn) -> list[SpeechSegment | Gap | TextUpdate | Degraded]:
     """What comes of a call after it is cut: segments of both channels in their order, and things in between."""
-    found: list[SpeechSegment | Gap | WordsMessage | Degraded] = []
+    found: list[SpeechSegment | Gap | TextUpdate | Degraded] = []
     index = dict.fromkeys(("customer", "agent"), 0)
     for number in range(draw(st.integers(1, 8))):
         channel = draw(st.sampled_from(sorted(index)))
@@ -67,7 +67,7 @@ def calls(draw: st.DrawFn) -> list[SpeechSegment | Gap | WordsMessage | Degraded
             found.append(Degraded(f"note {number}"))
         if draw(st.booleans()):
             words = Words(start, start + 900, f"word {number}", channel, f"w{number % 3}")
-            found.append(WordsMessage((words,)))
+            found.append(TextUpdate((words,)))
     return found
 
 
@@ -95,7 +95,7 @@ def run(items: Sequence[object], text: TextSource, failing: Failing, order: Sequ
     call = Conversation(
         CALL, AudioConfig(), config, "m", ("audio", "text"), recognises=text == "asr", words=words, clock=lambda: 1
     )
-    events, works, left = call.begin(), list[Work](), [*items, End()]
+    events, works, left = call.begin(), list[Work](), [*items, CallEnd()]
 
     def take(step: Step) -> None:
         events.extend(step.events)
@@ -218,19 +218,19 @@ def test_analyze_and_a_live_call_give_the_same_whatever_fails(
     hearing = Hearing(deaf_to=seed)
     analyzer = ConversationAnalyzer(CALL, AnalyzerConfig(), engine, hearing)
     here = [event for chunk in audio for event in analyzer.push(chunk)] + analyzer.flush()
-    house = House(engine, hearing)
+    runtime = LocalRuntime(engine, hearing)
 
-    async def script(session: CallSession, line: LiveCall) -> None:
+    async def script(session: CallSession, line: CallHandle) -> None:
         for chunk in audio:
             line.accept(chunk)
             await line.room()
             await asyncio.sleep(float(dice.choice([0, 0.001, 0.01], p=[0.5, 0.45, 0.05])))
         line.end()
 
-    play(lambda: house.session("asr", LiveConfig()), script)
-    assert_same_events(settled(house.events), settled(here))
-    assert [event.seq for event in house.events] == list(range(len(house.events)))
-    assert house.of("emotion.interim")
+    play(lambda: runtime.session("asr", LiveConfig()), script)
+    assert_same_events(settled(runtime.events), settled(here))
+    assert [event.seq for event in runtime.events] == list(range(len(runtime.events)))
+    assert runtime.of("emotion.interim")
     failed = [event for event in here if event.type == "degraded"]
     assert len(failed) == sum((e.channel, e.utterance) in engine.failing for e in here)
     assert all("not finite" in (event.reason or "") for event in failed)

@@ -12,13 +12,12 @@ from bcaf_stream.conversation import Conversation, Item, Result, Work
 from bcaf_stream.errors import AsrError, ModelError
 from bcaf_stream.events.messages import Event
 from bcaf_stream.events.progress import progress_of
-from bcaf_stream.ingest.link_protocol import WordsMessage
-from bcaf_stream.ingest.live import End
+from bcaf_stream.ingest.media import CallEnd, TextUpdate
 from bcaf_stream.resumption import Resumption, resend_from_ms
 from bcaf_stream.transcripts.asr import Transcription
 from bcaf_stream.transcripts.pairing import TextConfig
 from bcaf_stream.types import AudioChunk, Call, EmotionPrediction, TextSource, Words
-from tests.unit.actors.house import CHANNELS, RATE, demo_chunks
+from tests.unit.actors.local_runtime import CHANNELS, RATE, demo_chunks
 
 CALL = Call("c1", CHANNELS)
 RIGHT = Words(5600, 10_400, "hello there", "customer", "w1")
@@ -78,12 +77,12 @@ def sent(text: TextSource, start: int = 0, corrected: bool = False) -> list[Item
     found: list[Item] = []
     for number, chunk in enumerate(sound()):
         if text == "given" and number == 300 and not corrected:
-            found.append(WordsMessage((Words(5600, 10_400, "yellow bear", "customer", "w1", final=False),)))
+            found.append(TextUpdate((Words(5600, 10_400, "yellow bear", "customer", "w1", final=False),)))
         if text == "given" and number == 400:
-            found.append(WordsMessage((RIGHT,)))
+            found.append(TextUpdate((RIGHT,)))
         if chunk.start >= start:
             found.append(chunk)
-    return [*found, End()]
+    return [*found, CallEnd()]
 
 
 @pytest.mark.parametrize("text", ["none", "asr", "given"])

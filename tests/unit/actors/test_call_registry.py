@@ -15,21 +15,22 @@ from actors.watchdog import LiveConfig
 from bcaf_stream.analyzer import AnalyzerConfig
 from bcaf_stream.emotion_model import EmotionEngine, ModelConfig
 from bcaf_stream.errors import BusyError, LinkError
-from bcaf_stream.ingest.link_protocol import WordsMessage
-from bcaf_stream.ingest.live import Begin
+from bcaf_stream.ingest.media import CallStart, TextUpdate
 from bcaf_stream.types import Words
-from tests.unit.actors.house import CHANNELS, RATE, House, demo_chunks, send
+from tests.unit.actors.local_runtime import CHANNELS, RATE, LocalRuntime, demo_chunks, send
 
 
 @pytest.fixture
-def house(tiny: Path) -> House:
-    return House(EmotionEngine(ModelConfig(checkpoint=str(tiny), threads=1)))
+def runtime(tiny: Path) -> LocalRuntime:
+    return LocalRuntime(EmotionEngine(ModelConfig(checkpoint=str(tiny), threads=1)))
 
 
-def run(house: House, script: Callable[[CallRegistry], Awaitable[None]], max_calls: int = 2) -> CallRegistry:
+def run(
+    runtime: LocalRuntime, script: Callable[[CallRegistry], Awaitable[None]], max_calls: int = 2
+) -> CallRegistry:
     async def whole() -> CallRegistry:
         config = IngestConfig(max_calls=max_calls, live=LiveConfig(interim_ms=0, grace_s=0.1, finish_s=20))
-        calls = CallRegistry(AnalyzerConfig(), config, house)
+        calls = CallRegistry(AnalyzerConfig(), config, runtime)
         await script(calls)
         await calls.drain(10)
         return calls
@@ -37,11 +38,11 @@ def run(house: House, script: Callable[[CallRegistry], Awaitable[None]], max_cal
     return asyncio.run(whole())
 
 
-def begin(call: str, text: str = "none") -> Begin:
-    return Begin(call, CHANNELS, RATE, text)  # type: ignore[arg-type]
+def begin(call: str, text: str = "none") -> CallStart:
+    return CallStart(call, CHANNELS, RATE, text)  # type: ignore[arg-type]
 
 
-def test_busy_is_said_as_busy_and_counted(house: House):
+def test_busy_is_said_as_busy_and_counted(runtime: LocalRuntime):
     async def script(calls: CallRegistry) -> None:
         lines = [await calls.open(begin(name)) for name in "ab"]
         with pytest.raises(BusyError, match="2 calls are running"):
@@ -56,13 +57,13 @@ def test_busy_is_said_as_busy_and_counted(house: House):
             await calls.open(begin("d"))
 
     nothing = dict.fromkeys(Lags._fields, 0)
-    assert run(house, script).stats() | {"lag_ms": 0, "lags_ms": nothing} == {
+    assert run(runtime, script).stats() | {"lag_ms": 0, "lags_ms": nothing} == {
         "calls": 0, "finished": 3, "failed": 0, "busy": 2, "lag_ms": 0, "lags_ms": nothing, "overload": 3,
         "shed": [1, 1, 1], "refused_words": 0,
     }  # fmt: skip
 
 
-def test_a_call_runs_once_and_is_over_once(house: House):
+def test_a_call_runs_once_and_is_over_once(runtime: LocalRuntime):
     async def script(calls: CallRegistry) -> None:
         both = await asyncio.gather(*(calls.open(begin("a")) for _ in range(2)), return_exceptions=True)
         assert [type(one).__name__ for one in both] == ["CallConnection", "LinkError"]
@@ -74,12 +75,12 @@ def test_a_call_runs_once_and_is_over_once(house: House):
         with pytest.raises(LinkError, match="no speech recognition"):
             await calls.open(begin("c", "asr"))
 
-    run(house, script)
-    assert sorted(house.types) == ["call.end", "call.end", "call.start", "call.start"]
-    assert house.events[-1].reason == "the deployment is going down"
+    run(runtime, script)
+    assert sorted(runtime.types) == ["call.end", "call.end", "call.start", "call.start"]
+    assert runtime.events[-1].reason == "the deployment is going down"
 
 
-def test_a_lost_call_is_found_again_by_its_name(house: House):
+def test_a_lost_call_is_found_again_by_its_name(runtime: LocalRuntime):
     chunks = demo_chunks(2)
 
     async def script(calls: CallRegistry) -> None:
@@ -93,13 +94,13 @@ def test_a_lost_call_is_found_again_by_its_name(house: House):
         third.lost()
         assert (await third.ended()).reason == "sender lost"
 
-    run(house, script)
-    assert house.types.count("call.start") == 2
+    run(runtime, script)
+    assert runtime.types.count("call.start") == 2
 
 
-def test_words_find_their_call(house: House):
+def test_words_find_their_call(runtime: LocalRuntime):
     async def script(calls: CallRegistry) -> None:
-        message = WordsMessage((Words(5600, 10_400, "hello there", "customer", "w1"),))
+        message = TextUpdate((Words(5600, 10_400, "hello there", "customer", "w1"),))
         with pytest.raises(LinkError, match="no such call is running"):
             await calls.words("a", message)
         line = await calls.open(begin("a", "given"))
@@ -108,42 +109,42 @@ def test_words_find_their_call(house: House):
         line.end()
         await line.ended()
 
-    run(house, script)
-    assert "hello there" in [event.text for event in house.of("emotion.final")]
+    run(runtime, script)
+    assert "hello there" in [event.text for event in runtime.of("emotion.final")]
 
 
-def test_words_for_a_call_that_takes_none_are_said_to_be_misplaced(house: House):
+def test_words_for_a_call_that_takes_none_are_said_to_be_misplaced(runtime: LocalRuntime):
     async def script(calls: CallRegistry) -> None:
         line = await calls.open(begin("a"))
-        await calls.words("a", WordsMessage((Words(0, 1, "secret", "customer"),)))
+        await calls.words("a", TextUpdate((Words(0, 1, "secret", "customer"),)))
         line.end()
         await line.ended()
 
-    run(house, script)
-    [degraded] = house.of("degraded")
+    run(runtime, script)
+    [degraded] = runtime.of("degraded")
     assert "opened without given text" in (degraded.reason or "")
-    assert "secret" not in str(house.events)
+    assert "secret" not in str(runtime.events)
 
 
-def test_one_broken_call_does_not_disturb_another(house: House):
+def test_one_broken_call_does_not_disturb_another(runtime: LocalRuntime):
     async def script(calls: CallRegistry) -> None:
-        house.breaking = {"bad"}
+        runtime.breaking = {"bad"}
         good, bad = [await calls.open(begin(name)) for name in ("good", "bad")]
         for line in (good, bad):
             await send(line, demo_chunks(12))
         assert (await bad.ended()).reason == "the call cannot be analysed: ZeroDivisionError"
         with pytest.raises(LinkError, match="is over here"):
-            bad.accept(WordsMessage(()))
+            bad.accept(TextUpdate(()))
         good.end()
         assert (await good.ended()).reason == "complete"
 
-    assert run(house, script).failed == 1
-    ends = {event.call: event.reason for event in house.of("call.end")}
+    assert run(runtime, script).failed == 1
+    ends = {event.call: event.reason for event in runtime.of("call.end")}
     assert ends["good"] == "complete"
     assert ends["bad"] == "failed: ZeroDivisionError"
 
 
-def test_a_call_goes_on_after_the_process_that_ran_it_died(house: House, monkeypatch: pytest.MonkeyPatch):
+def test_a_call_goes_on_after_the_process_that_ran_it_died(runtime: LocalRuntime, monkeypatch: pytest.MonkeyPatch):
     """The next process knows it from the journal alone: numbers go on, and what nobody heard is a gap."""
     chunks = demo_chunks(24)
     now = time.time_ns()
@@ -151,12 +152,12 @@ def test_a_call_goes_on_after_the_process_that_ran_it_died(house: House, monkeyp
     async def first(calls: CallRegistry) -> None:
         line = await calls.open(begin("a"))
         await send(line, chunks[:240])
-        while not house.of("emotion.final"):
+        while not runtime.of("emotion.final"):
             await asyncio.sleep(0.01)
 
-    run(house, first)
-    assert house.events.pop().type == "call.end"  # a dead process says nothing
-    before = list(house.events)
+    run(runtime, first)
+    assert runtime.events.pop().type == "call.end"  # a dead process says nothing
+    before = list(runtime.events)
     monkeypatch.setattr("time.time_ns", lambda: now + 14_000_000_000)
 
     async def second(calls: CallRegistry) -> None:
@@ -166,10 +167,10 @@ def test_a_call_goes_on_after_the_process_that_ran_it_died(house: House, monkeyp
         await line.ended()
         assert max(calls.lags) == 0
 
-    run(house, second)
-    after = house.events[len(before) :]
-    assert [event.seq for event in house.events] == list(range(len(house.events)))
-    assert len({event.id for event in house.events}) == len(house.events)
+    run(runtime, second)
+    after = runtime.events[len(before) :]
+    assert [event.seq for event in runtime.events] == list(range(len(runtime.events)))
+    assert len({event.id for event in runtime.events}) == len(runtime.events)
     assert [event.type for event in after[:3]] == ["degraded", "audio.gap", "audio.gap"]
     assert after[1].start_ms == max(event.end_ms or 0 for event in before)
     assert after[1].end_ms == pytest.approx(14_000, abs=100)
@@ -178,85 +179,85 @@ def test_a_call_goes_on_after_the_process_that_ran_it_died(house: House, monkeyp
     assert [event.emotion for event in after if event.emotion]
 
 
-def test_a_call_that_nobody_goes_on_with_is_ended(house: House):
+def test_a_call_that_nobody_goes_on_with_is_ended(runtime: LocalRuntime):
     async def open_both(calls: CallRegistry) -> None:
         for name in "ab":
             await calls.open(begin(name))
         await asyncio.sleep(0.05)
 
-    run(house, open_both)
-    house.events = [event for event in house.events if event.type == "call.start"]
+    run(runtime, open_both)
+    runtime.events = [event for event in runtime.events if event.type == "call.start"]
 
     async def bury(calls: CallRegistry) -> None:
         line = await calls.open(begin("b"))
         await calls.close_orphans(["a", "b"])
-        assert [(e.call, e.seq, e.reason) for e in house.of("call.end")] == [("a", 1, "sender lost")]
+        assert [(e.call, e.seq, e.reason) for e in runtime.of("call.end")] == [("a", 1, "sender lost")]
         line.end()
         await line.ended()
         await calls.close_orphans(["a", "b"])
 
-    run(house, bury)
-    assert len(house.of("call.end")) == 2
+    run(runtime, bury)
+    assert len(runtime.of("call.end")) == 2
 
 
-def test_no_more_calls_than_allowed_are_opened_at_once(house: House):
+def test_no_more_calls_than_allowed_are_opened_at_once(runtime: LocalRuntime):
     async def script(calls: CallRegistry) -> None:
         opened = await asyncio.gather(*(calls.open(begin(str(n))) for n in range(10)), return_exceptions=True)
         assert [type(one).__name__ for one in opened] == ["CallConnection"] * 2 + ["BusyError"] * 8
         assert calls.stats()["calls"] == 2
 
-    run(house, script)
+    run(runtime, script)
 
 
-def test_a_call_that_the_journal_cannot_tell_of_is_refused_alone(house: House):
+def test_a_call_that_the_journal_cannot_tell_of_is_refused_alone(runtime: LocalRuntime):
     async def script(calls: CallRegistry) -> None:
-        house.damaged = {"bad"}
+        runtime.damaged = {"bad"}
         with pytest.raises(LinkError, match="call bad: its events in the journal cannot be read"):
             await calls.open(begin("bad"))
         await calls.open(begin("good"))
         await calls.close_orphans(["bad", "orphan"])  # the others are ended all the same
-        house.damaged = set()
+        runtime.damaged = set()
         await calls.open(begin("bad"))
 
     async def leave(calls: CallRegistry) -> None:
         await calls.open(begin("orphan"))
         await asyncio.sleep(0.05)
 
-    run(house, leave)
-    house.events = [event for event in house.events if event.type == "call.start"]
-    run(house, script)
-    assert [event.call for event in house.of("call.end")].count("orphan") == 1
+    run(runtime, leave)
+    runtime.events = [event for event in runtime.events if event.type == "call.start"]
+    run(runtime, script)
+    assert [event.call for event in runtime.of("call.end")].count("orphan") == 1
 
 
-def test_going_down_publishes_what_is_being_said(house: House):
+def test_going_down_publishes_what_is_being_said(runtime: LocalRuntime):
     """Two seconds into an utterance: its interim results went out, and so does its final."""
     chunks = demo_chunks(8)  # the customer speaks from 5.6 to 10.4 s
 
     async def script(calls: CallRegistry) -> None:
         line = await calls.open(begin("a"))
         await send(line, chunks)
-        assert "customer" not in {event.channel for event in house.of("emotion.final")}
+        assert "customer" not in {event.channel for event in runtime.of("emotion.final")}
         await calls.drain()
         assert (await line.ended()).reason == "the deployment is going down"
         with pytest.raises(BusyError):
             await calls.open(begin("b"))
 
-    run(house, script)
-    [final] = [event for event in house.of("emotion.final") if event.channel == "customer"]
+    run(runtime, script)
+    [final] = [event for event in runtime.of("emotion.final") if event.channel == "customer"]
     assert (final.channel, final.end_ms) == ("customer", 8000)
-    assert [(event.type, event.reason) for event in house.events[-1:]] == [
+    assert [(event.type, event.reason) for event in runtime.events[-1:]] == [
         ("call.end", "the deployment is going down")
     ]
 
 
-def test_going_down_takes_bounded_time_with_a_hung_model(house: House):
+def test_going_down_takes_bounded_time_with_a_hung_model(runtime: LocalRuntime):
     async def script(calls: CallRegistry) -> None:
         line = await calls.open(begin("a"))
-        house.hangs.set()
+        runtime.hangs.set()
         await send(line, demo_chunks(12))
         await calls.drain(timeout_s=0.5)
 
-    run(house, script)
-    end = house.events[-1]
-    assert {event.reason for event in house.of("degraded")} == {"the deployment is going down"}
+    run(runtime, script)
+    end = runtime.events[-1]
+    assert {event.reason for event in runtime.of("degraded")} == {"the deployment is going down"}
     assert (end.type, end.reason) == ("call.end", "failed: the deployment is going down")

@@ -16,12 +16,12 @@ from actors.watchdog import LiveConfig
 from bcaf_stream.analyzer import AnalyzerConfig
 from bcaf_stream.emotion_model import EmotionEngine, ModelConfig
 from bcaf_stream.errors import DeploymentError, LinkError
-from bcaf_stream.ingest.link_protocol import WordsMessage
-from bcaf_stream.ingest.live import Begin, Degraded, Gap, LiveCall
+from bcaf_stream.ingest.media import CallStart, Degraded, TextUpdate
+from bcaf_stream.ingest.sink import CallHandle
 from bcaf_stream.transcripts.asr import Transcription
 from bcaf_stream.transcripts.pairing import TextConfig
-from bcaf_stream.types import AudioChunk, TextSource, Words
-from tests.unit.actors.house import CHANNELS, RATE, House, demo_chunks, play, send
+from bcaf_stream.types import AudioChunk, Gap, TextSource, Words
+from tests.unit.actors.local_runtime import CHANNELS, RATE, LocalRuntime, demo_chunks, play, send
 
 QUIET = LiveConfig(interim_ms=0)
 
@@ -32,8 +32,8 @@ def engine(tiny: Path) -> EmotionEngine:
 
 
 @pytest.fixture
-def house(engine: EmotionEngine) -> House:
-    return House(engine)
+def runtime(engine: EmotionEngine) -> LocalRuntime:
+    return LocalRuntime(engine)
 
 
 @pytest.fixture(scope="module")
@@ -41,48 +41,48 @@ def audio() -> list[AudioChunk]:
     return demo_chunks()
 
 
-def told(house: House) -> list[tuple]:
+def told(runtime: LocalRuntime) -> list[tuple]:
     """What is said of utterances, without clocks and numbers."""
     return [
         (e.type, e.channel, e.utterance, e.start_ms, e.end_ms, e.text, e.probs)
-        for e in house.events
+        for e in runtime.events
         if e.type in ("emotion.final", "emotion.revised")
     ]
 
 
-def test_a_call_from_opening_to_end(house: House, audio: list[AudioChunk]):
-    async def script(session: CallSession, line: LiveCall) -> None:
+def test_a_call_from_opening_to_end(runtime: LocalRuntime, audio: list[AudioChunk]):
+    async def script(session: CallSession, line: CallHandle) -> None:
         await send(line, audio)
         line.end()
 
-    session = play(house.session, script)
-    assert house.types[0] == "call.start"
-    assert house.types[-1] == "call.end"
-    assert house.types.count("emotion.final") >= 5
-    assert [event.seq for event in house.events] == list(range(len(house.events)))
+    session = play(runtime.session, script)
+    assert runtime.types[0] == "call.start"
+    assert runtime.types[-1] == "call.end"
+    assert runtime.types.count("emotion.final") >= 5
+    assert [event.seq for event in runtime.events] == list(range(len(runtime.events)))
     assert session.ended.result().reason == "complete"
-    assert session.ended.result().utterances == house.types.count("emotion.final")
+    assert session.ended.result().utterances == runtime.types.count("emotion.final")
     assert session.inbox.queued_ms == 0
 
 
-def test_what_a_protocol_cannot_hear_is_told_in_its_place(house: House, audio: list[AudioChunk]):
-    async def script(session: CallSession, line: LiveCall) -> None:
+def test_what_a_protocol_cannot_hear_is_told_in_its_place(runtime: LocalRuntime, audio: list[AudioChunk]):
+    async def script(session: CallSession, line: CallHandle) -> None:
         await send(line, audio)
         line.accept(Degraded("RTP: payload type 9 has no format here"))
         line.end()
 
-    play(house.session, script)
-    [event] = house.of("degraded")
+    play(runtime.session, script)
+    [event] = runtime.of("degraded")
     assert event.reason == "RTP: payload type 9 has no format here"
-    assert house.types[-1] == "call.end"
+    assert runtime.types[-1] == "call.end"
 
 
-def test_credit_follows_the_analysis(house: House, audio: list[AudioChunk]):
+def test_credit_follows_the_analysis(runtime: LocalRuntime, audio: list[AudioChunk]):
     credits: list[int] = []
 
     async def both() -> None:
-        session = house.session()
-        line = session.attach(Begin("c1", CHANNELS, RATE), credits.append)
+        session = runtime.session()
+        line = session.attach(CallStart("c1", CHANNELS, RATE), credits.append)
         running = asyncio.create_task(session.run())
         await send(line, audio)
         line.end()
@@ -93,35 +93,35 @@ def test_credit_follows_the_analysis(house: House, audio: list[AudioChunk]):
     assert credits[-1] > 29_000
 
 
-def test_words_sent_before_the_audio_are_paired(house: House, audio: list[AudioChunk]):
-    async def script(session: CallSession, line: LiveCall) -> None:
-        line.accept(WordsMessage((Words(5600, 10400, "hello there", "customer"),), last=True))
+def test_words_sent_before_the_audio_are_paired(runtime: LocalRuntime, audio: list[AudioChunk]):
+    async def script(session: CallSession, line: CallHandle) -> None:
+        line.accept(TextUpdate((Words(5600, 10400, "hello there", "customer"),), last=True))
         await send(line, audio[:300])
         line.end()
 
-    play(lambda: house.session("given"), script)
-    spoken = house.of("emotion.final")
+    play(lambda: runtime.session("given"), script)
+    spoken = runtime.of("emotion.final")
     assert [event.text for event in spoken if event.channel == "customer"] == ["hello there"]
     assert {event.text_source for event in spoken if event.channel == "agent"} == {"none"}
 
 
-def test_an_utterance_that_fails_is_said_to_have_failed(house: House, audio: list[AudioChunk]):
-    house.failing = {2}
+def test_an_utterance_that_fails_is_said_to_have_failed(runtime: LocalRuntime, audio: list[AudioChunk]):
+    runtime.failing = {2}
 
-    async def script(session: CallSession, line: LiveCall) -> None:
+    async def script(session: CallSession, line: CallHandle) -> None:
         await send(line, audio)
         line.end()
 
-    play(house.session, script)
-    [failed] = house.of("degraded")
+    play(runtime.session, script)
+    [failed] = runtime.of("degraded")
     assert failed.emotion is None
     assert "not finite" in (failed.reason or "")
-    assert house.types[2] == "degraded"
-    assert house.types[3] == "emotion.final"
+    assert runtime.types[2] == "degraded"
+    assert runtime.types[3] == "emotion.final"
 
 
-def test_what_does_not_continue_the_call_is_refused(house: House, audio: list[AudioChunk]):
-    async def script(session: CallSession, line: LiveCall) -> None:
+def test_what_does_not_continue_the_call_is_refused(runtime: LocalRuntime, audio: list[AudioChunk]):
+    async def script(session: CallSession, line: CallHandle) -> None:
         await send(line, audio[:300])
         wrong = [audio[302], replace(audio[300], channel="bot"), replace(audio[300], rate=16_000)]
         for item, says in zip(wrong, ("not contiguous", "no channel 'bot'", "from 8000 to 16000 Hz"), strict=True):
@@ -129,15 +129,15 @@ def test_what_does_not_continue_the_call_is_refused(house: House, audio: list[Au
                 line.accept(item)
         line.end("audio is not contiguous")
 
-    play(house.session, script)
-    assert "emotion.final" in house.types
-    assert house.events[-1].reason == "audio is not contiguous"
+    play(runtime.session, script)
+    assert "emotion.final" in runtime.types
+    assert runtime.events[-1].reason == "audio is not contiguous"
 
 
-def test_a_sender_far_ahead_is_told_to_wait_and_then_refused(house: House):
+def test_a_sender_far_ahead_is_told_to_wait_and_then_refused(runtime: LocalRuntime):
     second = AudioChunk("customer", 0, RATE, np.zeros(RATE, np.int16))
 
-    async def script(session: CallSession, line: LiveCall) -> None:
+    async def script(session: CallSession, line: CallHandle) -> None:
         minutes = [replace(second, start=number * RATE) for number in range(122)]
         for chunk in minutes[:121]:  # never waits
             line.accept(chunk)
@@ -147,97 +147,99 @@ def test_a_sender_far_ahead_is_told_to_wait_and_then_refused(house: House):
         await line.room()
         line.end()
 
-    play(house.session, script)
-    assert house.events[-1].reason == "complete"
+    play(runtime.session, script)
+    assert runtime.events[-1].reason == "complete"
 
 
-def test_a_silent_sender_is_given_up(house: House, audio: list[AudioChunk]):
-    async def script(session: CallSession, line: LiveCall) -> None:
+def test_a_silent_sender_is_given_up(runtime: LocalRuntime, audio: list[AudioChunk]):
+    async def script(session: CallSession, line: CallHandle) -> None:
         await send(line, audio[:240])
 
-    play(lambda: house.session(live=LiveConfig(idle_s=0.3)), script)
-    assert house.types[-2:] == ["emotion.final", "call.end"]
-    assert house.events[-1].reason == "sender lost"
+    play(lambda: runtime.session(live=LiveConfig(idle_s=0.3)), script)
+    assert runtime.types[-2:] == ["emotion.final", "call.end"]
+    assert runtime.events[-1].reason == "sender lost"
 
 
-def test_a_stalled_channel_ends_its_utterance_and_the_other_goes_on(house: House, audio: list[AudioChunk]):
+def test_a_stalled_channel_ends_its_utterance_and_the_other_goes_on(
+    runtime: LocalRuntime, audio: list[AudioChunk]
+):
     customer = [c for c in audio if c.channel == "customer"][:90]  # stops in the middle of an utterance
 
-    async def script(session: CallSession, line: LiveCall) -> None:
+    async def script(session: CallSession, line: CallHandle) -> None:
         await send(line, customer)
         async with asyncio.timeout(10):
-            while "emotion.final" not in house.types:
+            while "emotion.final" not in runtime.types:
                 await asyncio.sleep(0.01)
-        assert house.events[-1].channel == "customer"
-        assert house.events[-1].end_ms <= 9000
+        assert runtime.events[-1].channel == "customer"
+        assert runtime.events[-1].end_ms <= 9000
         line.end()
 
-    play(lambda: house.session(live=LiveConfig(interim_ms=0, stall_s=0.2)), script)
-    assert house.events[-1].reason == "complete"
+    play(lambda: runtime.session(live=LiveConfig(interim_ms=0, stall_s=0.2)), script)
+    assert runtime.events[-1].reason == "complete"
 
 
-def test_a_call_that_comes_back_goes_on(house: House, audio: list[AudioChunk]):
+def test_a_call_that_comes_back_goes_on(runtime: LocalRuntime, audio: list[AudioChunk]):
     """What the connection lost is silence, and said to be missing."""
 
-    async def script(session: CallSession, line: LiveCall) -> None:
+    async def script(session: CallSession, line: CallHandle) -> None:
         await send(line, audio[:240])
         with pytest.raises(LinkError, match="running already"):
-            session.attach(Begin("c1", CHANNELS, RATE))
+            session.attach(CallStart("c1", CHANNELS, RATE))
         line.lost()
         await asyncio.sleep(0.05)
         with pytest.raises(LinkError, match="the channels and the rate"):
-            session.attach(Begin("c1", CHANNELS[:1], RATE))
-        again = session.attach(Begin("c1", CHANNELS, RATE, missed=800))
+            session.attach(CallStart("c1", CHANNELS[:1], RATE))
+        again = session.attach(CallStart("c1", CHANNELS, RATE, missed=800))
         with pytest.raises(LinkError, match="another connection"):
             line.accept(audio[240])
         line.lost()  # of no consequence any more
         await send(again, [replace(c, start=c.start - 121 * 800) for c in audio[242:]])
         again.end()
 
-    play(house.session, script)
-    gaps = house.of("audio.gap")
+    play(runtime.session, script)
+    gaps = runtime.of("audio.gap")
     assert {(e.channel, e.start_ms, e.end_ms, e.reason) for e in gaps} == {
         ("customer", 12_000, 12_100, "connection lost"),
         ("agent", 12_000, 12_100, "connection lost"),
     }
-    assert house.types.count("call.start") == house.types.count("call.end") == 1
-    assert house.events[-1].reason == "complete"
-    assert house.of("emotion.final")[-1].end_ms > 20_000
+    assert runtime.types.count("call.start") == runtime.types.count("call.end") == 1
+    assert runtime.events[-1].reason == "complete"
+    assert runtime.of("emotion.final")[-1].end_ms > 20_000
 
 
-def test_a_call_that_does_not_come_back_ends(house: House, audio: list[AudioChunk]):
-    async def script(session: CallSession, line: LiveCall) -> None:
+def test_a_call_that_does_not_come_back_ends(runtime: LocalRuntime, audio: list[AudioChunk]):
+    async def script(session: CallSession, line: CallHandle) -> None:
         await send(line, audio[:240])
         line.lost()
 
-    play(lambda: house.session(live=LiveConfig(interim_ms=0, grace_s=0.2)), script)
-    assert house.events[-1].reason == "sender lost"
-    assert "emotion.final" in house.types
+    play(lambda: runtime.session(live=LiveConfig(interim_ms=0, grace_s=0.2)), script)
+    assert runtime.events[-1].reason == "sender lost"
+    assert "emotion.final" in runtime.types
 
 
 def test_a_gap_is_told_and_is_silence(engine: EmotionEngine, audio: list[AudioChunk]):
-    houses = House(engine), House(engine)
+    runtimes = LocalRuntime(engine), LocalRuntime(engine)
     lost = audio[150:160]  # 500 ms of both channels
     items = [Gap(c.channel, c.start, c.start + len(c.samples), "lost") for c in lost]
     silent = [replace(c, samples=np.zeros_like(c.samples)) for c in lost]
-    for one, middle in zip(houses, (items, silent), strict=True):
+    for one, middle in zip(runtimes, (items, silent), strict=True):
 
-        async def script(session: CallSession, line: LiveCall, middle: list = middle) -> None:
+        async def script(session: CallSession, line: CallHandle, middle: list = middle) -> None:
             await send(line, [*audio[:150], *middle, *audio[160:]])
             line.end()
 
         play(one.session, script)
-    assert told(houses[0]) == told(houses[1])
-    assert len(houses[0].of("audio.gap")) == 10
-    assert houses[1].of("audio.gap") == []
+    assert told(runtimes[0]) == told(runtimes[1])
+    assert len(runtimes[0].of("audio.gap")) == 10
+    assert runtimes[1].of("audio.gap") == []
 
 
 def test_interim_events_come_while_somebody_speaks_and_leave_no_trace(
     engine: EmotionEngine, audio: list[AudioChunk]
 ):
-    looked, plain = House(engine), House(engine)
+    looked, plain = LocalRuntime(engine), LocalRuntime(engine)
 
-    async def script(session: CallSession, line: LiveCall) -> None:
+    async def script(session: CallSession, line: CallHandle) -> None:
         for chunk in audio:
             line.accept(chunk)
             await asyncio.sleep(0.001)
@@ -258,19 +260,19 @@ def test_interim_events_come_while_somebody_speaks_and_leave_no_trace(
     assert len({e.id for e in looked.events}) == len(looked.events)
 
 
-def test_a_role_that_is_off_is_never_looked_at(house: House, audio: list[AudioChunk]):
+def test_a_role_that_is_off_is_never_looked_at(runtime: LocalRuntime, audio: list[AudioChunk]):
     config = AnalyzerConfig(text=TextConfig(policy={"agent": "off"}))
 
-    async def script(session: CallSession, line: LiveCall) -> None:
+    async def script(session: CallSession, line: CallHandle) -> None:
         for chunk in audio:
             line.accept(chunk)
             await asyncio.sleep(0.001)
         line.end()
 
-    play(lambda: house.session(live=LiveConfig(interim_ms=500), config=config), script)
-    assert {utterance.channel for utterance in house.asked} == {"customer"}
-    assert house.events[0].reason == "policy agent: off"
-    assert {event.channel for event in house.events} == {"", "customer"}
+    play(lambda: runtime.session(live=LiveConfig(interim_ms=500), config=config), script)
+    assert {utterance.channel for utterance in runtime.asked} == {"customer"}
+    assert runtime.events[0].reason == "policy agent: off"
+    assert {event.channel for event in runtime.events} == {"", "customer"}
 
 
 @pytest.mark.parametrize("when", ["late", "changed"])
@@ -278,21 +280,21 @@ def test_words_that_come_later_end_as_if_they_had_been_there(
     engine: EmotionEngine, audio: list[AudioChunk], when: str
 ):
     """The dialogue's state, too, is that of a run which had the words from the start."""
-    there, later = House(engine), House(engine)
+    there, later = LocalRuntime(engine), LocalRuntime(engine)
     config = AnalyzerConfig(text=TextConfig(wait_ms=0))
     right = Words(5600, 10_400, "hello there", "customer", "w1")
     states = []
 
-    async def at_once(session: CallSession, line: LiveCall) -> None:
-        line.accept(WordsMessage((right,)))
+    async def at_once(session: CallSession, line: CallHandle) -> None:
+        line.accept(TextUpdate((right,)))
         await send(line, audio)
         line.end()
 
-    async def afterwards(session: CallSession, line: LiveCall) -> None:
+    async def afterwards(session: CallSession, line: CallHandle) -> None:
         if when == "changed":
-            line.accept(WordsMessage((replace(right, text="yellow bear", final=False),)))
+            line.accept(TextUpdate((replace(right, text="yellow bear", final=False),)))
         await send(line, audio)
-        line.accept(WordsMessage((right,)))
+        line.accept(TextUpdate((right,)))
         line.end()
 
     for one, script in ((there, at_once), (later, afterwards)):
@@ -321,21 +323,23 @@ class Repeater:
 def test_overload_stops_interim_results_then_speech_recognition_but_no_final(
     engine: EmotionEngine, audio: list[AudioChunk]
 ):
-    houses = []
+    runtimes = []
     for lag_ms in (0, 1000, 2500):
-        house = House(engine, Repeater())
-        houses.append(house)
+        runtime = LocalRuntime(engine, Repeater())
+        runtimes.append(runtime)
 
-        async def script(session: CallSession, line: LiveCall, lag_ms: int = lag_ms, house: House = house) -> None:
-            for step in house.shedding.look(Lags(sound=lag_ms), 0.0):
+        async def script(
+            session: CallSession, line: CallHandle, lag_ms: int = lag_ms, runtime: LocalRuntime = runtime
+        ) -> None:
+            for step in runtime.shedding.look(Lags(sound=lag_ms), 0.0):
                 session.tell(f"overload: {step}")
             for chunk in audio:
                 line.accept(chunk)
                 await asyncio.sleep(0.001)
             line.end()
 
-        play(lambda house=house: house.session("asr", LiveConfig(interim_ms=500)), script)
-    free, some, much = houses
+        play(lambda runtime=runtime: runtime.session("asr", LiveConfig(interim_ms=500)), script)
+    free, some, much = runtimes
     assert free.of("emotion.interim")
     assert some.of("emotion.interim") == much.of("emotion.interim") == []
     assert [e.reason for e in some.of("degraded")] == ["overload: no interim results"]
@@ -343,21 +347,21 @@ def test_overload_stops_interim_results_then_speech_recognition_but_no_final(
         "overload: no interim results",
         "overload: no speech recognition",
     ]
-    finals = [house.of("emotion.final") for house in houses]
+    finals = [runtime.of("emotion.final") for runtime in runtimes]
     assert [(e.start_ms, e.end_ms) for e in finals[0]] == [(e.start_ms, e.end_ms) for e in finals[2]]
     assert {(e.text, e.degraded) for e in finals[1]} == {("hello", None)}
     assert {(e.text, e.text_source, e.degraded) for e in finals[2]} == {(None, "none", ("asr",))}
 
 
-def test_a_stall_of_this_process_cuts_no_utterance(house: House, audio: list[AudioChunk]):
+def test_a_stall_of_this_process_cuts_no_utterance(runtime: LocalRuntime, audio: list[AudioChunk]):
     """The event loop stands still in the middle of an utterance, for longer than a channel may."""
-    whole = House(house.engine)
+    whole = LocalRuntime(runtime.engine)
 
-    async def at_once(session: CallSession, line: LiveCall) -> None:
+    async def at_once(session: CallSession, line: CallHandle) -> None:
         await send(line, audio)
         line.end()
 
-    async def with_a_stall(session: CallSession, line: LiveCall) -> None:
+    async def with_a_stall(session: CallSession, line: CallHandle) -> None:
         for number, chunk in enumerate(audio):
             line.accept(chunk)
             await asyncio.sleep(0.001)
@@ -370,21 +374,21 @@ def test_a_stall_of_this_process_cuts_no_utterance(house: House, audio: list[Aud
 
     live = LiveConfig(interim_ms=0, stall_s=1.0)
     play(lambda: whole.session(live=live), at_once)
-    play(lambda: house.session(live=live), with_a_stall)
-    assert told(house) == told(whole)
-    assert house.types == whole.types
+    play(lambda: runtime.session(live=live), with_a_stall)
+    assert told(runtime) == told(whole)
+    assert runtime.types == whole.types
 
 
-def test_a_model_that_is_late_cuts_no_utterance_and_costs_no_words(house: House, audio: list[AudioChunk]):
+def test_a_model_that_is_late_cuts_no_utterance_and_costs_no_words(runtime: LocalRuntime, audio: list[AudioChunk]):
     """An outage in the middle of a call, while its sender has to wait: for longer than a channel may be silent."""
-    heard, late = House(house.engine, Repeater()), House(house.engine, Repeater())
+    heard, late = LocalRuntime(runtime.engine, Repeater()), LocalRuntime(runtime.engine, Repeater())
     live = LiveConfig(interim_ms=0, stall_s=0.5, window_ms=4000)
 
-    async def at_once(session: CallSession, line: LiveCall) -> None:
+    async def at_once(session: CallSession, line: CallHandle) -> None:
         await send(line, audio)
         line.end()
 
-    async def with_an_outage(session: CallSession, line: LiveCall) -> None:
+    async def with_an_outage(session: CallSession, line: CallHandle) -> None:
         late.hangs.set()
         sending = asyncio.create_task(send(line, audio))
         async with asyncio.timeout(20):
@@ -403,15 +407,15 @@ def test_a_model_that_is_late_cuts_no_utterance_and_costs_no_words(house: House,
     assert late.types == heard.types
 
 
-def test_the_end_of_a_call_does_not_wait_for_ever_for_a_hung_model(house: House, audio: list[AudioChunk]):
-    async def script(session: CallSession, line: LiveCall) -> None:
-        house.hangs.set()
+def test_the_end_of_a_call_does_not_wait_for_ever_for_a_hung_model(runtime: LocalRuntime, audio: list[AudioChunk]):
+    async def script(session: CallSession, line: CallHandle) -> None:
+        runtime.hangs.set()
         await send(line, audio[:240])
         line.end()
 
     async def both() -> None:
-        session = house.session(live=LiveConfig(interim_ms=0, finish_s=0.5))
-        line = session.attach(Begin("c1", CHANNELS, RATE))
+        session = runtime.session(live=LiveConfig(interim_ms=0, finish_s=0.5))
+        line = session.attach(CallStart("c1", CHANNELS, RATE))
         running = asyncio.create_task(session.run())
         await script(session, line)
         with pytest.raises(DeploymentError, match=r"no result has come for 0\.5 s"):
@@ -420,12 +424,14 @@ def test_the_end_of_a_call_does_not_wait_for_ever_for_a_hung_model(house: House,
         session.close()
 
     asyncio.run(both())
-    assert set(house.types[1:-1]) == {"degraded"}
-    assert [house.types[0], house.types[-1]] == ["call.start", "call.end"]
-    assert {event.reason for event in house.of("degraded")} == {"no result has come"}
+    assert set(runtime.types[1:-1]) == {"degraded"}
+    assert [runtime.types[0], runtime.types[-1]] == ["call.start", "call.end"]
+    assert {event.reason for event in runtime.of("degraded")} == {"no result has come"}
 
 
-def test_given_words_do_not_wait_for_the_recognition_of_other_calls(house: House, audio: list[AudioChunk]):
+def test_given_words_do_not_wait_for_the_recognition_of_other_calls(
+    runtime: LocalRuntime, audio: list[AudioChunk]
+):
     """Another call's recogniser is stuck; this one's words are there already."""
     stuck = threading.Event()
 
@@ -434,17 +440,17 @@ def test_given_words_do_not_wait_for_the_recognition_of_other_calls(house: House
             stuck.wait(30)
             return super().transcribe(samples)
 
-    house.transcriber = Stuck()
+    runtime.transcriber = Stuck()
 
     async def both() -> None:
-        recognition = Recognition(house.transcriber)
+        recognition = Recognition(runtime.transcriber)
 
         def session(name: str, text: TextSource) -> CallSession:
-            live, begin = LiveConfig(interim_ms=0), Begin(name, CHANNELS, RATE, text)
-            return CallSession(begin, AnalyzerConfig(), live, house, recognition, house.shedding)
+            live, begin = LiveConfig(interim_ms=0), CallStart(name, CHANNELS, RATE, text)
+            return CallSession(begin, AnalyzerConfig(), live, runtime, recognition, runtime.shedding)
 
         other, mine = session("other", "asr"), session("mine", "given")
-        lines = [one.attach(Begin(one.call.id, CHANNELS, RATE)) for one in (other, mine)]
+        lines = [one.attach(CallStart(one.call.id, CHANNELS, RATE)) for one in (other, mine)]
         runs = [asyncio.create_task(one.run()) for one in (other, mine)]
         for line in lines:
             await send(line, audio[:240])
@@ -459,19 +465,21 @@ def test_given_words_do_not_wait_for_the_recognition_of_other_calls(house: House
         await runs[0]
 
     asyncio.run(both())
-    assert {event.call for event in house.of("emotion.final")} == {"other", "mine"}
+    assert {event.call for event in runtime.of("emotion.final")} == {"other", "mine"}
 
 
-def test_what_was_shed_is_heard_and_judged_again_when_there_is_time(house: House, audio: list[AudioChunk]):
+def test_what_was_shed_is_heard_and_judged_again_when_there_is_time(
+    runtime: LocalRuntime, audio: list[AudioChunk]
+):
     """The dialogue is then the one that there would be without any overload."""
-    free, shed = House(house.engine, Repeater()), House(house.engine, Repeater())
+    free, shed = LocalRuntime(runtime.engine, Repeater()), LocalRuntime(runtime.engine, Repeater())
     states = []
 
-    async def quietly(session: CallSession, line: LiveCall) -> None:
+    async def quietly(session: CallSession, line: CallHandle) -> None:
         await send(line, audio)
         line.end()
 
-    async def overloaded(session: CallSession, line: LiveCall) -> None:
+    async def overloaded(session: CallSession, line: CallHandle) -> None:
         shed.shedding.look(Lags(recognition=9000), 0.0)
         await send(line, audio[:360])
         async with asyncio.timeout(20):
@@ -494,30 +502,30 @@ def test_what_was_shed_is_heard_and_judged_again_when_there_is_time(house: House
     assert states[0].cache_BKW.equal(states[1].cache_BKW)
 
 
-def test_a_flood_of_words_is_refused_before_it_is_even_taken(house: House):
-    async def script(session: CallSession, line: LiveCall) -> None:
-        message = WordsMessage(tuple(Words(n, n + 1, "x" * 10_000, "customer") for n in range(50)))
+def test_a_flood_of_words_is_refused_before_it_is_even_taken(runtime: LocalRuntime):
+    async def script(session: CallSession, line: CallHandle) -> None:
+        message = TextUpdate(tuple(Words(n, n + 1, "x" * 10_000, "customer") for n in range(50)))
         for _ in range(3):
             line.accept(message)
         with pytest.raises(LinkError, match="words were sent far beyond"):
             line.accept(message)
         line.end()
 
-    play(lambda: house.session("given"), script)
-    assert house.types[-1] == "call.end"
+    play(lambda: runtime.session("given"), script)
+    assert runtime.types[-1] == "call.end"
 
 
-def test_no_more_words_wait_for_their_sound_than_may(house: House):
-    async def script(session: CallSession, line: LiveCall) -> None:
+def test_no_more_words_wait_for_their_sound_than_may(runtime: LocalRuntime):
+    async def script(session: CallSession, line: CallHandle) -> None:
         words = tuple(Words(10**6 + n, 10**6 + n + 1, "a b c", "customer", str(n)) for n in range(100))
         async with asyncio.timeout(20):
             for _ in range(5):  # new versions of the same ones
-                line.accept(WordsMessage(words))
+                line.accept(TextUpdate(words))
                 while not session.inbox.empty:
                     await asyncio.sleep(0.01)
             while session.conversation.pending_words < 300:
                 await asyncio.sleep(0.01)
-        more = WordsMessage(tuple(replace(word, id=None) for word in words))
+        more = TextUpdate(tuple(replace(word, id=None) for word in words))
         line.accept(more)
         line.accept(more)
         with pytest.raises(LinkError, match="more than 1000 words wait for their sound"):
@@ -525,18 +533,18 @@ def test_no_more_words_wait_for_their_sound_than_may(house: House):
         line.end()
 
     config = AnalyzerConfig(text=TextConfig(max_words=1000))
-    play(lambda: house.session("given", config=config), script)
-    assert house.types[-1] == "call.end"
+    play(lambda: runtime.session("given", config=config), script)
+    assert runtime.types[-1] == "call.end"
 
 
 def test_an_outage_of_the_model_does_not_look_like_an_overload_of_recognition(
-    house: House, audio: list[AudioChunk]
+    runtime: LocalRuntime, audio: list[AudioChunk]
 ):
     """The speaker is a minute ahead of the analysis, and all that is behind is the model: nobody loses words."""
-    late = House(house.engine, Repeater())
+    late = LocalRuntime(runtime.engine, Repeater())
     worst = Lags()
 
-    async def script(session: CallSession, line: LiveCall) -> None:
+    async def script(session: CallSession, line: CallHandle) -> None:
         nonlocal worst
         session._began_s -= 60  # so that sound which waits is late
         late.hangs.set()

@@ -8,11 +8,11 @@ import torch
 from actors.call_session import CallSession
 from actors.watchdog import LiveConfig
 from bcaf_stream.emotion_model import EmotionEngine, ModelConfig
-from bcaf_stream.ingest.link_protocol import WordsMessage
-from bcaf_stream.ingest.live import LiveCall
+from bcaf_stream.ingest.media import TextUpdate
+from bcaf_stream.ingest.sink import CallHandle
 from bcaf_stream.types import AudioChunk, Words
 from tests.tiny import tiny_checkpoint
-from tests.unit.actors.house import House, demo_chunks, play
+from tests.unit.actors.local_runtime import LocalRuntime, demo_chunks, play
 
 FIRST = Words(5600, 10_400, "hello there", "customer", "w1")
 SECOND = Words(14_700, 17_500, "four four seven", "customer", "w2")
@@ -31,17 +31,17 @@ def audio() -> list[AudioChunk]:
 
 
 def test_the_sound_is_not_even_sent_and_nobody_looks_at_silence(engine: EmotionEngine, audio: list[AudioChunk]):
-    house = House(engine)
+    runtime = LocalRuntime(engine)
 
-    async def script(session: CallSession, line: LiveCall) -> None:
-        line.accept(WordsMessage((FIRST, SECOND)))
+    async def script(session: CallSession, line: CallHandle) -> None:
+        line.accept(TextUpdate((FIRST, SECOND)))
         for chunk in audio:
             line.accept(chunk)
             await asyncio.sleep(0.001)
         line.end()
 
-    play(lambda: house.session("given", live=LiveConfig(interim_ms=500)), script)
-    assert house.asked
-    assert all(utterance.samples is None and utterance.text for utterance in house.asked)
-    assert not house.of("degraded")
-    assert [event.text for event in house.of("emotion.final")] == ["hello there", "four four seven"]
+    play(lambda: runtime.session("given", live=LiveConfig(interim_ms=500)), script)
+    assert runtime.asked
+    assert all(utterance.samples is None and utterance.text for utterance in runtime.asked)
+    assert not runtime.of("degraded")
+    assert [event.text for event in runtime.of("emotion.final")] == ["hello there", "four four seven"]

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bcaf_stream.ingest.admission import IDLE_S, Admission, Place, Stage
+from bcaf_stream.ingest.transports.admission import IDLE_S, Admission, Place, Stage
 
 
 class Clock:

@@ -9,12 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bcaf_stream.errors import BusyError, LinkError
-from bcaf_stream.ingest.audiohook import AudioHookParser, SessionConfig
+from bcaf_stream.ingest.fields import Item, Reply
 from bcaf_stream.ingest.g711 import decode_ulaw
-from bcaf_stream.ingest.live import Begin, End, Gap, contiguous
-from bcaf_stream.ingest.naming import ChannelConfig
-from bcaf_stream.ingest.parsing import Item, Reply
-from bcaf_stream.types import AudioChunk, Channel
+from bcaf_stream.ingest.media import CallEnd, CallStart, ChannelConfig, contiguous
+from bcaf_stream.ingest.protocols.audiohook import AudioHookParser, SessionConfig
+from bcaf_stream.types import AudioChunk, Channel, Gap
 from tests.audiohook_client import BOTH, NO_ID, AudioHookClient, offer
 
 NAMES = ("customer", "agent")
@@ -39,7 +38,7 @@ class Talk:
     def say(self, data: str | bytes) -> list[Item]:
         items = self.parser.push(data, 7)
         for item in items:
-            if isinstance(item, Begin):
+            if isinstance(item, CallStart):
                 items = [*items, *self.parser.began()]
         for item in items:
             if isinstance(item, Reply):
@@ -68,7 +67,7 @@ class Talk:
 def test_a_session_from_open_to_closed():
     talk, data = Talk(), noise(1.0)
     (begin, opened) = talk.say(talk.client.open())
-    assert begin == Begin("c0", (Channel("customer", "customer"), Channel("agent", "agent")), 8000)
+    assert begin == CallStart("c0", (Channel("customer", "customer"), Channel("agent", "agent")), 8000)
     assert isinstance(opened, Reply)
     assert talk.client.heard[0]["parameters"] == {"startPaused": False, "media": [offer(*BOTH)]}
     for start in range(0, len(data), 3200):
@@ -78,7 +77,7 @@ def test_a_session_from_open_to_closed():
     talk.say(talk.client.message("error", code=500, message="x"))
     talk.say(talk.client.message("close", reason="end"))
     assert talk.said == ["opened", "pong", "updated", "closed"]
-    assert [item for item in talk.items if isinstance(item, End)] == [End("complete")]
+    assert [item for item in talk.items if isinstance(item, CallEnd)] == [CallEnd("complete")]
     assert [talk.sound(name) for name in NAMES] == sides(data)
     assert talk.say("whatever comes after it") == []
 
@@ -206,7 +205,7 @@ def test_a_session_that_reconnects_does_not_end_its_call():
     talk.say(talk.client.open())
     talk.say(talk.client.message("close", reason="reconnect"))
     assert talk.said == ["opened", "closed"]
-    assert not any(isinstance(item, End) for item in talk.items)
+    assert not any(isinstance(item, CallEnd) for item in talk.items)
 
 
 def test_farewells():

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bcaf_stream.errors import LinkError
-from bcaf_stream.ingest.audiosocket import RATES, AudioSocketParser, Item, hang_up
-from bcaf_stream.ingest.live import Begin, End, Gap, contiguous
-from bcaf_stream.types import AudioChunk, Channel
+from bcaf_stream.ingest.media import CallEnd, CallStart, contiguous
+from bcaf_stream.ingest.protocols.audiosocket import RATES, AudioSocketParser, Item, hang_up
+from bcaf_stream.types import AudioChunk, Channel, Gap
 
 CALL = UUID("40325ec2-5efd-4bd3-805f-53576e581d13")
 CUSTOMER = Channel("customer", "customer")
@@ -41,8 +41,8 @@ def sound(items: list[Item]) -> np.ndarray:
 @pytest.mark.parametrize(("kind", "rate"), RATES.items())
 def test_a_call_at_each_rate(kind: int, rate: int):
     items = parser().push(call(kind) + hang_up(), 7)
-    assert items[0] == Begin(str(CALL), (CUSTOMER,), rate)
-    assert items[-1] == End()
+    assert items[0] == CallStart(str(CALL), (CUSTOMER,), rate)
+    assert items[-1] == CallEnd()
     assert {(c.channel, c.rate, c.received_at) for c in items if isinstance(c, AudioChunk)} == {
         ("customer", rate, 7)
     }
@@ -62,7 +62,7 @@ def test_a_pause_is_a_gap_and_the_clock_stays_the_walls():
     media = [item for item in items if isinstance(item, AudioChunk | Gap)]
     assert contiguous(media)
     assert media[-1].start + 160 == gap.end + 50 * 160
-    assert items[-1] == End()
+    assert items[-1] == CallEnd()
 
 
 def test_the_rates_of_the_specification():
@@ -73,7 +73,7 @@ def test_the_rates_of_the_specification():
 def test_the_call_begins_with_its_first_sound():
     machine = parser()
     assert machine.push(frame(0x01, CALL.bytes) + frame(0x03, b"5") + frame(0x10), 0) == []
-    assert isinstance(machine.push(frame(0x10, b"\1\0"), 0)[0], Begin)
+    assert isinstance(machine.push(frame(0x10, b"\1\0"), 0)[0], CallStart)
 
 
 @given(cuts=st.lists(st.integers(1, 400), max_size=20))
@@ -84,14 +84,14 @@ def test_any_cutting_gives_the_same_samples(cuts: list[int]):
         items += machine.push(data[:size], 0)
         data = data[size:]
     np.testing.assert_array_equal(sound(items), SAMPLES)
-    assert items[-1] == End()
+    assert items[-1] == CallEnd()
     assert machine.flush() == []
 
 
 def test_closing_the_connection_says_the_end():
     machine = parser()
     machine.push(call(), 0)
-    assert machine.flush() == [End()]
+    assert machine.flush() == [CallEnd()]
     assert machine.flush() == []
 
 
@@ -103,7 +103,7 @@ def test_closing_in_the_middle_of_a_frame_does_not():
 
 def test_nothing_after_the_end_counts():
     machine = parser()
-    assert machine.push(hang_up() + call(), 0) == [End()]
+    assert machine.push(hang_up() + call(), 0) == [CallEnd()]
     assert machine.push(call(), 0) == []
 
 
@@ -112,7 +112,7 @@ def test_nothing_after_the_end_counts():
     [(b"\1", "complete"), (b"\4", "AudioSocket error 04"), (b"", "AudioSocket error without a code")],
 )
 def test_an_error_of_the_sender_ends_the_call(payload: bytes, reason: str):
-    assert parser().push(call() + frame(0xFF, payload), 0)[-1] == End(reason)
+    assert parser().push(call() + frame(0xFF, payload), 0)[-1] == CallEnd(reason)
 
 
 @pytest.mark.parametrize(
@@ -149,5 +149,5 @@ def test_any_bytes_are_understood_or_refused(pieces: list[bytes]):
             items += machine.push(piece, 0)
         items += machine.flush()
     assert contiguous([item for item in items if isinstance(item, AudioChunk)])
-    assert all(not isinstance(item, Begin) for item in items[1:])
-    assert all(not isinstance(item, End) for item in items[:-1])
+    assert all(not isinstance(item, CallStart) for item in items[1:])
+    assert all(not isinstance(item, CallEnd) for item in items[:-1])

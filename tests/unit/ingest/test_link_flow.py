@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from bcaf_stream.client.backlog import Backlog, SecondReading
 from bcaf_stream.errors import LinkError
-from bcaf_stream.ingest.link_flow import (
+from bcaf_stream.ingest.protocols.link import Accepted, Audio, Closed, Credit, Refused
+from bcaf_stream.ingest.protocols.link_flow import (
     BATCH_CHARS,
     PIECE_BYTES,
     PIECE_MS,
@@ -17,7 +18,6 @@ from bcaf_stream.ingest.link_flow import (
     piece_samples,
     words_messages,
 )
-from bcaf_stream.ingest.link_protocol import Accepted, Audio, Closed, Credit, Refused
 from bcaf_stream.types import PcmN, Words
 
 

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from bcaf_stream.errors import LinkError
-from bcaf_stream.ingest.link_protocol import (
-    MAX_INT,
+from bcaf_stream.ingest.media import MAX_INT, TextUpdate
+from bcaf_stream.ingest.protocols.link import (
     Accepted,
     Audio,
     Close,
@@ -18,7 +18,6 @@ from bcaf_stream.ingest.link_protocol import (
     Credit,
     Open,
     Refused,
-    WordsMessage,
     pack,
     parse_client,
     parse_server,
@@ -48,7 +47,7 @@ ITEM = st.builds(
     st.none() | NAME,
     st.booleans(),
 )
-WORDS = st.builds(WordsMessage, st.lists(ITEM, max_size=4).map(tuple), st.booleans(), st.none() | NAME)
+WORDS = st.builds(TextUpdate, st.lists(ITEM, max_size=4).map(tuple), st.booleans(), st.none() | NAME)
 CLIENT = OPEN | WORDS | st.just(Close())
 SERVER = (
     st.builds(Accepted, NAME, WHOLE, st.none() | WHOLE)
@@ -86,14 +85,14 @@ def test_the_bytes_of_version_1_never_change():
     """What other people's senders are written against."""
     opening = Open("7", (Channel("left", "customer"),), 8000, "asr")
     audio = Audio(0, 0, np.array([[0x0201, 0x0403]], np.int16))
-    words = WordsMessage((Words(0, 10, "hi"),))
+    words = TextUpdate((Words(0, 10, "hi"),))
     assert [msgpack.unpackb(pack(m)) for m in (opening, audio, words, Close())] == [
         GOOD_OPEN,
         GOOD_AUDIO,
         GOOD_WORDS,
         {"t": "close"},
     ]
-    assert msgpack.unpackb(pack(WordsMessage((), last=True))) == {"t": "words", "items": [], "last": True}
+    assert msgpack.unpackb(pack(TextUpdate((), last=True))) == {"t": "words", "items": [], "last": True}
     assert [msgpack.unpackb(pack(m)) for m in (Accepted("7", 5), Credit(6), Closed(2, "end"), Refused("no"))] == [
         {"t": "accepted", "call": "7", "window_ms": 5},
         {"t": "credit", "upto_ms": 6},

@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bcaf_stream.errors import LinkError
-from bcaf_stream.ingest.link_protocol import WordsMessage
-from bcaf_stream.ingest.live_text import CallWords, LiveTextParser
-from bcaf_stream.ingest.parsing import Reply
+from bcaf_stream.ingest.fields import Reply
+from bcaf_stream.ingest.media import TextUpdate
+from bcaf_stream.ingest.protocols.live_text import CallWords, LiveTextParser
 from bcaf_stream.types import Words
 
 GOOD = {"call": "c", "channel": "left", "start_ms": 5, "end_ms": 90, "text": "hello there"}
@@ -24,15 +24,15 @@ def test_lines_become_words():
         GOOD, GOOD | {"id": "u1", "is_final": False, "channel": None, "more": 1}, {"call": "c", "last": True}
     )
     assert found == [
-        CallWords(1, "c", WordsMessage((Words(5, 90, "hello there", "left"),))),
-        CallWords(2, "c", WordsMessage((Words(5, 90, "hello there", None, "u1", final=False),))),
-        CallWords(3, "c", WordsMessage((), last=True)),
+        CallWords(1, "c", TextUpdate((Words(5, 90, "hello there", "left"),))),
+        CallWords(2, "c", TextUpdate((Words(5, 90, "hello there", None, "u1", final=False),))),
+        CallWords(3, "c", TextUpdate((), last=True)),
     ]
 
 
 def test_the_last_words_may_say_that_they_are():
     (found,) = push(GOOD | {"last": True})
-    assert found == CallWords(1, "c", WordsMessage((Words(5, 90, "hello there", "left"),), last=True))
+    assert found == CallWords(1, "c", TextUpdate((Words(5, 90, "hello there", "left"),), last=True))
 
 
 def test_lines_are_counted_over_frames_and_bad_ones_stop_nothing():

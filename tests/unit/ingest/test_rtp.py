@@ -12,11 +12,10 @@ from hypothesis import strategies as st
 from bcaf_stream.config import load_config
 from bcaf_stream.errors import ConfigError, LinkError
 from bcaf_stream.ingest.g711 import decode_alaw, decode_ulaw
-from bcaf_stream.ingest.live import Begin, Degraded, End, Gap, contiguous
-from bcaf_stream.ingest.naming import ChannelConfig
-from bcaf_stream.ingest.rtp import FormatConfig, Item, RtpConfig, RtpParser
-from bcaf_stream.ingest.rtp_source import Counts
-from bcaf_stream.types import AudioChunk, Channel
+from bcaf_stream.ingest.media import CallEnd, CallStart, ChannelConfig, Degraded, contiguous
+from bcaf_stream.ingest.protocols.rtp import FormatConfig, Item, RtpConfig, RtpParser
+from bcaf_stream.ingest.protocols.rtp_source import Counts
+from bcaf_stream.types import AudioChunk, Channel, Gap
 
 MS = 1_000_000
 AT = 1_700_000_000_000 * MS
@@ -78,7 +77,7 @@ def gaps(items: Sequence[Item], channel: str = "customer") -> list[tuple[int, in
 
 def test_a_call_over_the_wrapping_of_numbers_and_timestamps():
     items = hear(map(packet, range(COUNT)))
-    assert items[0] == Begin("rtp-20231114-221319-980", (Channel("customer", "customer"),), 8000)
+    assert items[0] == CallStart("rtp-20231114-221319-980", (Channel("customer", "customer"),), 8000)
     np.testing.assert_array_equal(sound(items), SAMPLES)
     assert not gaps(items)
 
@@ -346,7 +345,7 @@ def test_the_goodbye_of_the_sender_ends_the_call():
     items = [item for n in range(5) for item in parser.push(packet(n), AT)]
     assert parser.push(goodbye(99), AT) == []
     items += parser.push(goodbye(99, 7), AT)
-    assert items[-1] == End()
+    assert items[-1] == CallEnd()
     np.testing.assert_array_equal(sound(items), SAMPLES[: 5 * SIZE])
     assert parser.push(packet(5), AT) == []
 
@@ -361,11 +360,11 @@ def test_two_ports_are_one_call():
         items += parser.push(packet(n), AT + 20 * n * MS, 0)
         items += parser.push(packet(n, ssrc=8, seq=3, timestamp=5), AT + 20 * n * MS, 1)
     items += parser.push(goodbye(7), AT + 20 * COUNT * MS, 0)
-    assert not any(isinstance(item, End) for item in items)
+    assert not any(isinstance(item, CallEnd) for item in items)
     items += parser.push(goodbye(8), AT + 20 * COUNT * MS, 1)
-    assert items[-1] == End()
+    assert items[-1] == CallEnd()
     begin = items[0]
-    assert isinstance(begin, Begin)
+    assert isinstance(begin, CallStart)
     assert begin.channels == (Channel("customer", "customer"), Channel("agent", "agent"))
     for side in ("customer", "agent"):
         np.testing.assert_array_equal(sound(items, side), SAMPLES)
@@ -376,7 +375,7 @@ def test_nothing_comes_after_the_end():
     parser = two(lag_ms=200)
     for n in range(20):
         parser.push(packet(n), AT + 20 * n * MS, 0)
-    assert parser.push(goodbye(7), AT + 400 * MS)[-1] == End()
+    assert parser.push(goodbye(7), AT + 400 * MS)[-1] == CallEnd()
     assert parser.push(packet(20), AT + 500 * MS) == []
     assert parser.advance(AT + 5000 * MS) == []
     assert parser.flush() == []
@@ -427,7 +426,7 @@ def test_alaw_linear_and_configured_formats():
         parser = RtpParser(RtpConfig(formats={96: FormatConfig(codec="pcmu", rate=16_000)}))
         items = hear((packet(n, kind=kind) for n in range(5)), parser)
         np.testing.assert_array_equal(sound(items), decode(CODES[: 5 * SIZE].tobytes()))
-    assert isinstance(items[0], Begin)
+    assert isinstance(items[0], CallStart)
     assert items[0].rate == 16_000
 
 
@@ -536,5 +535,5 @@ def test_any_packets_are_understood_or_refused(arrivals: list[tuple[bytes, int, 
     for side in SIDES:
         assert all(isinstance(item, Gap) or len(item.samples) for item in media(items, side.name))
         assert all(start < end for start, end, _ in gaps(items, side.name))
-    assert all(not isinstance(item, Begin) for item in items[1:])
-    assert all(not isinstance(item, End) for item in items[:-1])
+    assert all(not isinstance(item, CallStart) for item in items[1:])
+    assert all(not isinstance(item, CallEnd) for item in items[:-1])

@@ -4,13 +4,7 @@ import base64
 
 import pytest
 
-from bcaf_stream.ingest.signatures import (
-    MAX_AGE_S,
-    UsedSignatures,
-    is_audiohooks,
-    is_twilios,
-    twilio_signature,
-)
+from bcaf_stream.ingest.signatures import MAX_AGE_S, UsedSignatures, is_audiohooks, is_twilios, twilio_signature
 
 # developer.genesys.cloud/devapps/audiohook/session-walkthrough, Establishing connection
 NOW = 1_641_013_205.0

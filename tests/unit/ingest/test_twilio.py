@@ -12,12 +12,11 @@ from hypothesis import strategies as st
 
 from bcaf_stream.config import load_config
 from bcaf_stream.errors import ConfigError, LinkError
+from bcaf_stream.ingest.fields import Item
 from bcaf_stream.ingest.g711 import decode_alaw, decode_ulaw
-from bcaf_stream.ingest.live import Begin, End, Gap, contiguous
-from bcaf_stream.ingest.naming import ChannelConfig
-from bcaf_stream.ingest.parsing import Item
-from bcaf_stream.ingest.twilio import StreamConfig, TwilioParser
-from bcaf_stream.types import AudioChunk, Channel
+from bcaf_stream.ingest.media import CallEnd, CallStart, ChannelConfig, contiguous
+from bcaf_stream.ingest.protocols.twilio import StreamConfig, TwilioParser
+from bcaf_stream.types import AudioChunk, Channel, Gap
 from tests.stream_messages import (
     FRAME,
     telnyx_start,
@@ -60,8 +59,8 @@ def gaps(items: list[Item]) -> list[Gap]:
 def test_a_call_in_order():
     inbound, outbound = noise(50, 1), noise(50, 2)
     items = push_all(twilio_session({"inbound": inbound, "outbound": outbound}))
-    assert items[0] == Begin("CA1", (Channel("customer", "customer"), Channel("agent", "agent")), 8000)
-    assert items[-1] == End("complete")
+    assert items[0] == CallStart("CA1", (Channel("customer", "customer"), Channel("agent", "agent")), 8000)
+    assert items[-1] == CallEnd("complete")
     assert heard(items, "customer") == decode_ulaw(inbound).tolist()
     assert heard(items, "agent") == decode_ulaw(outbound).tolist()
     assert gaps(items) == []
@@ -206,7 +205,7 @@ def test_a_stream_that_comes_back_is_not_heard_twice():
     assert two.push(twilio_start(tracks=["inbound"]), 0) == []  # until it says where it goes on
     again = [*frames[71:76], frames[70], *frames[76:], twilio_stop()]
     second = [item for message in again for item in two.push(message, 0)]
-    assert isinstance(second[0], Begin)
+    assert isinstance(second[0], CallStart)
     assert second[0].missed == 0
     assert heard == {}
     assert contiguous([item for item in second if isinstance(item, AudioChunk | Gap)])
@@ -222,7 +221,7 @@ def test_a_call_that_comes_back_begins_without_a_clock_too(message):
     parser = TwilioParser(StreamConfig(), heard={("CA1", "inbound", "outbound"): 90_000})
     assert parser.push(twilio_start(), 0) == []
     begin, *_ = parser.push(message, 0)
-    assert isinstance(begin, Begin)
+    assert isinstance(begin, CallStart)
     assert begin.missed is None
 
 
@@ -234,7 +233,7 @@ def test_telnyx():
         fields = {"track": "inbound_track", "chunk": n + 1, "timestamp": str(20 * n), "payload": payload}
         media.append(json.dumps({"event": "media", "sequence_number": str(n + 2), "media": fields}))
     items = push_all([telnyx_start("v3:x", "PCMA"), media[0], *reversed(media[1:]), twilio_stop()])
-    assert isinstance(items[0], Begin)
+    assert isinstance(items[0], CallStart)
     assert items[0].call == "v3:x"
     assert len(items[0].channels) == 2  # it does not say which tracks will come
     assert heard(items, "customer") == decode_alaw(data).tolist()
@@ -243,7 +242,7 @@ def test_telnyx():
 def test_channels_and_names_are_configured():
     config = StreamConfig(channels={"outbound": ChannelConfig(name="caller", role="customer")}, call_id="stream")
     items = push_all(twilio_session({"inbound": noise(3, 1), "outbound": noise(3, 2)}), config)
-    assert items[0] == Begin("MZ1", (Channel("caller", "customer"),), 8000)
+    assert items[0] == CallStart("MZ1", (Channel("caller", "customer"),), 8000)
     assert heard(items, "caller") == decode_ulaw(noise(3, 2)).tolist()
     with pytest.raises(LinkError, match="none of the tracks"):
         push_all([twilio_start(tracks=["inbound"])], config)

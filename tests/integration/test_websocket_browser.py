@@ -1,0 +1,132 @@
+"""The page that sends a browser's microphone: by a client that speaks as it does, and by a real browser."""
+
+import asyncio
+import json
+import shutil
+import tempfile
+import urllib.error
+import urllib.request
+from contextlib import AbstractAsyncContextManager
+
+import numpy as np
+from websockets.asyncio.client import connect
+
+from bcaf_stream.ingest.transports.websocket_browser import BrowserConfig, BrowserServer
+from tests.collecting_sink import CollectingSink
+from tests.components import needs
+from tests.websocket_clients import listening, run, status
+
+HELLO = {"call": "m1", "channels": [["speaker", "speaker"]], "rate": 48000}
+
+
+def microphone(host: CollectingSink, **options: object) -> AbstractAsyncContextManager[BrowserServer]:
+    return listening(BrowserServer(BrowserConfig(port=0, **options)), host)
+
+
+def fetch(url: str) -> tuple[int, str, str]:
+    try:
+        with urllib.request.urlopen(url, timeout=5) as answer:
+            return answer.status, answer.headers["Content-Security-Policy"], answer.read().decode()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, "", ""
+
+
+def test_samples_come_as_they_were_sent():
+    async def test() -> None:
+        host = CollectingSink()
+        samples = np.random.default_rng(0).integers(-999, 999, 48000).astype("<i2")
+        async with microphone(host) as door, connect(door.endpoint.replace("http://", "ws://")) as client:
+            await client.send(json.dumps(HELLO))
+            assert json.loads(await client.recv()) == {"t": "accepted", "call": "m1"}
+            for part in np.split(samples, 25):
+                await client.send(part.tobytes())
+            await client.send('{"end": true}')
+            assert json.loads(await client.recv())["t"] == "closed"
+            call = await host.until("m1", "ended")
+        assert call.begins[0].rate == 48000
+        assert call.sound("speaker").tolist() == samples.tolist()
+
+    run(test)
+
+
+def test_the_page_and_who_may_use_it(tmp_path):
+    secrets = tmp_path / "tokens"
+    secrets.write_text("one")
+    secrets.chmod(0o600)
+
+    async def test() -> None:
+        async with microphone(CollectingSink()) as door:
+            site = door.endpoint.removesuffix("/")
+            code, policy, page = await asyncio.to_thread(fetch, site + "/")
+            assert code == 200
+            assert "default-src 'none'" in policy
+            assert "getUserMedia" in page
+            assert (await asyncio.to_thread(fetch, site + "/other"))[0] == 404
+            assert await status(door, headers={"Origin": site}) == 101
+            assert await status(door, headers={"Origin": "https://elsewhere.example"}) == 403
+        async with microphone(CollectingSink(), tokens=secrets) as door:
+            site = door.endpoint.removesuffix("/")
+            assert (await asyncio.to_thread(fetch, site + "/"))[0] == 401
+            assert (await asyncio.to_thread(fetch, site + "/?token=one"))[0] == 200
+            assert await status(door, "/?token=one", {"Origin": site}) == 101
+
+    run(test)
+
+
+BROWSER = next((path for name in ("chromium", "google-chrome") if (path := shutil.which(name))), None)
+FLAGS = ["--headless=new", "--no-sandbox", "--disable-gpu", "--remote-debugging-port=0", "--no-first-run"]
+FLAGS += ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]  # which beeps once a second
+
+
+@needs("chromium")
+def test_a_real_browser_is_heard():
+    async def test() -> None:
+        host = CollectingSink()
+        async with microphone(host) as door:
+            with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
+                site = door.endpoint
+                browser = await asyncio.create_subprocess_exec(
+                    str(BROWSER), *FLAGS, f"--user-data-dir={profile}", site,
+                    stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE,
+                )  # fmt: skip
+                try:
+                    await speak(browser, site, host)
+                finally:
+                    browser.kill()
+                    await browser.wait()
+        (call,) = host.calls.values()
+        heard = call.sound("speaker")
+        assert call.reason == "complete"
+        assert len(heard) > call.begins[0].rate
+        assert np.abs(heard).max() > 1000
+
+    run(test)
+
+
+async def speak(browser: asyncio.subprocess.Process, site: str, host: CollectingSink) -> None:
+    """Press the page's button, let it be heard for a while, and press it again; over the DevTools protocol."""
+    assert browser.stderr is not None
+    async for line in browser.stderr:
+        if b"DevTools listening on " in line:
+            break
+    address = line.decode().split("listening on ")[1].strip().split("/")[2]
+    pages: list[dict[str, str]] = []
+    while not pages:
+        found = await asyncio.to_thread(urllib.request.urlopen, f"http://{address}/json/list")
+        with found:
+            pages = [page for page in json.load(found) if page["url"] == site]
+    async with connect(pages[0]["webSocketDebuggerUrl"]) as tools:
+
+        async def press() -> None:
+            pressed = {"value": False}
+            while not pressed.get("value"):  # until the page is there
+                call = {"expression": "!!toggle.onclick && (toggle.click(), true)", "userGesture": True}
+                await tools.send(json.dumps({"id": 1, "method": "Runtime.evaluate", "params": call}))
+                pressed = json.loads(await tools.recv())["result"]["result"]
+
+        await press()
+        while not host.calls or sum(map(len, next(iter(host.calls.values())).parts.get("speaker", []))) < 60_000:
+            await asyncio.sleep(0.05)
+        await press()
+        await host.until(next(iter(host.calls)), "ended")

@@ -1,0 +1,118 @@
+"""The runtime of live calls for their tests: a real engine, and a list in place of the journal."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+
+import numpy as np
+
+from actors.call_session import CallSession
+from actors.load_shedding import LoadShedding, OverloadConfig
+from actors.recognition import Recognition
+from actors.watchdog import LiveConfig
+from bcaf_stream.analyzer import AnalyzerConfig
+from bcaf_stream.audio.sources import FileSource
+from bcaf_stream.context import Answer, State
+from bcaf_stream.demo import CALL
+from bcaf_stream.emotion_model import EmotionEngine
+from bcaf_stream.errors import JournalError, ModelError
+from bcaf_stream.events.messages import Event
+from bcaf_stream.events.progress import Progress, progress_of
+from bcaf_stream.ingest.media import CallStart
+from bcaf_stream.ingest.sink import CallHandle
+from bcaf_stream.transcripts.asr import Transcriber
+from bcaf_stream.types import AudioChunk, Channel, Gap, TextSource, Utterance
+
+CHANNELS = (Channel("customer", "customer"), Channel("agent", "agent"))
+RATE = 8000
+
+
+class LocalRuntime:
+    def __init__(self, engine: EmotionEngine, transcriber: Transcriber | None = None) -> None:
+        self.engine = engine
+        self.model_id = engine.model_id
+        self.modalities = engine.modalities
+        self.transcriber = transcriber
+        self.shedding = LoadShedding(OverloadConfig())  # of the sessions that stand alone
+        self.events: list[Event] = []
+        self.failing: set[int] = set()
+        self.breaking: set[str] = set()  # calls on which something breaks that nobody thought of
+        self.asked: list[Utterance] = []
+        self.damaged: set[str] = set()  # calls of which the journal cannot be read
+        self.hangs = asyncio.Event()  # set: the model answers nobody; until `resumes`
+        self.resumes = asyncio.Event()
+
+    async def predict(self, state: State | None, utterance: Utterance, urgent: bool = True) -> Answer:
+        self.asked.append(utterance)
+        if len(self.asked) in self.failing:
+            raise ModelError("the model gave numbers that are not finite")
+        if utterance.call in self.breaking:
+            raise ZeroDivisionError
+        await asyncio.sleep(0)  # as the real one, it lets others go on
+        if self.hangs.is_set():
+            await self.resumes.wait()
+        features = self.engine.encode([utterance])
+        predictions, states = self.engine.step([state or self.engine.initial_state()], features)
+        return predictions[0], states[0]
+
+    async def publish(self, events: Sequence[Event]) -> None:
+        self.events.extend(events)
+
+    async def progress(self, call: str) -> Progress | None:
+        await asyncio.sleep(0)
+        if call in self.damaged:
+            raise JournalError("journal events.sqlite: an event cannot be read")
+        return progress_of(event for event in self.events if event.call == call)
+
+    def session(
+        self,
+        text: TextSource = "none",
+        live: LiveConfig | None = None,
+        config: AnalyzerConfig | None = None,
+    ) -> CallSession:
+        live = live or LiveConfig(interim_ms=0)
+        begin = CallStart("c1", CHANNELS, RATE, text)
+        recognition = Recognition(self.transcriber) if self.transcriber else None
+        return CallSession(begin, config or AnalyzerConfig(), live, self, recognition, self.shedding)
+
+    @property
+    def types(self) -> list[str]:
+        return [event.type for event in self.events]
+
+    def of(self, type: str) -> list[Event]:
+        return [event for event in self.events if event.type == type]
+
+
+def demo_chunks(seconds: int = 30) -> list[AudioChunk]:
+    """The beginning of the demo call, in chunks of 100 ms, both channels in turn."""
+    with FileSource(CALL) as source:
+        found = list(source)[: 2 * 10 * seconds]
+    names = {found[0].channel: "customer", found[1].channel: "agent"}
+    return [AudioChunk(names[c.channel], c.start, c.rate, c.samples, 0) for c in found]
+
+
+def joined(chunks: Sequence[AudioChunk], channel: str) -> np.ndarray:
+    return np.concatenate([c.samples for c in chunks if c.channel == channel])
+
+
+Script = Callable[[CallSession, CallHandle], Awaitable[None]]
+
+
+def play(make: Callable[[], CallSession], script: Script) -> CallSession:
+    """Run a session, and what a door does with it, to the end of both."""
+
+    async def both() -> CallSession:
+        session = make()
+        line = session.attach(CallStart("c1", CHANNELS, RATE))
+        running = asyncio.create_task(session.run())
+        await script(session, line)
+        session.ended.set_result(await running)
+        session.close()
+        return session
+
+    return asyncio.run(both())
+
+
+async def send(line: CallHandle, items: Sequence[AudioChunk | Gap]) -> None:
+    for item in items:
+        line.accept(item)
+        await line.room()
