@@ -23,8 +23,8 @@ from bcaf_stream.addresses import is_local, why_not_bound
 from bcaf_stream.config import Config
 from bcaf_stream.errors import EventError
 from bcaf_stream.events.codec import encode
+from bcaf_stream.events.event import Event, heartbeat, hub_degraded, topic_of
 from bcaf_stream.events.keys import HEARTBEAT, Gate
-from bcaf_stream.events.messages import Event, heartbeat, hub_degraded, topic_of
 from bcaf_stream.events.refusals import Budget, Refusals
 from bcaf_stream.events.rows import Entry
 from bcaf_stream.events.subscriptions import Connection, Subscriptions

@@ -8,8 +8,7 @@ from typing import Any
 
 from bcaf_stream.errors import EventError
 from bcaf_stream.events.codec import encode
-from bcaf_stream.events.fields import INT64
-from bcaf_stream.events.messages import Event, EventType, event_id, topic_of
+from bcaf_stream.events.event import INT64, Event, EventType, event_id, topic_of
 from bcaf_stream.events.rows import Entry
 
 DAMAGED = ("journal",)  # the `degraded` of such an event

@@ -13,8 +13,8 @@ from datetime import datetime
 from typing import Any, Literal, NamedTuple
 
 from bcaf_stream.errors import EventError
+from bcaf_stream.events.event import Event
 from bcaf_stream.events.keys import EVERYTHING
-from bcaf_stream.events.messages import Event
 
 MAX_PENDING = 50_000  # live events that wait for a replay; beyond it they come by replay as well
 MAX_CALLS = 100_000

@@ -20,9 +20,9 @@ from bcaf_stream.config import Config
 from bcaf_stream.errors import EventError, JournalError
 from bcaf_stream.events.bus import BusConfig, EventPublisher
 from bcaf_stream.events.codec import draft
+from bcaf_stream.events.event import Event
 from bcaf_stream.events.journal import NOT_STORED, Journal
 from bcaf_stream.events.journal_file import JournalConfig
-from bcaf_stream.events.messages import Event
 from bcaf_stream.events.progress import Progress, progress_of
 from bcaf_stream.events.replay import ReplayConfig, ReplayServer
 from bcaf_stream.events.retention import expire

@@ -16,9 +16,10 @@ from itertools import chain, repeat
 from bcaf_stream.errors import DamagedError
 from bcaf_stream.events.codec import decode, draft, numbered
 from bcaf_stream.events.damage import stand_in
+from bcaf_stream.events.event import Event, topic_of
 from bcaf_stream.events.journal_file import JournalConfig, JournalFile
-from bcaf_stream.events.messages import Event, topic_of
-from bcaf_stream.events.rows import COLUMNS, INSERT, Context, Entry, Row, context_of, entry_of, row_of
+from bcaf_stream.events.rows import COLUMNS, INSERT, Entry, Row, entry_of, row_of
+from bcaf_stream.events.rows_of_schema_2 import Context
 
 ROWS = 100  # inserted by one statement: Python hands its lock over at each, and may wait to get it back
 PAGE = 500  # rows fetched at once: a reader holds no lock while it looks at them
@@ -35,8 +36,7 @@ class Journal(JournalFile):
         maintenance: bool = False,
         clock: Callable[[], int] = time.time_ns,
     ) -> None:
-        self._contexts: dict[Context, int] = {}
-        self._context_of: dict[int, Context] = {}
+        self._contexts: dict[int, Context] = {}
         self._erased: frozenset[str] = frozenset()
         self._erased_version = -1  # of the file, when that was read
         self.damaged = 0  # how often an event could not be read
@@ -54,19 +54,15 @@ class Journal(JournalFile):
         if not events:
             return []
         with self._lock:
-            with self.translated():
-                contexts = self._contexts_of(events)
             drafts = drafts if drafts is not None else [draft(event) for event in events]
             with self.transaction() as db:
                 erased = self._erased_calls()
                 if not any(event.call in erased for event in events):
-                    return self._store(db, events, drafts, contexts)
+                    return self._store(db, events, drafts)
                 kept = [n for n, event in enumerate(events) if event.call not in erased]
                 entries = [NOT_STORED] * len(events)
                 if kept:
-                    wanted = self._store(
-                        db, [events[n] for n in kept], [drafts[n] for n in kept], [contexts[n] for n in kept]
-                    )
+                    wanted = self._store(db, [events[n] for n in kept], [drafts[n] for n in kept])
                     for n, entry in zip(kept, wanted, strict=True):
                         entries[n] = entry
                 return entries
@@ -187,9 +183,7 @@ class Journal(JournalFile):
         db.execute("INSERT INTO audit VALUES (?, 'erase', ?, ?)", (now, call, count))
         self._erased_version = -1
 
-    def _store(
-        self, db: sqlite3.Connection, events: Sequence[Event], drafts: Sequence[bytes], contexts: list[int]
-    ) -> list[Entry]:
+    def _store(self, db: sqlite3.Connection, events: Sequence[Event], drafts: Sequence[bytes]) -> list[Entry]:
         last, stored_at = self._end()
         stored_at = max(self._clock(), stored_at)  # a clock that was set back moves nothing back
         offsets = range(last + 1, last + 1 + len(events))
@@ -197,13 +191,13 @@ class Journal(JournalFile):
             Entry(offset, stored_at, topic_of(e.call, e.channel, e.type), numbered(data, offset))
             for e, data, offset in zip(events, drafts, offsets, strict=True)
         ]
-        rows = [row_of(*each) for each in zip(events, offsets, repeat(stored_at), contexts)]
+        rows = [row_of(*each) for each in zip(events, offsets, repeat(stored_at), drafts)]
         db.execute("SAVEPOINT new")
         try:
             _insert(db, rows)
         except sqlite3.IntegrityError:
             db.execute("ROLLBACK TO new")  # rare: some of them were stored before
-            entries = [self._store_one(db, e, last, stored_at) for e in events]
+            entries = [self._store_one(db, *each, last, stored_at) for each in zip(events, drafts, strict=True)]
         latest = {(e.call, e.channel): entry.offset for e, entry in zip(events, entries, strict=True)}
         db.executemany(_UPSERT_LATEST, [(*key, offset) for key, offset in latest.items()])
         return entries
@@ -232,55 +226,32 @@ class Journal(JournalFile):
         given = self._db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'events'").fetchone()
         return int(given[0]) if given else 0, int(newest[0]) if newest else 0
 
-    def _store_one(self, db: sqlite3.Connection, event: Event, last: int, stored_at: int) -> Entry:
+    def _store_one(self, db: sqlite3.Connection, event: Event, draft: bytes, last: int, stored_at: int) -> Entry:
         known = db.execute(f"SELECT {COLUMNS} FROM events WHERE id = ?", (event.id,)).fetchone()
         if known:
             try:
-                return entry_of(known, self._known_context(known[8]))
+                return entry_of(known, self._context)
             except Exception:  # whatever is wrong with it: here it is again
                 offset, stored_at = known[0], stored_at if type(known[7]) is not int else known[7]
                 db.execute("DELETE FROM events WHERE offset = ?", (offset,))
         else:
             offset = max(last, self._end()[0]) + 1
-        db.execute(INSERT, row_of(event, offset, stored_at, self._context(context_of(event))))
-        return Entry(
-            offset, stored_at, topic_of(event.call, event.channel, event.type), numbered(draft(event), offset)
-        )
+        db.execute(INSERT, row_of(event, offset, stored_at, draft))
+        return Entry(offset, stored_at, topic_of(event.call, event.channel, event.type), numbered(draft, offset))
 
-    def _contexts_of(self, events: Sequence[Event]) -> list[int]:
-        """The number of each event's context; mostly it is that of the event before."""
-        numbers, last, number = [], None, 0
-        for event in events:
-            if last is None or event.model != last.model or tuple(event.probs) != last.labels:
-                last = context_of(event)
-                number = self._context(last)
-            numbers.append(number)
-        return numbers
-
-    def _context(self, context: Context) -> int:
-        """The number of a context; a new one is stored at once, whatever becomes of its event."""
-        number = self._contexts.get(context)
-        if number is None:
-            key = (context.model, json.dumps(context.labels))
-            self._db.execute("INSERT OR IGNORE INTO contexts (model, labels) VALUES (?, ?)", key)
-            number = int(self.query("SELECT context FROM contexts WHERE model = ? AND labels = ?", key)[0][0])
-            self._contexts[context] = number
-        return number
-
-    def _known_context(self, number: int) -> Context:
-        if number not in self._context_of:
+    def _context(self, number: int) -> Context:
+        if number not in self._contexts:
             rows = self.query("SELECT model, labels FROM contexts WHERE context = ?", (number,))
             if not rows:
                 raise ValueError("its context is missing")
-            context = Context(rows[0][0], tuple(json.loads(rows[0][1])))
-            self._context_of[number] = context
-        return self._context_of[number]
+            self._contexts[number] = Context(rows[0][0], tuple(json.loads(rows[0][1])))
+        return self._contexts[number]
 
     def _entries(self, rows: Sequence[Row]) -> list[Entry]:
         entries: list[Entry] = []
         for row in rows:
             try:
-                entry = entry_of(row, self._known_context(row[8]))
+                entry = entry_of(row, self._context)
             except Exception:  # anything may stand in a damaged row, and msgpack documents no closed set of errors
                 self.damaged += 1
                 entry = stand_in(row, entries[-1].stored_at if entries else 0, self._clock())

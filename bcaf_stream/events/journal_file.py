@@ -22,7 +22,8 @@ from bcaf_stream.errors import DamagedError, JournalError
 from bcaf_stream.events.rows import CREATE
 
 APPLICATION_ID = 0x42434146  # "BCAF" in the header of the file
-SCHEMA = 2
+SCHEMA = 3
+READABLE = (2, 3)
 CACHE_KB = 32_768  # of the indexes: ids are random, so that each insert touches another page
 _RETRY_S = 0.05
 WAL_PAGES = 4000  # 16 MB: a page that many appends touch is copied into the file once
@@ -177,6 +178,7 @@ class JournalFile:
         with self.transaction():
             if not self._db.execute("SELECT 1 FROM sqlite_master").fetchone():
                 create(self._db)
+            self._db.execute(f"PRAGMA user_version = {SCHEMA}")  # what is appended is not of the one before
         self._check(config)
         with self.transaction():
             self._db.execute("INSERT INTO epochs (started_at) VALUES (?)", (self._clock(),))
@@ -186,8 +188,8 @@ class JournalFile:
         if kind != APPLICATION_ID:
             raise JournalError(f"journal {self.path}: {_WAYS_OUT[sqlite3.SQLITE_NOTADB]}")
         schema = self._db.execute("PRAGMA user_version").fetchone()[0]
-        if schema != SCHEMA:
-            known = f"this version knows schema {SCHEMA} and not {schema}"
+        if schema not in READABLE:
+            known = f"this version knows schema {' and '.join(map(str, READABLE))} and not {schema}"
             raise JournalError(f"journal {self.path}: {known}: use the version that wrote it, or another path")
 
     def _check(self, config: JournalConfig) -> None:

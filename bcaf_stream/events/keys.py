@@ -17,7 +17,7 @@ import zmq
 from zmq.auth.thread import ThreadAuthenticator
 
 from bcaf_stream.errors import EventError, LoopError
-from bcaf_stream.events.messages import VERSION, parse_topic, topic_prefix
+from bcaf_stream.events.event import VERSION, parse_topic, topic_prefix
 from bcaf_stream.events.refusals import Refusals
 
 HEARTBEAT = (topic_prefix("", "") + "heartbeat").encode()  # anybody who is let in may see that the hub lives

@@ -23,8 +23,8 @@ import zmq
 import zmq.asyncio
 
 from bcaf_stream.errors import EventError
+from bcaf_stream.events.event import Event, topic_prefix
 from bcaf_stream.events.keys import HEARTBEAT, load_client_key
-from bcaf_stream.events.messages import Event, topic_prefix
 from bcaf_stream.events.reception import Gap, Reception
 
 LISTENER_HIGH_WATER_MARK = 100_000  # events; about 100 MB

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 from bcaf_stream.events.damage import is_stand_in
-from bcaf_stream.events.messages import UNDECIDED, Event, EventType
+from bcaf_stream.events.event import UNDECIDED, Event, EventType
 from bcaf_stream.types import TextSource
 
 REMEMBERED = 64  # the last utterances of a channel, which make the context of the next one

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from bcaf_stream.errors import EventError
 from bcaf_stream.events.codec import decode
-from bcaf_stream.events.messages import Event, topic_of
+from bcaf_stream.events.event import Event, topic_of
 
 MAX_CALLS = 100_000  # remembered at once; the call that was silent for longest is forgotten first
 

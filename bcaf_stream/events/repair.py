@@ -17,7 +17,8 @@ from bcaf_stream.errors import JournalError
 from bcaf_stream.events.codec import decode
 from bcaf_stream.events.journal import Journal
 from bcaf_stream.events.journal_file import JournalConfig, create, locked, remove_database, repaired_path
-from bcaf_stream.events.rows import COLUMNS, INSERT, Context, Row, entry_of
+from bcaf_stream.events.rows import COLUMNS, INSERT, Row, entry_of
+from bcaf_stream.events.rows_of_schema_2 import Context
 
 LEAP = 1_000_000  # left out where the last offset cannot be read
 PAGE = 500
@@ -157,7 +158,7 @@ def _rows(old: sqlite3.Connection, indexed: set[int]) -> Iterator[Row]:
 
 def _is_sound(row: Row, contexts: dict[int, Context]) -> bool:
     try:
-        entry = entry_of(row, contexts[row[8]])
+        entry = entry_of(row, contexts.__getitem__)
         return decode(entry.data).offset == row[0]
     except Exception:  # msgpack documents no closed set of errors, and anything may stand in a damaged row
         return False

@@ -31,10 +31,10 @@ from bcaf_stream.addresses import why_not_bound
 from bcaf_stream.config import Config
 from bcaf_stream.errors import EventError
 from bcaf_stream.events.bus import LAST, MORE, BusConfig, keep_alive, raw_send
+from bcaf_stream.events.event import call_of_prefix
 from bcaf_stream.events.journal import Journal
 from bcaf_stream.events.journal_file import JournalConfig
 from bcaf_stream.events.keys import Gate
-from bcaf_stream.events.messages import call_of_prefix
 from bcaf_stream.events.rate_limit import RateLimiter
 from bcaf_stream.events.refusals import Budget, Refusals
 from bcaf_stream.events.replay_job import QUIET_S, ReplayJob

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from bcaf_stream.errors import EventError
 from bcaf_stream.events.codec import LIMITS
-from bcaf_stream.events.fields import INT64
+from bcaf_stream.events.event import INT64
 
 MAX_CREDIT = 100_000  # events of one replay that a client may want at once
 MIN_SPEED = 0.001
@@ -120,7 +120,8 @@ def request_of(values: dict[str, Any]) -> AnyRequest:
     """The request of a map; no map raises anything but EventError, which names the field and never its value."""
     ask = values.get("ask")
     kind = KINDS.get(ask) if type(ask) is str else None
-    if values.get("v") != 1:
+    v = values.get("v")
+    if type(v) is not int or v != 1:  # True is 1 too
         raise EventError("request: must be a map with v 1")
     if kind is None:
         raise EventError(f"request: ask must be one of {', '.join(KINDS)}")

@@ -1,20 +1,15 @@
-"""How an event lies in the journal: columns for what is looked up by, and a compact payload for the rest.
+"""How an event lies in the journal: columns for what is looked up by, and the map as it is published.
 
-The published map names its fields and its labels each time; a row names none of them, and is less than half
-as long. Probabilities are stored as whole millionths, which gives back the same floats exactly; where it would
-not (a foreign writer with more decimals), the map itself is stored. Times of day are stored as ages. The labels
-and the model's name, the same for thousands of events, are a row of their own, the `context`.
+Of the map only the offset is missing, which is known when the row is. So a new field of events changes nothing
+here. Rows of journals that were written before (schema 2) are read by `rows_of_schema_2`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import msgpack
-
-from bcaf_stream.events.fields import checked, is_plain
-from bcaf_stream.events.messages import DIGITS, Event, EventType, topic_of
-
-MILLION = float(10**DIGITS)  # a float: dividing by it is quicker than by an int, and gives the same
+from bcaf_stream.events.codec import numbered, read_map
+from bcaf_stream.events.event import Event, EventType, topic_of
+from bcaf_stream.events.rows_of_schema_2 import Context, is_of_schema_2, map_of
 
 CREATE = """
 CREATE TABLE events (
@@ -26,8 +21,8 @@ CREATE TABLE events (
     seq       INTEGER NOT NULL,
     emotion   TEXT,
     stored_at INTEGER NOT NULL,  -- unix ns, never less than that of the row before
-    context   INTEGER NOT NULL,
-    payload   BLOB    NOT NULL   -- msgpack list of the other fields
+    context   INTEGER NOT NULL,  -- of rows of schema 2; 0
+    payload   BLOB    NOT NULL   -- the event's msgpack map, its offset nil
 );
 CREATE INDEX events_by_call ON events (call);
 CREATE TABLE contexts (
@@ -45,14 +40,6 @@ INSERT = "INSERT INTO events VALUES (?,?,?,?,?,?,?,?,?,?)"
 COLUMNS = "offset, id, call, channel, type, seq, emotion, stored_at, context, payload"
 
 Row = tuple[int, str, str, str, EventType, int, str | None, int, int, bytes]
-_pack = msgpack.Packer().pack  # the caller holds the journal's lock
-
-
-class Context(NamedTuple):
-    """What thousands of events have in common."""
-
-    model: str
-    labels: tuple[str, ...]
 
 
 class Entry(NamedTuple):
@@ -64,110 +51,27 @@ class Entry(NamedTuple):
     data: bytes
 
 
-def context_of(event: Event) -> Context:
-    return Context(event.model, tuple(event.probs))
-
-
-def row_of(event: Event, offset: int, stored_at: int, context: int) -> Row:
-    """The row of an event that `encode` took."""
-    labels = list(event.probs)
-    added = () if event.text_confidence is None else (_thin_number(event.text_confidence),)
-    payload = _pack(
-        (
-            (
-                event.v,
-                event.role,
-                event.utterance,
-                event.revision,
-                event.start_ms,
-                event.end_ms,
-                None if event.speech_ended_at is None else event.emitted_at - event.speech_ended_at,
-                stored_at - event.emitted_at,
-            ),
-            (
-                event.text,
-                event.text_source,
-                _thin_number(event.confidence),
-                _thin(event.probs, labels),
-                _thin(event.audio_probs, labels),
-                _thin(event.text_probs, labels),
-                event.modalities,
-                event.degraded,
-                event.reason,
-                *added,  # rows written before this was known, and those without it, end here
-            ),
-        )
-    )
+def row_of(event: Event, offset: int, stored_at: int, draft: bytes) -> Row:
+    """The row of an event and its `codec.draft`."""
     return (
         *(offset, event.id, event.call, event.channel, event.type),
-        *(event.seq, event.emotion, stored_at, context, payload),
+        *(event.seq, event.emotion, stored_at, 0, draft),
     )
 
 
-def entry_of(row: Row, context: Context) -> Entry:
+def entry_of(row: Row, context: Callable[[int], Context]) -> Entry:
     """The row's event as it is published; any damage is an exception, and there is no closed set of them."""
-    offset, id, call, channel, type, seq, emotion, stored_at, _, payload = row
-    when, rest = msgpack.unpackb(payload)
-    v, role, utterance, revision, start_ms, end_ms, speech_age, age = when
-    emitted_at = stored_at - age
-    text, text_source, confidence, probs, audio_probs, text_probs, modalities, degraded, reason, *added = rest
-    labels = context.labels
-    values = {
-        "v": v,
-        "type": type,
-        "id": id,
-        "call": call,
-        "channel": channel,
-        "role": role,
-        "utterance": utterance,
-        "revision": revision,
-        "offset": offset,
-        "seq": seq,
-        "start_ms": start_ms,
-        "end_ms": end_ms,
-        "speech_ended_at": speech_age if speech_age is None else emitted_at - speech_age,
-        "emitted_at": emitted_at,
-        "text": text,
-        "text_source": text_source,
-        "emotion": emotion,
-        "confidence": _whole_number(confidence),
-        "probs": _whole(probs, labels),
-        "audio_probs": _whole(audio_probs, labels),
-        "text_probs": _whole(text_probs, labels),
-        "modalities": modalities,
-        "model": context.model,
-        "degraded": degraded,
-        "reason": reason,
-        **dict(zip(("text_confidence",), map(_whole_number, added), strict=False)),
-    }
-    if not is_plain(values):
-        for name, value in values.items():
-            checked(name, value)
-    data = msgpack.packb(values)
+    offset, id, call, channel, type, seq, emotion, stored_at, number, payload = row
+    if is_of_schema_2(payload):
+        data = map_of(row, context(number))
+    else:
+        data = numbered(payload, offset)
+        if _looked_up_by(read_map(data)) != (offset, id, call, channel, type, seq, emotion):
+            raise ValueError("the columns are not the event's")
+    if not isinstance(stored_at, int):
+        raise ValueError("no time")
     return Entry(offset, stored_at, topic_of(call, channel, type), data)
 
 
-def _thin(probs: Mapping[str, float] | None, labels: list[str]) -> list[int] | dict[str, float] | None:
-    if probs is None:
-        return None
-    values = list(probs.values())
-    millionths = [int(value * MILLION + 0.5) for value in values]
-    if [whole / MILLION for whole in millionths] == values and list(probs) == labels:
-        return millionths
-    return dict(probs)
-
-
-def _thin_number(prob: float | None) -> int | float | None:
-    whole = None if prob is None else int(prob * MILLION + 0.5)
-    return whole if whole is not None and whole / MILLION == prob else prob
-
-
-def _whole_number(stored: float | None) -> float | None:
-    return stored / MILLION if isinstance(stored, int) else stored
-
-
-def _whole(stored: Any, labels: tuple[str, ...]) -> dict[str, float] | None:
-    if type(stored) is list:
-        return {label: whole / MILLION for label, whole in zip(labels, stored, strict=True)}
-    probs: dict[str, float] | None = stored
-    return probs
+def _looked_up_by(event: Any) -> tuple[object, ...]:
+    return event.offset, event.id, event.call, event.channel, event.type, event.seq, event.emotion

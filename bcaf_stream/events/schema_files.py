@@ -8,32 +8,32 @@ import json
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, TypeAdapter
+import msgspec
+from pydantic import BaseModel
 
 from bcaf_stream.events.bus import BUDGET, BusConfig
-from bcaf_stream.events.fields import ADDED, INT64
-from bcaf_stream.events.messages import VERSION, Event
+from bcaf_stream.events.codec import EventMap
+from bcaf_stream.events.event import VERSION, Event
 from bcaf_stream.events.replay import MAX_FRAME_BYTES, MAX_REQUEST_BYTES, ReplayConfig
 from bcaf_stream.events.replay_request import KINDS
 from bcaf_stream.events.subscriptions import EACH_BYTES
 
 FOLDER = Path(__file__).with_name("schema")
 ID = "https://json-schema.org/draft/2020-12/schema"
-_PROBABILITY = {"type": "number", "minimum": 0, "maximum": 1}
 
 
 def event_schema() -> dict[str, Any]:
     """JSON Schema of the map of event v1, in msgpack or as a line of JSON."""
-    made = TypeAdapter(Event).json_schema(mode="serialization")
-    properties = {name: _narrowed(name, part) for name, part in made["properties"].items()}
-    required = [name for name in properties if name not in ADDED]
+    _, made = msgspec.json.schema_components([EventMap])
+    table = made[EventMap.__name__]
+    properties = {name: _without_default(part) for name, part in table["properties"].items()}
     return {
         "$schema": ID,
         "title": f"event.v{VERSION}",
         "description": " ".join((Event.__doc__ or "").split()),
         "type": "object",
         "properties": properties,
-        "required": required,
+        "required": table["required"],
     }
 
 
@@ -203,19 +203,8 @@ def _answer() -> dict[str, Any]:
     }
 
 
-def _narrowed(name: str, part: dict[str, Any]) -> dict[str, Any]:
-    """What the types cannot say: ranges, and the one version."""
-    part = {key: value for key, value in part.items() if key not in ("default", "title")}
-    if name == "v":
-        return {"const": VERSION}
-    narrowed: dict[str, Any] = json.loads(json.dumps(part), object_hook=_bounded)
-    return narrowed
-
-
-def _bounded(part: dict[str, Any]) -> dict[str, Any]:
-    if part.get("type") == "integer":
-        return {**part, "minimum": 0, "maximum": INT64 - 1}
-    return {**part, **_PROBABILITY} if part.get("type") == "number" else part
+def _without_default(part: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in part.items() if key != "default"}
 
 
 def rendered() -> dict[str, str]:

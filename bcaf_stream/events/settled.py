@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from bcaf_stream.events.messages import Event
+from bcaf_stream.events.event import Event
 
 
 def settled(events: Iterable[Event]) -> list[Event]:

@@ -22,7 +22,7 @@ from typing import Self
 
 import zmq
 
-from bcaf_stream.events.messages import Event
+from bcaf_stream.events.event import Event
 from bcaf_stream.events.subscription import Subscription
 
 _SLICE_S = 0.05

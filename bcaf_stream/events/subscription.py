@@ -16,9 +16,9 @@ import zmq
 
 from bcaf_stream.errors import EventError
 from bcaf_stream.events.codec import LIMITS, decode
+from bcaf_stream.events.event import Event, topic_of
 from bcaf_stream.events.follow import Delivered, Follower, Start, message, parse_start, whole_calls
 from bcaf_stream.events.keys import EVERYTHING, HEARTBEAT, ClientKey, load_client_key
-from bcaf_stream.events.messages import Event, topic_of
 from bcaf_stream.events.position import Position
 
 log = logging.getLogger(__name__)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from bcaf_stream.errors import EventError
-from bcaf_stream.events.messages import DIGITS, UNDECIDED, Event, EventType, event_id
+from bcaf_stream.events.event import DIGITS, UNDECIDED, Event, EventType, event_id
 from bcaf_stream.events.progress import Progress
 from bcaf_stream.types import Call, EmotionPrediction, Policy, Utterance
 

@@ -1,53 +1,60 @@
 import contextlib
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin
 
 import msgpack
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from bcaf_stream.errors import EventError
-from bcaf_stream.events.codec import decode, draft, encode, from_json, numbered, to_json, to_map
-from bcaf_stream.events.messages import EVENT_TYPES, Event
+from bcaf_stream.events.codec import (
+    ADDED,
+    REQUIRED,
+    TYPES,
+    decode,
+    draft,
+    encode,
+    from_json,
+    numbered,
+    to_json,
+    to_map,
+)
+from bcaf_stream.events.event import EVENT_TYPES, SINCE_1_0, Event, Number, Probability, Whole
 
 GOLDEN = Path(__file__).with_name("golden") / "events_v1.json"
 
 TEXT = st.text(st.characters(codec="utf-8"), max_size=20)
 WHOLE = st.integers(0, 2**63 - 1)
-PROBABILITY = st.floats(0, 1)
-PROBABILITIES = st.dictionaries(TEXT, PROBABILITY, max_size=4)
-EVENTS = st.builds(
-    Event,
-    v=st.just(1),
-    type=st.sampled_from(EVENT_TYPES),
-    id=TEXT,
-    call=TEXT,
-    channel=TEXT,
-    role=st.sampled_from(["customer", "agent", "speaker", None]),
-    utterance=st.none() | WHOLE,
-    revision=WHOLE,
-    offset=st.none() | WHOLE,
-    seq=WHOLE,
-    start_ms=st.none() | WHOLE,
-    end_ms=st.none() | WHOLE,
-    speech_ended_at=st.none() | WHOLE,
-    emitted_at=WHOLE,
-    text=st.none() | TEXT,
-    text_source=st.sampled_from(["given", "asr", "none"]),
-    emotion=st.none() | TEXT,
-    confidence=st.none() | PROBABILITY,
-    probs=PROBABILITIES,
-    audio_probs=st.none() | PROBABILITIES,
-    text_probs=st.none() | PROBABILITIES,
-    modalities=st.lists(st.sampled_from(["audio", "text"]), max_size=2).map(tuple),
-    model=TEXT,
-    degraded=st.none() | st.lists(TEXT, max_size=3).map(tuple),
-    reason=st.none() | TEXT,
-    text_confidence=st.none() | PROBABILITY,
-)
+
+
+def values_of(kind: Any) -> st.SearchStrategy[Any]:
+    """Anything that a field of this kind may hold."""
+    origin, arguments = get_origin(kind), get_args(kind)
+    if kind in (Whole, Probability, Number):
+        return {
+            Whole: WHOLE,
+            Probability: st.floats(0, 1),
+            Number: st.floats(allow_nan=False, allow_infinity=False),
+        }[kind]
+    if origin in (Union, UnionType):
+        return st.one_of([values_of(each) for each in arguments])
+    if origin is Literal:
+        return st.sampled_from(arguments)
+    if origin is tuple:
+        return st.lists(values_of(arguments[0]), max_size=3).map(tuple)
+    if origin is Mapping:
+        return st.dictionaries(TEXT, values_of(arguments[1]), max_size=4)
+    return {NoneType: st.none(), str: TEXT, bool: st.booleans()}[kind]
+
+
+EVENTS = st.builds(Event, **{name: values_of(kind) for name, kind in TYPES.items()})
 FINAL = Event(
     type="emotion.final",
     id="9f",
@@ -139,7 +146,7 @@ def test_damaged_bytes_raise_event_errors_only(event: Event, data: st.DataObject
         decode(bytes(good[:cut]))
 
 
-@pytest.mark.parametrize("name", [n for n in asdict(FINAL) if n not in ("reason", "text_confidence")])
+@pytest.mark.parametrize("name", [n for n in REQUIRED if n not in SINCE_1_0])
 def test_a_missing_field_is_named(name: str):
     data = to_map(FINAL)
     del data[name]
@@ -225,3 +232,15 @@ def test_hostile_nesting_and_lengths(data: bytes):
 @given(EVENTS, WHOLE)
 def test_a_draft_with_its_number_is_the_event_with_its_offset(event: Event, offset: int):
     assert numbered(draft(event), offset) == encode(replace(event, offset=offset))
+
+
+@pytest.mark.parametrize("name", ADDED)
+def test_an_added_field_is_left_out_where_it_is_none(name: str):
+    assert getattr(FINAL, name) is None
+    assert name not in to_map(FINAL)
+    assert decode(msgpack.packb(to_map(FINAL) | {name: None})) == FINAL
+
+
+def test_numbers_of_numpy_are_numbers():
+    event = replace(FINAL, confidence=np.float64(0.75), probs={"joy": np.float64(0.75), "anger": 1})
+    assert encode(event) == encode(replace(FINAL, probs={"joy": 0.75, "anger": 1.0}))

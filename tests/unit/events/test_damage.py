@@ -9,9 +9,9 @@ import pytest
 
 from bcaf_stream.events.codec import decode
 from bcaf_stream.events.damage import DAMAGED
+from bcaf_stream.events.event import Event, event_id
 from bcaf_stream.events.journal import Journal
 from bcaf_stream.events.journal_file import JournalConfig
-from bcaf_stream.events.messages import Event, event_id
 from bcaf_stream.events.progress import progress_of
 from tests.unit.events.test_repair import damage, pages_of
 
@@ -58,7 +58,7 @@ def change(path: Path, *statements: str) -> None:
         "payload = x''",
         "payload = 'text'",
         "payload = substr(payload, 1, 40)",
-        "context = 99",
+        "payload = substr(payload, 3)",
         "type = 'emotion.guess'",
         "type = 7",
         "seq = -1",

@@ -7,17 +7,17 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-import msgpack
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bcaf_stream.config import load_config
 from bcaf_stream.errors import EventError
-from bcaf_stream.events.codec import decode
+from bcaf_stream.events.codec import decode, from_json
+from bcaf_stream.events.event import Event
 from bcaf_stream.events.journal import PAGE, Journal
 from bcaf_stream.events.journal_file import JournalConfig
-from bcaf_stream.events.messages import Event
+from bcaf_stream.events.repair import repair
 from tests.unit.events.test_codec import EVENTS
 
 
@@ -194,7 +194,7 @@ def test_a_journal_of_a_later_version_is_refused(config: JournalConfig):
     with sqlite3.connect(config.path) as db:
         db.execute("PRAGMA user_version = 9")
     db.close()
-    with pytest.raises(EventError, match="knows schema 2 and not 9"):
+    with pytest.raises(EventError, match="knows schema 2 and 3 and not 9"):
         Journal(config)
 
 
@@ -250,11 +250,27 @@ def test_any_event_comes_back_as_it_was_stored(events: list[Event], tmp_path_fac
         assert journal.page(0) == entries
 
 
-def test_a_row_without_the_confidence_in_the_words_is_what_it_always_was(journal: Journal):
-    """Journals written before the field existed hold lists of 8 and 9; such rows are still written."""
-    sure = replace(event(0), id="sure", seq=1, text="hm", text_source="asr", text_confidence=0.25)
-    journal.append([event(0), sure])
+GOLDEN = Path(__file__).with_name("golden")
+
+
+def test_a_journal_of_schema_2_is_read_and_gone_on_with(config: JournalConfig):
+    with sqlite3.connect(config.path) as db:
+        db.executescript((GOLDEN / "journal_schema_2.sql").read_text(encoding="utf-8"))
+    db.close()
+    old = [from_json(line) for line in (GOLDEN / "journal_schema_2.jsonl").read_text("utf-8").splitlines()]
+    with Journal(config, read_only=True) as journal:
+        assert list(journal.read()) == old
+    with Journal(config) as journal:
+        again = journal.append([replace(old[1], text="other"), event(0)])
+        assert again == [old[1], replace(event(0), offset=len(old) + 1)]
+    with Journal(config, read_only=True) as journal:
+        assert list(journal.read()) == [*old, again[1]]
+    assert repair(config.path, 0.0).broken is None
+
+
+def test_a_row_whose_columns_are_not_its_events_is_damaged(journal: Journal):
+    journal.append([event(0), event(1)])
     with sqlite3.connect(journal.path) as db:
-        payloads = [msgpack.unpackb(payload) for (payload,) in db.execute("SELECT payload FROM events")]
-    assert [(len(when), len(rest)) for when, rest in payloads] == [(8, 9), (8, 10)]
-    assert [read.text_confidence for read in journal.read()] == [None, 0.25]
+        db.execute("UPDATE events SET emotion = 'joy' WHERE offset = 1")
+    db.close()
+    assert [read.degraded for read in journal.read()] == [("journal",), None]

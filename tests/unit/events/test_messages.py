@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bcaf_stream.errors import EventError
-from bcaf_stream.events.messages import (
+from bcaf_stream.events.event import (
     EVENT_TYPES,
     Event,
     event_id,

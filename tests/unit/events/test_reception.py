@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bcaf_stream.events.codec import encode
-from bcaf_stream.events.messages import Event, heartbeat, topic
+from bcaf_stream.events.event import Event, heartbeat, topic
 from bcaf_stream.events.reception import Gap, GapDetector, Reception
 
 

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from bcaf_stream.errors import JournalError
+from bcaf_stream.events.event import Event
 from bcaf_stream.events.hub import EventHubConfig
 from bcaf_stream.events.journal import Journal
 from bcaf_stream.events.journal_file import JournalConfig
-from bcaf_stream.events.messages import Event
 from bcaf_stream.events.repair import LEAP, repair
 from bcaf_stream.events.retention import erase
 from tests.deployed import free_address

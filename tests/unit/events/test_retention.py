@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from bcaf_stream.errors import JournalError
+from bcaf_stream.events.event import Event
 from bcaf_stream.events.journal import NOT_STORED, Journal
 from bcaf_stream.events.journal_file import JournalConfig
-from bcaf_stream.events.messages import Event
 from bcaf_stream.events.retention import DAY_NS, erase, expire
 
 
