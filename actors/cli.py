@@ -12,7 +12,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from actors.status import end, is_running, read_status, state_folder
+from actors.process_locks import is_running, state_folder
+from actors.status import end, read_status
 from bcaf_stream.config import load_config
 from bcaf_stream.console import cell, run
 from bcaf_stream.errors import DeploymentError
@@ -64,13 +65,24 @@ def supervise(
     set_: Overrides = None,
     name: Name = "bcaf",
     foreground: Annotated[bool, typer.Option()] = False,
-    adopt: Annotated[bool, typer.Option(help="a driver is running")] = False,
+    adopt: Annotated[bool, typer.Option(help="the deployment has lost its supervisor")] = False,
 ) -> None:
     """Keep a driver running: what `up` starts."""
     from actors.supervisor import Supervisor
 
-    command = _command("drive", name, config, set_ or [], foreground)
-    raise typer.Exit(Supervisor(name, command, adopt).run())
+    drive, standby = _supervised(name, config, set_ or [], foreground)
+    raise typer.Exit(Supervisor(name, drive, None if foreground else standby, adopt).run())
+
+
+@app.command(hidden=True)
+def stand_by(config: ConfigFile = None, set_: Overrides = None, name: Name = "bcaf") -> None:
+    """Be the next supervisor: what the supervisor starts."""
+    from actors.supervisor import Supervisor, wait_for_vacancy
+
+    lock = wait_for_vacancy(name)
+    supervisor = Supervisor(name, *_supervised(name, config, set_ or [], False), adopt=True)
+    lock.release()  # it is its successor's
+    raise typer.Exit(supervisor.run())
 
 
 @app.command(hidden=True)
@@ -107,6 +119,9 @@ def status(
     """Show the actors of a running deployment. Exit code 1 when there is none, or it is not wholly up."""
     report = read_status(name)
     if report is None:
+        if is_running(name):
+            where = state_folder(name)
+            raise DeploymentError(f"{name} is running, and has not reported to {where} yet: try again in a second")
         raise DeploymentError(f"no deployment named {name} is running here: bcaf-serve up")
     if as_json:
         print(json.dumps(report))
@@ -173,6 +188,14 @@ def _command(what: str, name: str, config: Path | None, overrides: list[str], fo
     for override in overrides:
         command += ["--set", override]
     return [*command, *(["--foreground"] if foreground else [])]
+
+
+def _supervised(
+    name: str, config: Path | None, overrides: list[str], foreground: bool
+) -> tuple[list[str], list[str]]:
+    """The commands that a supervisor runs: the driver and the standby."""
+    drive = _command("drive", name, config, overrides, foreground)
+    return drive, _command("stand-by", name, config, overrides, False)
 
 
 def _start_in_background(name: str, command: list[str]) -> dict[str, Any]:

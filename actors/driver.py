@@ -11,13 +11,15 @@ from typing import Any
 
 from actors.config import ServeConfig
 from actors.launch import Deployment, Endpoints
-from actors.status import Lives, is_alive, write_status
+from actors.process_locks import Part, ProcessLock, Witness
+from actors.status import write_status
 from bcaf_stream.errors import BcafError, DeploymentError
 from bcaf_stream.loops import EXIT_CODE
 
 log = logging.getLogger(__name__)
 
 REPORT_S = 1.0
+WATCHERS: tuple[Part, ...] = ("supervisor", "standby")  # the second one is the first as soon as that is gone
 SUCCESSOR_S = 60.0  # for a new supervisor to take over, before a driver that is of no more use ends
 
 
@@ -27,7 +29,8 @@ class Driver:
     Args:
         again: it ran before; then what is in the way (a port, the disk) is waited for instead of raised.
         ready: told where the deployment is reached, once.
-        orphaned: called while there is no supervisor; True: go on without one for now, False: go down.
+        orphaned: called while there is neither supervisor nor standby; True: go on without them for now, False: go
+            down.
     """
 
     def __init__(
@@ -40,7 +43,8 @@ class Driver:
         self._config, self._again, self._ready, self._orphaned = config, again, ready, orphaned
         self._endpoints: Endpoints | None = None
         self._stopping = False
-        self._lives = Lives(config.name, "driver")
+        self._lock = ProcessLock(config.name, "driver")
+        self._watchers = [Witness(config.name, part) for part in WATCHERS]
 
     def run(self) -> None:
         """Raises BcafError when the deployment cannot start; ends the process when Ray breaks later."""
@@ -72,15 +76,19 @@ class Driver:
                 deployment.keep_running(REPORT_S)
             except DeploymentError as error:
                 self._break_off(error)
-            if not is_alive(self._config.name, "supervisor") and not self._orphaned():
+            if self._is_alone and not self._orphaned():
                 return
+
+    @property
+    def _is_alone(self) -> bool:
+        return not any(watcher.is_alive() for watcher in self._watchers)
 
     def _break_off(self, error: BcafError) -> None:
         """Ray is beyond help, and so is every orderly way out through it: the supervisor clears up."""
         log.critical("%s", error)
         self._report("restarting", reason=str(error))
         deadline = time.monotonic() + SUCCESSOR_S  # both may have been killed at once
-        while not is_alive(self._config.name, "supervisor") and time.monotonic() < deadline and self._orphaned():
+        while self._is_alone and time.monotonic() < deadline and self._orphaned():
             time.sleep(0.1)
         os._exit(EXIT_CODE)
 
@@ -89,6 +97,7 @@ class Driver:
             self._ready(asdict(self._endpoints))
 
     def _report(self, state: str, **more: Any) -> None:
+        self._lock.keep()
         where = asdict(self._endpoints) if self._endpoints else {}
         write_status(self._config.name, {"state": state, "driver": os.getpid(), **where, **more})
 

@@ -26,7 +26,7 @@ def members(status: dict[str, Any]) -> list[tuple[int, str]]:
 def processes(status: dict[str, Any]) -> dict[str, int]:
     """Process ids by part."""
     found = {part: pid for pid, args in members(status) for part, mark in MARKS.items() if mark in args + " "}
-    return {**found, "driver": status["driver"], "supervisor": status["pid"]}
+    return {**found, "driver": status["driver"], "supervisor": status["pid"], "standby": status["standby"]}
 
 
 def listening(of: Sequence[tuple[int, str]]) -> set[str]:

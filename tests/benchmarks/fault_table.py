@@ -33,7 +33,7 @@ from bcaf_stream.events.subscriber import EventSubscriber
 from tests.deployment_processes import BIN, processes
 
 NAME = "faults"
-PARTS = ("hub", "emotion", "ingest", "supervisor", "driver", "raylet", "gcs", "sender")
+PARTS = ("hub", "emotion", "ingest", "supervisor", "standby", "driver", "raylet", "gcs", "sender")
 STOPS = (3, 10, 30)
 BACK_S = 120.0
 DISK_BYTES = 4_000_000

@@ -1,6 +1,7 @@
 """A deployment that was started by its command comes back by itself, whichever of its processes is killed."""
 
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from actors.process_locks import state_folder
 from actors.status import read_status
 from tests.deployment_processes import BIN, listening, members, processes
 
@@ -55,15 +57,25 @@ def test_ray_listens_on_this_machine_alone(deployment: None):
     assert {address.rpartition(":")[0] for address in addresses} <= {"127.0.0.1", "[::ffff:127.0.0.1]"}
 
 
-def test_a_killed_raylet_beside_its_supervisor_needs_nobody(deployment: None):
-    before = when(up)
+def test_a_state_folder_that_was_deleted_is_there_again(deployment: None):
+    before = when(lambda status: up(status) and status["standby"] is not None)
+    shutil.rmtree(state_folder(NAME))
+    after = when(up)
+    assert [after[key] for key in ("pid", "standby", "driver")] == [
+        before[key] for key in ("pid", "standby", "driver")
+    ]
+
+
+@pytest.mark.parametrize("pair", [("supervisor", "driver"), ("standby", "raylet")])
+def test_a_killed_pair_of_processes_needs_nobody(deployment: None, pair: tuple[str, str]):
+    before = when(lambda status: up(status) and status["standby"] is not None)
     found = processes(before)
     killed_at = time.monotonic()
-    os.kill(found["supervisor"], signal.SIGKILL)
-    os.kill(found["raylet"], signal.SIGKILL)
+    for part in pair:
+        os.kill(found[part], signal.SIGKILL)
     when(lambda status: not up(status))
     assert time.monotonic() - killed_at < 5
     after = when(lambda status: up(status) and status["driver"] != before["driver"])
-    assert after["pid"] != before["pid"]
     assert (after["audio"], after["events"]) == (before["audio"], before["events"])
     assert members(before) == []  # nothing of the first one is left
+    when(lambda status: processes(status)["standby"] not in (None, found["standby"], found["supervisor"]))

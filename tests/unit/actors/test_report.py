@@ -1,6 +1,7 @@
 """What `status` and `down` see of a deployment: locks of living processes, and nothing that a dead one left."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,15 +13,18 @@ import pytest
 
 from actors.leftovers import begin_of, kill_session
 from actors.policy import restart_s
-from actors.status import Lives, end, is_alive, is_running, pid_of, read_status, write_status
+from actors.process_locks import ProcessLock, Witness, is_alive, is_running, pid_of, state_folder
+from actors.status import end, read_status, write_status
 from bcaf_stream.errors import DeploymentError
 
 HOLD = """
 import sys, time
-from actors.status import Lives
-held = Lives(sys.argv[1], sys.argv[2])
+from actors.process_locks import ProcessLock
+held = ProcessLock(sys.argv[1], sys.argv[2])
 print("held", flush=True)
-time.sleep(60)
+while sys.stdin.readline():
+    held.keep()
+    print("kept", flush=True)
 """
 
 
@@ -32,14 +36,63 @@ def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def holder() -> Iterator["subprocess.Popen[str]"]:
     process = subprocess.Popen(
-        [sys.executable, "-c", HOLD, "house", "driver"], stdout=subprocess.PIPE, text=True, start_new_session=True
+        [sys.executable, "-c", HOLD, "house", "driver"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
     )
     assert process.stdout
+    assert process.stdin
     assert process.stdout.readline() == "held\n"
     yield process
     process.kill()
     process.wait()
+    process.stdin.close()
     process.stdout.close()
+
+
+def keep(holder: "subprocess.Popen[str]") -> None:
+    assert holder.stdin
+    assert holder.stdout
+    holder.stdin.write("keep\n")
+    holder.stdin.flush()
+    assert holder.stdout.readline() == "kept\n"
+
+
+def test_a_folder_that_was_deleted_is_made_again_by_who_lives(holder: "subprocess.Popen[str]"):
+    witness = Witness("house", "driver")
+    shutil.rmtree(state_folder("house").parent)
+    assert witness.is_alive()
+    assert not is_running("house")
+    keep(holder)
+    assert is_running("house")
+    assert pid_of("house", "driver") == holder.pid
+    with pytest.raises(DeploymentError, match="a deployment named house is running"):
+        ProcessLock("house", "driver")
+    holder.kill()
+    holder.wait()
+    assert not is_running("house")
+    assert not witness.is_alive()
+
+
+def test_a_witness_sees_who_comes_later(tmp_path: Path):
+    witness = Witness("house", "supervisor")
+    assert not witness.is_alive()
+    lock = ProcessLock("house", "supervisor")
+    assert witness.is_alive()
+    lock.release()
+    assert not witness.is_alive()
+
+
+def test_what_cannot_be_written_stops_no_deployment(
+    holder: "subprocess.Popen[str]", tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    witness = Witness("house", "driver")
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "gone"))  # as after a logout
+    write_status("house", {"state": "up"})
+    assert pid_of("house", "driver") is None
+    assert witness.is_alive()
 
 
 def test_a_part_is_alive_as_long_as_its_process(holder: "subprocess.Popen[str]"):
@@ -48,7 +101,7 @@ def test_a_part_is_alive_as_long_as_its_process(holder: "subprocess.Popen[str]")
     assert is_running("house")
     assert pid_of("house", "driver") == holder.pid
     with pytest.raises(DeploymentError, match="a deployment named house is running"):
-        Lives("house", "driver")
+        ProcessLock("house", "driver")
     holder.kill()
     holder.wait()
     assert not is_running("house")
