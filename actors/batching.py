@@ -50,6 +50,11 @@ class MicroBatcher(Generic[T, R]):
         self._news.set()
         return await answer
 
+    @property
+    def waiting(self) -> int:
+        """Items that are in no batch yet."""
+        return len(self._urgent) + len(self._idle)
+
     def close(self) -> None:
         if self._worker:
             self._worker.cancel()

@@ -5,6 +5,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Protocol
 
+from prometheus_client import Counter
+
 from bcaf_stream.errors import LinkError
 from bcaf_stream.ingest.media import CallEnd, CallOutcome, Degraded, Media, TextUpdate, sound
 from bcaf_stream.types import AudioChunk, Call, Gap
@@ -131,6 +133,7 @@ class CallConnection:
         self._base = base
         self._credit = credit
         self._analysed_ms = start * 1000 // session.rate
+        self.counted: tuple[Counter, Counter] | None = None  # seconds of sound, and of gaps
         self._next = dict.fromkeys((channel.name for channel in session.call.channels), start)
 
     @property
@@ -150,6 +153,8 @@ class CallConnection:
         end = item.end if isinstance(item, Gap) else sound(item).stop
         self._check(item, end)
         self._next[item.channel] = end
+        if self.counted:
+            self.counted[isinstance(item, Gap)].inc((end - item.start) / self._session.rate)
         if isinstance(item, Gap):
             item = replace(item, end=end + self._base, rate=self._session.rate)
         self._session.put(replace(item, start=item.start + self._base))

@@ -5,6 +5,7 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from actors import metrics
 from actors.call_connection import CallConnection, FinishedCall
 from actors.call_session import CallSession
 from actors.config import IngestConfig
@@ -42,8 +43,21 @@ class CallRegistry:
         self.finished = self.failed = self.busy = self.refused_words = 0
 
     async def open(
-        self, begin: CallStart, credit: Callable[[int], None] | None = None
+        self, begin: CallStart, credit: Callable[[int], None] | None = None, protocol: str = ""
     ) -> CallConnection | FinishedCall:
+        try:
+            connection = await self._open(begin, credit)
+        except BusyError:
+            metrics.refused.labels("busy").inc()
+            raise
+        except LinkError:
+            metrics.refused.labels("does not fit").inc()
+            raise
+        if isinstance(connection, CallConnection):
+            connection.counted = metrics.audio.labels(protocol), metrics.audio_gap.labels(protocol)
+        return connection
+
+    async def _open(self, begin: CallStart, credit: Callable[[int], None] | None) -> CallConnection | FinishedCall:
         session = self._sessions.get(begin.call)
         if session is not None:
             return session.attach(begin, credit)
@@ -60,6 +74,10 @@ class CallRegistry:
         if (progress and progress.ended) or begin.call in self._closing:
             raise LinkError(f"call {begin.call} is over, and in the journal already")
         return self._start(begin, credit, progress)
+
+    def behind(self, protocol: str) -> "ServedCalls":
+        """The same for one server, whose sound is counted as that of its protocol."""
+        return ServedCalls(self, protocol)
 
     async def words(self, call: str, message: TextUpdate) -> None:
         if call not in self._sessions:
@@ -89,6 +107,11 @@ class CallRegistry:
         for session in self._sessions.values():
             lags = lags.longest(session.lags)
         return lags
+
+    def look(self) -> None:
+        """Set the gauges."""
+        metrics.calls_active.set(len(self._sessions))
+        metrics.queue_depth.labels("recognition").set(self._recognition.waiting if self._recognition else 0)
 
     def stats(self) -> dict[str, Any]:
         lags = self.lags
@@ -197,3 +220,18 @@ class CallRegistry:
             session.ended.set_result(ended)
             session.room.set()
             del self._sessions[session.call.id]
+
+
+class ServedCalls:
+    """The `CallSink` of one ingest server."""
+
+    def __init__(self, calls: CallRegistry, protocol: str) -> None:
+        self._calls, self._protocol = calls, protocol
+
+    async def open(
+        self, begin: CallStart, credit: Callable[[int], None] | None = None
+    ) -> CallConnection | FinishedCall:
+        return await self._calls.open(begin, credit, self._protocol)
+
+    async def words(self, call: str, message: TextUpdate) -> None:
+        await self._calls.words(call, message)

@@ -162,7 +162,7 @@ def _show(report: dict[str, Any]) -> None:
     console.print(table)
     if "reason" in report:
         console.print(cell(f"{report['state']}: {report['reason']}"))
-    for key in ("audio", "events", "replay", "model"):
+    for key in ("audio", "events", "replay", "metrics", "model"):
         if key in report:
             console.print(cell(f"{key:<11} {report[key]}"))
     for protocol, address in report.get("doors", {}).items():

@@ -6,6 +6,7 @@ from pydantic import Field
 
 from actors.hub_actor import HubConfig as HubConfig
 from actors.load_shedding import OverloadConfig
+from actors.metrics_server import MetricsConfig
 from actors.watchdog import LiveConfig
 from bcaf_stream.analyzer import AnalyzerConfig
 from bcaf_stream.config import Config
@@ -61,3 +62,4 @@ class ServeConfig(Config):
     emotion: EmotionConfig = EmotionConfig()
     hub: HubConfig = HubConfig()
     ray: RayConfig = RayConfig()
+    metrics: MetricsConfig = MetricsConfig()

@@ -11,6 +11,7 @@ from typing import Any
 
 from actors.config import ServeConfig
 from actors.launch import Deployment, Endpoints
+from actors.metrics_server import MetricsServer
 from actors.process_locks import Part, ProcessLock, Witness
 from actors.status import write_status
 from bcaf_stream.errors import BcafError, DeploymentError
@@ -42,6 +43,8 @@ class Driver:
     ) -> None:
         self._config, self._again, self._ready, self._orphaned = config, again, ready, orphaned
         self._endpoints: Endpoints | None = None
+        self._metrics: MetricsServer | None = None
+        self._trouble: str | None = "starting"
         self._stopping = False
         self._lock = ProcessLock(config.name, "driver")
         self._watchers = [Witness(config.name, part) for part in WATCHERS]
@@ -55,15 +58,32 @@ class Driver:
                 deployment.create()
             else:
                 self._endpoints = deployment.up()
+            self._serve_metrics(deployment)
             self._listen_to_signals()  # again: Ray puts its own handlers in place, which print a stack trace
             self._announce()
             self._watch(deployment)
+            self._trouble = "going down"
             self._report("going down")
+            if self._metrics:
+                self._metrics.close()
+
+    def _serve_metrics(self, deployment: Deployment) -> None:
+        """Raises DeploymentError, at the first start: a port may be held by a driver that is dying."""
+        if self._config.metrics.port is None or self._metrics is not None:
+            return
+        try:
+            self._metrics = MetricsServer(self._config.metrics, deployment.metrics, lambda: self._trouble)
+        except DeploymentError as error:
+            if not self._again:
+                raise
+            log.warning("%s; tried again", error)
 
     def _watch(self, deployment: Deployment) -> None:
         while not self._stopping:
             stats = deployment.stats()
             trouble = deployment.trouble(stats)
+            self._trouble = trouble or (None if self._endpoints else "starting")
+            self._serve_metrics(deployment)
             if self._endpoints is None and trouble is None:
                 self._endpoints = deployment.ready()
                 self._announce()
@@ -99,6 +119,8 @@ class Driver:
     def _report(self, state: str, **more: Any) -> None:
         self._lock.keep()
         where = asdict(self._endpoints) if self._endpoints else {}
+        if self._metrics:
+            where["metrics"] = self._metrics.endpoint
         write_status(self._config.name, {"state": state, "driver": os.getpid(), **where, **more})
 
     def _listen_to_signals(self) -> None:

@@ -10,10 +10,13 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from actors import metrics
 from actors.batching import MicroBatcher
 from actors.config import BatchConfig
 from actors.readiness import Readiness
 from bcaf_stream.emotion_model import EmotionEngine, ModelConfig, use_threads
+from bcaf_stream.encoders.base import AudioEncoderConfig
+from bcaf_stream.encoders.pooling import padding_share
 from bcaf_stream.loops import exit_on_death, faults, spawn_task, watch_event_loop
 from bcaf_stream.model.bcaf import DialogueState
 from bcaf_stream.types import SAMPLE_RATE, EmotionPrediction, Utterance
@@ -31,8 +34,10 @@ class EmotionActor:
         self._engine: EmotionEngine | None = None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="engine")
         self._batcher: MicroBatcher[Request, Answer] = MicroBatcher(self._run, _audio_seconds, batch)
+        self._encoder_batch = (model.audio_encoder or AudioEncoderConfig()).batch
         self._busy_since: float | None = None
         self._readiness = Readiness("the emotion actor")
+        self._watch = metrics.Watch(metrics.EMOTION, self._look)
         spawn_task("emotion actor start", self._start(model))
 
     async def ready(self, first: bool = False) -> dict[str, Any]:
@@ -65,11 +70,19 @@ class EmotionActor:
         made = {"batches": self._batcher.batches, "utterances": self._batcher.items}
         return {**self._readiness.stats, **made, "faults": faults.counts}
 
+    async def metrics(self) -> metrics.Snapshot:
+        return self._watch.snapshot()
+
+    def _look(self) -> None:
+        metrics.queue_depth.labels("emotion").set(self._batcher.waiting)
+
     async def _start(self, model: ModelConfig) -> None:
         async def load() -> EmotionEngine:
             return await asyncio.get_running_loop().run_in_executor(self._thread, _engine, model)
 
         self._engine = await self._readiness.attempt(load)
+        name, _, sha256 = self._engine.model_id.rpartition("-")
+        metrics.model_info.labels(name, sha256).set(1)
         self._readiness.done()
 
     async def _run(self, requests: Sequence[Request]) -> Sequence[Answer | BaseException]:
@@ -82,9 +95,14 @@ class EmotionActor:
     def _answer(self, requests: Sequence[Request]) -> list[Answer | BaseException]:
         assert self._engine
         try:
-            features = self._engine.encode([utterance for _, utterance in requests])
+            lengths = [_samples(request) for request in requests]
+            metrics.batch_audio.observe(sum(lengths) / SAMPLE_RATE)
+            metrics.batch_padding.observe(padding_share(lengths, self._encoder_batch))
+            with metrics.timed("encoding"):
+                features = self._engine.encode([utterance for _, utterance in requests])
             states = [state if state is not None else self._engine.initial_state() for state, _ in requests]
-            return list(zip(*self._engine.step(states, features), strict=True))
+            with metrics.timed("step"):
+                return list(zip(*self._engine.step(states, features), strict=True))
         except Exception as error:
             if len(requests) == 1:
                 return [error]
@@ -97,6 +115,10 @@ def _engine(model: ModelConfig) -> EmotionEngine:
     return EmotionEngine(model)
 
 
-def _audio_seconds(request: Request) -> float:
+def _samples(request: Request) -> int:
     samples = request[1].samples
-    return 0.0 if samples is None else len(samples) / SAMPLE_RATE
+    return 0 if samples is None else len(samples)
+
+
+def _audio_seconds(request: Request) -> float:
+    return _samples(request) / SAMPLE_RATE

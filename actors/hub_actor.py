@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic import Field
 
+from actors import metrics
 from actors.readiness import Readiness
 from bcaf_stream.events.hub import EventHub, EventHubConfig
 from bcaf_stream.events.messages import Event
@@ -34,6 +35,7 @@ class HubActor:
         watch_event_loop()
         self._opened: EventHub | None = None
         self._readiness = Readiness("the event hub")
+        self._watch = metrics.Watch(metrics.HUB, self._look)
         spawn_task("hub actor start", self._start(config))
 
     async def ready(self, first: bool = False) -> dict[str, Any]:
@@ -74,6 +76,19 @@ class HubActor:
     async def stats(self) -> dict[str, Any]:
         opened = await asyncio.to_thread(self._opened.stats) if self._opened else {}
         return {**self._readiness.stats, **opened, "faults": faults.counts}
+
+    async def metrics(self) -> metrics.Snapshot:
+        return self._watch.snapshot()
+
+    def _look(self) -> None:
+        if self._opened is not None:
+            last = self._opened.journal.last_offset or 0
+            behind = self._opened.replay.furthest_behind
+            metrics.journal_offset.set(last)
+            metrics.subscriber_lag.set(0 if behind is None else max(0, last + 1 - behind))
+            metrics.subscribers.set(self._opened.bus.subscribers)
+            metrics.replays.set(self._opened.replay.running)
+            metrics.queue_depth.labels("journal").set(self._opened.waiting)
 
     async def close(self) -> None:
         """Send what is queued and close the journal."""

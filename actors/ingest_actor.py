@@ -1,6 +1,7 @@
 """IngestActor: the doors for live calls, and the calls themselves. Frames never leave this process."""
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import count
@@ -9,6 +10,7 @@ from typing import Any, TypeVar
 import ray
 from ray.exceptions import RayError, RayTaskError
 
+from actors import metrics
 from actors.call_registry import CallRegistry
 from actors.config import ServeConfig
 from actors.policy import rest_s
@@ -53,6 +55,7 @@ class IngestActor:
         self._pool: EmotionPool
         self._readiness = Readiness("the ingest actor")
         self._retried = 0  # times that the hub did not take events
+        self._watch = metrics.Watch(metrics.INGEST, self._calls.look)
         self._running = start_task("ingest actor", self._run())
 
     async def ready(self, first: bool = False) -> dict[str, Any]:
@@ -73,7 +76,8 @@ class IngestActor:
         return self._doors[0].endpoint  # the link's
 
     async def predict(self, state: State | None, utterance: Utterance, urgent: bool = True) -> Answer:
-        return await self._pool.predict(state, utterance, urgent)
+        with metrics.timed("emotion"):
+            return await self._pool.predict(state, utterance, urgent)
 
     async def publish(self, events: Sequence[Event]) -> object:
         """Hand events over and keep them until they are acknowledged: the hub drops what it knows already.
@@ -85,7 +89,10 @@ class IngestActor:
         give_up = loop.time() + self._config.hub.retry_s
         while True:
             try:
-                return await _in_time(self._hub.publish.remote(list(events)))
+                with metrics.timed("journal"):
+                    offsets = await _in_time(self._hub.publish.remote(list(events)))
+                metrics.count_events(events, time.time_ns())
+                return offsets
             except (RayError, JournalError, NotReadyError, TimeoutError) as error:
                 if loop.time() > give_up or _is_final(error):
                     raise
@@ -113,6 +120,9 @@ class IngestActor:
             "faults": faults.counts,
             **{endpoint: counters for endpoint, counters in counted.items() if counters},
         }
+
+    async def metrics(self) -> metrics.Snapshot:
+        return self._watch.snapshot()
 
     async def drain(self) -> None:
         """Let the running calls end at once, with what was heard of them, and hang up."""
@@ -147,7 +157,7 @@ class IngestActor:
         """A door that cannot be opened now is tried again, and the others are open meanwhile."""
 
         def opening(door: IngestServer) -> Awaitable[None]:
-            return self._readiness.attempt(lambda: door.start(self._calls))
+            return self._readiness.attempt(lambda: door.start(self._calls.behind(door.name)))
 
         await asyncio.gather(*(opening(door) for door in self._doors))
         self._readiness.done()

@@ -5,10 +5,12 @@ The process that holds a Deployment owns it: when it ends, the actors end, and a
 
 import logging
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import ray
+from prometheus_client.metrics_core import Metric
 from ray.exceptions import GetTimeoutError, RayError
 
 from actors.cluster import Cluster, plain
@@ -16,6 +18,7 @@ from actors.config import ServeConfig
 from actors.emotion_actor import EmotionActor
 from actors.hub_actor import HubActor
 from actors.ingest_actor import IngestActor
+from actors.metrics import Restarts, Snapshot, merged
 from actors.ports import with_ports
 from bcaf_stream.errors import DeploymentError
 
@@ -51,6 +54,7 @@ class Deployment:
         self._config = with_ports(config)
         self._cluster: Cluster | None = None
         self._actors: dict[str, Any] = {}  # by name; the hub comes first
+        self._restarts = Restarts()
 
     def __enter__(self) -> "Deployment":
         return self
@@ -131,6 +135,19 @@ class Deployment:
             except (RayError, GetTimeoutError):
                 stats[name] = {"alive": False}
         return stats
+
+    def metrics(self) -> Iterable[Metric]:
+        """The samples of all actors now; see `actors.metrics`."""
+        refs = {name: actor.metrics.remote() for name, actor in self._actors.items()}
+        ray.wait(list(refs.values()), num_returns=len(refs), timeout=STATS_S)
+        snapshots: dict[str, Snapshot | None] = {}
+        for name, ref in refs.items():
+            try:
+                snapshots[name] = ray.get(ref, timeout=0)
+            except (RayError, GetTimeoutError):
+                snapshots[name] = None
+        self._restarts.see(snapshots)
+        return merged(snapshots, self._restarts.counts)
 
     def trouble(self, stats: dict[str, dict[str, Any]]) -> str | None:
         """What keeps the deployment from working as it should at the moment; None: nothing."""

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
+from actors import metrics
 from bcaf_stream.transcripts.asr import Transcriber, Transcription
 from bcaf_stream.types import PcmN
 
@@ -29,6 +30,7 @@ class Recognition:
                 if not wanted():
                     return None
                 loop = asyncio.get_running_loop()
-                return await loop.run_in_executor(self._thread, self._transcriber.transcribe, samples)
+                with metrics.timed("recognition"):
+                    return await loop.run_in_executor(self._thread, self._transcriber.transcribe, samples)
         finally:
             self.waiting -= 1

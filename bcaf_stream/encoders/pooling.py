@@ -31,6 +31,13 @@ def length_groups(lengths: Sequence[int], most: int, exact: bool = False) -> lis
     return groups
 
 
+def padding_share(lengths: Sequence[int], most: int) -> float:
+    """The share of padding, from 0 to 1, when utterances of these lengths are encoded in their groups."""
+    groups = length_groups(lengths, most)
+    frames = sum(len(group) * max(lengths[i] for i in group) for group in groups)
+    return 1 - sum(lengths) / frames if frames else 0.0
+
+
 def pad_rows(rows: Sequence[Tensor], value: float = 0.0) -> tuple[Tensor, Tensor]:
     """Stack tensors of unequal first dimension: (B, T, ...) padded with `value`, and the mask (B, T), bool."""
     padded = torch.nn.utils.rnn.pad_sequence(list(rows), batch_first=True, padding_value=value)

@@ -222,6 +222,11 @@ class EventHub:
         for handed in group:
             handed.done.set_exception(error)
 
+    @property
+    def waiting(self) -> int:
+        """Handed-over groups of events that wait to be journalled."""
+        return self._queue.qsize()
+
     def stats(self) -> dict[str, Any]:
         """What there is to know of it; with `not_ready`, a reason, while it cannot do its work."""
         trouble = self._trouble or self.bus.trouble

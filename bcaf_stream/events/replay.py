@@ -116,6 +116,11 @@ class ReplayServer:
     def running(self) -> int:
         return len(self._jobs)
 
+    @property
+    def furthest_behind(self) -> int | None:
+        """The next offset of the replay that has the most to get; None where none runs."""
+        return min((job.next for job in list(self._jobs.values())), default=None)
+
     def close(self) -> None:
         self.thread.end()
 

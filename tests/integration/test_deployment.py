@@ -114,6 +114,27 @@ def test_the_journal_holds_what_was_published(running: Running):
     assert events[-1].type == "call.end"
 
 
+def test_the_metrics_of_all_actors_say_what_was_done(running: Running):
+    with Journal(JournalConfig(path=running.journal), read_only=True) as journal:
+        events = list(journal.read())
+    samples = [sample for family in running.deployment.metrics() for sample in family.samples]
+
+    def total(name: str, **labels: str) -> float:
+        return sum(s.value for s in samples if s.name == name and labels.items() <= s.labels.items())
+
+    finals = sum(event.type == "emotion.final" for event in events)
+    assert total("bcaf_utterances_total", actor="ingest") == total("bcaf_confidence_count") == finals > 0
+    assert total("bcaf_audio_seconds_total", protocol="link") > 30
+    assert total("bcaf_stage_seconds_count", stage="emotion") >= finals
+    assert total("bcaf_stage_seconds_count", stage="step", actor="emotion-0") > 0
+    assert total("bcaf_journal_offset", actor="hub") == events[-1].offset
+    assert {s.labels["actor"]: s.value for s in samples if s.name == "bcaf_actor_up"} == {
+        "hub": 1.0,
+        "ingest": 1.0,
+        "emotion-0": 1.0,
+    }
+
+
 def test_a_killed_hub_costs_no_event(running: Running, tiny: Path):
     recording = Recording.open(str(CALL), {}, {}, "hubless")
     replay = ray.get(actor("hub").replay_endpoint.remote(), timeout=10)
