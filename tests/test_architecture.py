@@ -33,13 +33,15 @@ LAYERS = [  # low to high; members of one set must not import each other
     {"bcaf_stream.conversation"},  # the main path; knows no engine, no clock and no event loop
     {"bcaf_stream.analyzer"},
     {"bcaf_stream.console", "bcaf_stream.recording", "bcaf_stream.demo"},
-    {"bcaf_stream.client"},
+    {"bcaf_stream.client", "bcaf_stream.monitor"},
     {"bcaf_stream.cli"},
     {"actors", "training"},
 ]
 MAY_IMPORT = {  # third-party package -> the only modules allowed to import it
     "zmq": ("bcaf_stream.events", "bcaf_stream.ingest.transports.zmq_link", "bcaf_stream.client.link"),
     "websockets": ("bcaf_stream.ingest.transports",),
+    "starlette": ("bcaf_stream.monitor",),
+    "uvicorn": ("bcaf_stream.monitor.server",),
     "httpx2": ("bcaf_stream.bridges.webhook",),
     "aiokafka": ("bcaf_stream.bridges.kafka",),
     "redis": ("bcaf_stream.bridges.redis",),

@@ -10,6 +10,7 @@ import typer
 
 from bcaf_stream.cli.bridges import bridge_app
 from bcaf_stream.cli.events import register
+from bcaf_stream.cli.monitor import monitor
 from bcaf_stream.config import load_config
 from bcaf_stream.console import (
     EventView,
@@ -303,6 +304,7 @@ def _text_mode(text: TextOption, transcript: Path | None) -> Literal["asr", "giv
 
 
 register(app)
+app.command()(monitor)
 app.add_typer(bridge_app, name="bridge")
 
 

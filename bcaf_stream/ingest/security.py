@@ -18,15 +18,15 @@ from bcaf_stream.types import TextSource
 _AUTHORITY = re.compile(r"(?:([A-Za-z0-9._-]+)|\[([0-9A-Fa-f:.]+)\])(?::[0-9]{1,5})?")
 
 
-class ServerConfig(Config):
-    """Where a door listens, and whom it lets in.
+class EndpointConfig(Config):
+    """Where a server listens, and whom it lets in; what everything that listens has in common.
 
-    A door that listens beyond this machine must say who may come: `tokens` is a file with one secret per line,
+    A server that listens beyond this machine must say who may come: `tokens` is a file with one secret per line,
     `allow` a list of networks (10.1.0.0/16) for protocols that carry no secret; `insecure: true` lets anybody.
-    `certificate` and `key` are PEM files and turn TLS on; a door beyond this machine whose clients have a secret
+    `certificate` and `key` are PEM files and turn TLS on; one beyond this machine whose clients have a secret
     needs them, or `behind_proxy: true` where a proxy ends TLS (`allow` and the limits per client are then about
     that proxy). `hosts` are the names, beside those of this machine and plain addresses, by which clients may ask
-    for a door that wants no secret. `text` is where the words of its calls come from.
+    for a server that wants no secret.
     """
 
     host: str = "127.0.0.1"
@@ -38,12 +38,7 @@ class ServerConfig(Config):
     key: Path | None = None
     behind_proxy: bool = False
     hosts: tuple[str, ...] = ()
-    text: TextSource = "asr"
     max_connections: int = Field(64, ge=1)
-    max_calls_per_client: int = Field(64, ge=1)  # a client is an address
-    max_silent_per_client: int = Field(16, ge=1)  # connections that have said nothing for a second
-    max_message_bytes: int = Field(262_144, ge=1024)
-    first_message_s: float = Field(5.0, gt=0)  # how long a connection may be silent before its call begins
 
     @property
     def local(self) -> bool:
@@ -79,6 +74,16 @@ class ServerConfig(Config):
         return self
 
 
+class ServerConfig(EndpointConfig):
+    """A server that takes calls; `text` is where the words of its calls come from."""
+
+    text: TextSource = "asr"
+    max_calls_per_client: int = Field(64, ge=1)  # a client is an address
+    max_silent_per_client: int = Field(16, ge=1)  # connections that have said nothing for a second
+    max_message_bytes: int = Field(262_144, ge=1024)
+    first_message_s: float = Field(5.0, gt=0)  # how long a connection may be silent before its call begins
+
+
 class Access:
     """The checks of a door's configuration, ready to be asked.
 
@@ -86,7 +91,7 @@ class Access:
         LinkError: a file of tokens, a certificate or its key cannot be read.
     """
 
-    def __init__(self, config: ServerConfig) -> None:
+    def __init__(self, config: EndpointConfig) -> None:
         self._config = config
         self._tokens = read_secrets(config.tokens) if config.tokens else None
         self._pages = {name.lower() for name in config.hosts}

@@ -1,0 +1,108 @@
+"""A call as a file: CSV and SRT of what holds in the end, JSON of every event, and one page of HTML."""
+
+import csv
+import html
+import io
+import json
+import re
+from typing import Any
+
+from bcaf_stream.display import csv_cell, printable
+from bcaf_stream.monitor.store import NS_FIELDS
+
+COLUMNS = (
+    "start_ms",
+    "end_ms",
+    "channel",
+    "role",
+    "speaker",
+    "emotion",
+    "confidence",
+    "text",
+    "text_source",
+    "type",
+    "revision",
+    "degraded",
+)
+TYPES = {
+    "csv": "text/csv; charset=utf-8",
+    "json": "application/json",
+    "srt": "application/x-subrip; charset=utf-8",
+    "html": "text/html; charset=utf-8",
+}
+_TIME_OF_A_CUE = re.compile(r"(:\d\d[.,])(?=\d)")
+
+Fields = dict[str, Any]
+
+
+def export(call: str, events: list[Fields], format: str) -> str:
+    """The call's events, given as the page has them, in one of TYPES."""
+    if format == "json":
+        numbers = [{n: int(v) if n in NS_FIELDS else v for n, v in event.items()} for event in events]
+        return json.dumps(numbers, ensure_ascii=False, indent=1)
+    spoken = settled(events)
+    if format == "csv":
+        return _csv(spoken)
+    return _srt(spoken) if format == "srt" else _html(call, spoken)
+
+
+def settled(events: list[Fields]) -> list[Fields]:
+    """Each utterance's last word, by time; also of those that could not be judged."""
+    last: dict[tuple[str, int], Fields] = {}
+    for event in events:
+        if "utterance" in event and event["type"] != "emotion.interim":
+            key = (event.get("channel", ""), event["utterance"])
+            if key not in last or event["revision"] >= last[key]["revision"]:
+                last[key] = event
+    return sorted(last.values(), key=lambda event: (event.get("start_ms", 0), event.get("channel", "")))
+
+
+def _csv(spoken: list[Fields]) -> str:
+    out = io.StringIO()
+    rows = csv.writer(out)
+    rows.writerow(COLUMNS)
+    for event in spoken:
+        cells = {**event, "degraded": "; ".join(event.get("degraded", ()))}
+        rows.writerow([csv_cell(cells.get(name, "")) for name in COLUMNS])
+    return out.getvalue()
+
+
+def _srt(spoken: list[Fields]) -> str:
+    cues = []
+    for number, event in enumerate(spoken, 1):
+        who = event.get("speaker") or event.get("role") or event.get("channel", "")
+        felt = f"{event['emotion']} {event.get('confidence', 0):.0%}" if "emotion" in event else "not judged"
+        # An empty line would end the cue; an arrow, or for some readers two times, would begin another one.
+        words = printable(" ".join(event.get("text", "(no words)").split())).replace("-->", "->")
+        words = _TIME_OF_A_CUE.sub(r"\1 ", words)
+        times = f"{_srt_time(event.get('start_ms', 0))} --> {_srt_time(event.get('end_ms', 0))}"
+        cues.append(f"{number}\n{times}\n[{printable(who)}: {printable(felt)}] {words}\n")
+    return "\n".join(cues)
+
+
+def _srt_time(ms: int) -> str:
+    seconds, ms = divmod(ms, 1000)
+    return f"{seconds // 3600:02d}:{seconds // 60 % 60:02d}:{seconds % 60:02d},{ms:03d}"
+
+
+def _html(call: str, spoken: list[Fields]) -> str:
+    rows = []
+    for event in spoken:
+        felt = event.get("emotion", "not judged")
+        sure = f"{event['confidence']:.0%}" if "confidence" in event else ""
+        start = _srt_time(event.get("start_ms", 0)).partition(",")[0]
+        who = event.get("speaker") or event.get("role") or event.get("channel", "")
+        cells = (start, who, felt, sure, event.get("text", "(no words)"), "; ".join(event.get("degraded", ())))
+        rows.append("<tr>" + "".join(f"<td>{html.escape(str(cell))}</td>" for cell in cells) + "</tr>")
+    name = html.escape(call)
+    heads = "".join(
+        f"<th scope=col>{head}</th>" for head in ("time", "who", "emotion", "sure", "words", "remarks")
+    )
+    return (
+        "<!doctype html><html lang=en><meta charset=utf-8>"
+        "<meta http-equiv=Content-Security-Policy content=\"default-src 'none'; style-src 'unsafe-inline'\">"
+        f"<title>{name}</title><style>body{{font:16px/1.5 system-ui,sans-serif;margin:2rem}}"
+        "table{border-collapse:collapse}td,th{padding:.3rem .8rem;text-align:left;vertical-align:top;"
+        "border-bottom:1px solid #8888}</style>"
+        f"<h1>{name}</h1><table><thead><tr>{heads}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+    )

@@ -1,0 +1,84 @@
+"""The monitor as a program: its socket, uvicorn, and its end."""
+
+import logging
+import signal
+import socket
+import sys
+from collections.abc import Callable
+
+import uvicorn
+
+from bcaf_stream.errors import LinkError
+from bcaf_stream.ingest.security import Access
+from bcaf_stream.monitor.config import MonitorConfig
+from bcaf_stream.monitor.web import Site
+
+log = logging.getLogger(__name__)
+
+GONE_MS = 60_000  # a peer that takes nothing for so long is cut off by the kernel
+
+
+class Monitor:
+    """Serves the page until SIGTERM or SIGINT.
+
+    Raises:
+        BcafError: an address cannot be bound, or a file (key, tokens, certificate, audit) is no good.
+    """
+
+    def __init__(self, config: MonitorConfig) -> None:
+        self._config = config
+        self._socket = _bound(config)
+        port = self._socket.getsockname()[1]
+        shown = f"[{config.host}]" if ":" in config.host else config.host
+        self.address = f"{'https' if config.certificate else 'http'}://{shown}:{port}/"
+        try:
+            tls = Access(config).tls  # what is wrong with the certificate is one line
+            self.site = Site(config, lambda: self._server.should_exit)
+            self._server = uvicorn.Server(
+                uvicorn.Config(
+                    self.site.app(),
+                    log_config=None,
+                    log_level=logging.CRITICAL,
+                    access_log=False,  # addresses here hold ids of calls
+                    server_header=False,
+                    proxy_headers=False,
+                    ws="none",
+                    lifespan="off",
+                    limit_concurrency=4 * config.max_connections,
+                    timeout_graceful_shutdown=2,
+                    h11_max_incomplete_event_size=16_384,
+                    ssl_certfile=str(config.certificate) if tls else None,
+                    ssl_keyfile=str(config.key) if tls else None,
+                )
+            )
+        except BaseException:
+            self._socket.close()
+            raise
+
+    def run(self, ready: Callable[[str], None]) -> None:
+        """Serve until SIGINT or SIGTERM, which are an orderly end; `ready` is told the address."""
+        ready(self.address)
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # uvicorn raises again what it has caught
+        try:
+            self._server.run([self._socket])
+        except KeyboardInterrupt:
+            pass
+        finally:
+            self.site.close()
+            self._socket.close()
+
+    def stop(self) -> None:
+        """From another thread: end soon."""
+        self._server.should_exit = True
+
+
+def _bound(config: MonitorConfig) -> socket.socket:
+    try:
+        family = socket.getaddrinfo(config.host, config.port, type=socket.SOCK_STREAM)[0]
+        bound = socket.create_server(family[4][:2], family=family[0], reuse_port=False)
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise LinkError(f"monitor: {config.host} port {config.port} cannot be bound: {reason}") from None
+    if sys.platform == "linux":
+        bound.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, GONE_MS)
+    return bound

@@ -1,0 +1,69 @@
+// The page's one stream. It comes back by itself, from where it was, whatever happened meanwhile: the server was
+// started again, the network was away, the computer slept.
+
+const SILENT_MS = 15_000 // the server says something every 5 s
+const AGAIN_MS = 2_000
+
+export class Live {
+  constructor(take, tell) {
+    this.take = take
+    this.tell = tell // connected | lost | refused
+    this.call = ""
+    this.id = null
+    this.heard = performance.now()
+    setInterval(() => this.look(), 3_000)
+    document.addEventListener("visibilitychange", () => document.hidden || this.look())
+    window.addEventListener("online", () => this.open())
+    window.addEventListener("pagehide", () => this.source?.close())
+    window.addEventListener("pageshow", (event) => event.persisted && this.open())
+  }
+
+  watch(call) {
+    this.call = call
+    this.id = null
+    this.open()
+  }
+
+  open() {
+    clearTimeout(this.timer)
+    this.source?.close()
+    const asked = new URLSearchParams()
+    if (this.call) asked.set("call", this.call)
+    if (this.id !== null) asked.set("after", this.id)
+    const source = new EventSource(`/stream?${asked}`)
+    this.source = source
+    this.heard = performance.now()
+    source.onmessage = (message) => {
+      if (source !== this.source) return
+      this.heard = performance.now()
+      if (message.lastEventId) this.id = message.lastEventId
+      this.tell("connected")
+      this.take(JSON.parse(message.data))
+    }
+    source.onerror = () => {
+      if (source !== this.source) return
+      this.tell("lost")
+      if (source.readyState === EventSource.CLOSED) this.timer = setTimeout(() => this.ask(), AGAIN_MS)
+    }
+  }
+
+  // The stream was refused: for good, or because the server is not there.
+  async ask() {
+    try {
+      const answer = await fetch("/stream?probe", { cache: "no-store" })
+      if (answer.status !== 204) {
+        this.tell(answer.status === 401 ? "signed out" : "refused", await answer.text())
+        this.timer = setTimeout(() => this.ask(), 5 * AGAIN_MS)
+        return
+      }
+    } catch {
+      this.timer = setTimeout(() => this.ask(), AGAIN_MS)
+      return
+    }
+    this.open()
+  }
+
+  look() {
+    if (performance.now() - this.heard > SILENT_MS) this.open()
+  }
+}
