@@ -15,8 +15,8 @@ from rich.table import Table
 from actors.process_locks import is_running, state_folder
 from actors.status import end, read_status
 from bcaf_stream.config import load_config
-from bcaf_stream.console import cell, run
-from bcaf_stream.errors import DeploymentError
+from bcaf_stream.console import cell, run, whole_file
+from bcaf_stream.errors import DeploymentError, UsageError
 
 app = typer.Typer(
     no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None, add_completion=False
@@ -136,6 +136,57 @@ def down(name: Name = "bcaf", timeout: Annotated[float, typer.Option(help="secon
     """End a deployment: running calls are closed, what was heard of them is published and journalled."""
     end(name, timeout)
     print(f"{name} is down")
+
+
+@app.command()
+def load(
+    calls: Annotated[int, typer.Option(min=1, help="at once")] = 4,
+    minutes: Annotated[float, typer.Option(min=0.1, help="of each call")] = 1.0,
+    audio: Annotated[Path | None, typer.Option(help="a folder of sound; default: the demo call")] = None,
+    text: Annotated[str, typer.Option(help="given (the demo call has its words), asr or none")] = "given",
+    jitter: Annotated[float, typer.Option(min=0, help="ms by which sound comes late, at most")] = 30.0,
+    kill: Annotated[str | None, typer.Option(help="every=10s: end one actor after the other")] = None,
+    limit: Annotated[list[str] | None, typer.Option(help="NAME=NUMBER, as p95_ms=700; repeatable")] = None,
+    json_: Annotated[Path | None, typer.Option("--json", help="write the report there")] = None,
+    name: Name = "bcaf",
+    to: Annotated[str | None, typer.Option(help="the audio address of a deployment elsewhere")] = None,
+    events: Annotated[str | None, typer.Option(help="its address for events")] = None,
+    replay: Annotated[str | None, typer.Option(help="its address for replays")] = None,
+) -> None:
+    """Play calls at real time against a running deployment, and report. Exit code 1 when a limit is passed."""
+    from actors import load as loading
+    from actors.load_report import LoadPlan, LoadReport
+
+    limits = LoadReport.check_limits(limit or [])
+    elsewhere = {key: value for key, value in (("audio", to), ("events", events), ("replay", replay)) if value}
+    if 0 < len(elsewhere) < 3:
+        raise UsageError("load: a deployment elsewhere needs --to, --events and --replay")
+    if audio is not None and text == "given":
+        raise UsageError("load: --audio has no words: add --text asr or --text none")
+    if text not in ("given", "asr", "none"):
+        raise UsageError(f"load: --text {text}: given, asr or none")
+    status = elsewhere or loading.find_deployment(read_status(name), name)
+    material = loading.demo_material() if audio is None else loading.folder_material(audio)
+    plan = LoadPlan(calls, minutes, text, jitter, _every_s(kill))  # type: ignore[arg-type]
+    look = None if elsewhere else lambda: read_status(name)
+    report = loading.LoadTest(plan, material, status, look, lambda line: print(line, file=sys.stderr)).run()
+    if json_ is not None:
+        with whole_file(json_, "--json") as draft:
+            draft.write_text(report.to_json(), encoding="utf-8")
+    Console().print(report.table())
+    passed = report.passed_limits(limits)
+    for line in passed:
+        print(f"bcaf-serve: {line}", file=sys.stderr)
+    raise typer.Exit(1 if passed else 0)
+
+
+def _every_s(kill: str | None) -> float | None:
+    if kill is None:
+        return None
+    try:
+        return float(kill.removeprefix("every=").removesuffix("s"))
+    except ValueError:
+        raise UsageError(f"load: --kill {kill}: give every=10s") from None
 
 
 @app.command()

@@ -6,6 +6,7 @@ constructor that raises is the end of an actor, whatever `max_restarts` says; so
 
 import asyncio
 import logging
+import os
 from collections.abc import Awaitable, Callable
 from itertools import count
 from typing import Any, TypeVar
@@ -36,7 +37,8 @@ class Readiness:
 
     @property
     def stats(self) -> dict[str, Any]:
-        return {"ready": True} if self.reason is None else {"ready": False, "not_ready": self.reason}
+        state = {"ready": True} if self.reason is None else {"ready": False, "not_ready": self.reason}
+        return {**state, "pid": os.getpid()}
 
     async def attempt(self, work: Callable[[], Awaitable[T]]) -> T:
         """What `work` gives, after as many attempts as it takes."""
