@@ -109,7 +109,7 @@ def test_imports_point_down(path: Path):
 
 INGEST = "bcaf_stream.ingest"
 INGEST_FLOORS = [  # low to high, inside the room of the protocols
-    {"media", "g711", "security", "signatures", "sink", "legs", "fields", "reorder", "pauses"},
+    {"media", "codecs", "security", "sink", "legs", "fields", "jitter", "reorder", "protocol"},
     {"protocols"},
     {"transports"},
     {"servers"},
@@ -138,8 +138,7 @@ def test_ingest_has_floors_too(path: Path):
         assert there is None or there <= here, f"{me} imports upwards: {name}"
         if there == 1 == here:
             pair = [module.split(".")[3].partition("_")[0] for module in (me, name)]
-            known = pair == ["browser", "raw"]  # one format of samples in two frames
-            assert known or pair[0] == pair[1], f"{me} imports another protocol: {name}"
+            assert pair[0] == pair[1], f"{me} imports another protocol: {name}"
         if here == 1:
             assert name.partition(".")[0] not in SOCKETS, f"{me} does I/O: it imports {name}"
 

@@ -11,7 +11,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from bcaf_stream.ingest.sink import CallSink
-from bcaf_stream.ingest.transports.websocket import WebSocketServer
+from bcaf_stream.ingest.transports.websocket_session import WebSocketServer
 
 WAIT_S = 10.0  # only a failing test waits that long
 

@@ -1,4 +1,4 @@
-"""Who may come in: addresses, names, tokens, certificates and limits, the same for every door."""
+"""Who may come in: addresses, names, tokens, certificates, signatures and limits, the same for every server."""
 
 import hmac
 import ipaddress
@@ -14,6 +14,8 @@ from pydantic import Field, IPvAnyNetwork, model_validator
 from bcaf_stream.config import Config
 from bcaf_stream.errors import LinkError
 from bcaf_stream.types import TextSource
+
+MAX_USED = 100_000  # signatures that are remembered; more of them within their time would need the secret
 
 _AUTHORITY = re.compile(r"(?:([A-Za-z0-9._-]+)|\[([0-9A-Fa-f:.]+)\])(?::[0-9]{1,5})?")
 
@@ -54,7 +56,7 @@ class EndpointConfig(Config):
 
     @property
     def asks_for_secret(self) -> bool:
-        """Whether a client must show or use a secret; a door with a key of its own (Twilio's) says more."""
+        """Whether a client must show or use a secret; a protocol with a key of its own (Twilio's) says more."""
         return self.tokens is not None
 
     @model_validator(mode="after")
@@ -85,7 +87,7 @@ class ServerConfig(EndpointConfig):
 
 
 class Access:
-    """The checks of a door's configuration, ready to be asked.
+    """The checks of a server's configuration, ready to be asked.
 
     Raises:
         LinkError: a file of tokens, a certificate or its key cannot be read.
@@ -175,3 +177,22 @@ def read_secrets(path: Path) -> list[bytes]:
     if path.stat().st_mode & 0o077:
         raise LinkError(f"{path}: may be read by others: chmod 600 it")
     return tokens
+
+
+class UsedSignatures:
+    """Signatures that have let somebody in, for as long as they could do so again."""
+
+    def __init__(self, most: int = MAX_USED) -> None:
+        self._until: dict[bytes, float] = {}  # in the order of their first use
+        self._most = most
+
+    def take(self, signature: bytes, until: float, now: float) -> bool:
+        """Whether this valid signature comes for the first time; times are unix seconds."""
+        if self._until.get(signature, now) > now:
+            return False
+        while self._until and (
+            (first := next(iter(self._until.items())))[1] <= now or len(self._until) >= self._most
+        ):
+            del self._until[first[0]]
+        self._until[signature] = until
+        return True

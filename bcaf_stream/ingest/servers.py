@@ -1,28 +1,32 @@
-"""All doors by which live calls come in; each one is opened by its lines in the configuration."""
+"""All servers by which live calls come in; each one is opened by its lines in the configuration."""
+
+import time
 
 from pydantic import Field
 
 from bcaf_stream.config import Config
+from bcaf_stream.ingest.protocol import Clock, WebSocketProtocol
+from bcaf_stream.ingest.protocols.audiohook import AudioHookConfig
+from bcaf_stream.ingest.protocols.audiosocket import AudioSocketConfig
+from bcaf_stream.ingest.protocols.browser import BrowserConfig
+from bcaf_stream.ingest.protocols.live_text import LiveTextConfig
+from bcaf_stream.ingest.protocols.raw_pcm import PcmConfig
 from bcaf_stream.ingest.protocols.rtp import RtpConfig
+from bcaf_stream.ingest.protocols.twilio import TwilioConfig
 from bcaf_stream.ingest.sink import IngestServer
-from bcaf_stream.ingest.transports.tcp_servers import AudioSocketConfig, AudioSocketServer, PcmConfig, PcmServer
+from bcaf_stream.ingest.transports.tcp import TcpServer
 from bcaf_stream.ingest.transports.udp import RtpServer
-from bcaf_stream.ingest.transports.websocket_browser import BrowserConfig, BrowserServer
-from bcaf_stream.ingest.transports.websocket_calls import (
-    AudioHookConfig,
-    AudioHookServer,
-    TwilioConfig,
-    TwilioServer,
-)
-from bcaf_stream.ingest.transports.websocket_text import LiveTextConfig, LiveTextServer
+from bcaf_stream.ingest.transports.websocket_session import WebSocketServer
 from bcaf_stream.ingest.transports.zmq_link import LinkConfig, LinkServer
+
+CallConfig = TwilioConfig | AudioHookConfig | AudioSocketConfig | PcmConfig | BrowserConfig | LiveTextConfig
 
 
 class ServersConfig(Config):
-    """A protocol that is not named has no door; only `link`, which `bcaf-stream send` uses, is always open.
+    """A protocol that is not named has no server; only `link`, which `bcaf-stream send` uses, is always open.
 
     `twilio` takes Telnyx's streams too; `microphone` is a page for a browser; `live_text` takes the words of calls
-    whose sound comes by another door.
+    whose sound comes by another server. A new vendor is one line here.
     """
 
     link: LinkConfig = LinkConfig()
@@ -36,23 +40,30 @@ class ServersConfig(Config):
 
 
 def make_servers(config: ServersConfig) -> list[IngestServer]:
-    """The doors that the configuration names, the link first; they listen when they are started.
+    """The servers that the configuration names, the link first; they listen when they are started.
 
     Raises:
         LinkError: the link's address cannot be bound.
     """
-    doors: list[IngestServer] = [LinkServer(config.link)]
-    if config.twilio:
-        doors.append(TwilioServer(config.twilio))
-    if config.audiohook:
-        doors.append(AudioHookServer(config.audiohook))
-    if config.audiosocket:
-        doors.append(AudioSocketServer(config.audiosocket))
-    doors += [RtpServer(rtp) for rtp in config.rtp]
-    if config.pcm:
-        doors.append(PcmServer(config.pcm))
-    if config.microphone:
-        doors.append(BrowserServer(config.microphone))
-    if config.live_text:
-        doors.append(LiveTextServer(config.live_text))
-    return doors
+    servers: list[IngestServer] = []
+    for key in ServersConfig.model_fields:
+        value = getattr(config, key)
+        several = value if isinstance(value, tuple) else [value]
+        servers += [make_server(each) for each in several if each is not None]
+    return servers
+
+
+def make_server(config: CallConfig | RtpConfig | LinkConfig, clock: Clock = time.time_ns) -> IngestServer:
+    """The server of one configuration.
+
+    Raises:
+        LinkError: the link's address cannot be bound.
+    """
+    if isinstance(config, LinkConfig):
+        return LinkServer(config)
+    if isinstance(config, RtpConfig):
+        return RtpServer(config, clock)
+    protocol = config.protocol()
+    return (
+        WebSocketServer(protocol, clock) if isinstance(protocol, WebSocketProtocol) else TcpServer(protocol, clock)
+    )

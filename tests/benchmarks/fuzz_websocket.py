@@ -21,17 +21,12 @@ from websockets.exceptions import ConnectionClosed
 
 from bcaf_stream.errors import LinkError
 from bcaf_stream.ingest.media import CallStart, contiguous
-from bcaf_stream.ingest.protocols.audiohook import AudioHookParser, SessionConfig
+from bcaf_stream.ingest.protocols.audiohook import AudioHookConfig, AudioHookParser
 from bcaf_stream.ingest.protocols.browser import BrowserParser
 from bcaf_stream.ingest.protocols.live_text import LiveTextParser
-from bcaf_stream.ingest.protocols.twilio import StreamConfig, TwilioParser
-from bcaf_stream.ingest.transports.websocket import WebSocketServer
-from bcaf_stream.ingest.transports.websocket_calls import (
-    AudioHookConfig,
-    AudioHookServer,
-    TwilioConfig,
-    TwilioServer,
-)
+from bcaf_stream.ingest.protocols.twilio import TwilioConfig, TwilioParser
+from bcaf_stream.ingest.servers import make_server
+from bcaf_stream.ingest.transports.websocket_session import WebSocketServer
 from bcaf_stream.types import AudioChunk, Gap
 from tests.audiohook_client import AudioHookClient
 from tests.collecting_sink import CollectingSink
@@ -164,11 +159,11 @@ def fuzz(name: str, parser: Callable[[], Any], recorded: Any, inputs: int, seed:
             items += found
             for item in found:
                 if isinstance(item, CallStart):
-                    fed.began()
+                    fed.accepted()
         if (
             hasattr(fed, "flush") and rng.random() < 0.5
         ):  # the connection is lost; the next session goes on with it
-            items += fed.flush(0)
+            items += fed.flush(0, closed=False)
         chunks = [item for item in items if isinstance(item, AudioChunk | Gap)]
         assert contiguous(chunks)
         assert all(isinstance(item, Gap) or len(item.samples) for item in chunks)
@@ -234,12 +229,12 @@ if __name__ == "__main__":
     start = int(sys.argv[2]) if len(sys.argv) > 2 else 0
     streams: dict[tuple[str, ...], int] = {}
     remembered: dict[str, int] = {}
-    fuzz("twilio", lambda: TwilioParser(StreamConfig(reorder_ms=60), heard=streams), twilio, count, start)
-    fuzz("audiohook", lambda: AudioHookParser(SessionConfig(), heard=remembered), audiohook, count, start)
+    fuzz("twilio", lambda: TwilioParser(TwilioConfig(port=0, reorder_ms=60), heard=streams), twilio, count, start)
+    fuzz("audiohook", lambda: AudioHookParser(AudioHookConfig(port=0), heard=remembered), audiohook, count, start)
     fuzz("live_text", LiveTextParser, live_text, count, start)
     fuzz("microphone", BrowserParser, microphone, count, start)
     everybody: Any = {"port": 0, "max_calls_per_client": 1000, "max_connections": 1000}
-    asyncio.run(fuzz_door(TwilioServer(TwilioConfig(**everybody)), twilio, good_twilio, count // 10, start))
+    asyncio.run(fuzz_door(make_server(TwilioConfig(**everybody)), twilio, good_twilio, count // 10, start))
     asyncio.run(
-        fuzz_door(AudioHookServer(AudioHookConfig(**everybody)), audiohook, good_audiohook, count // 10, start)
+        fuzz_door(make_server(AudioHookConfig(**everybody)), audiohook, good_audiohook, count // 10, start)
     )

@@ -25,13 +25,13 @@ from uuid import UUID
 import numpy as np
 
 from bcaf_stream.errors import LinkError
-from bcaf_stream.ingest.g711 import decode_ulaw
+from bcaf_stream.ingest.codecs import decode_ulaw
 from bcaf_stream.ingest.media import CallEnd, CallStart, ChannelConfig, contiguous
-from bcaf_stream.ingest.protocols.audiosocket import AudioSocketParser
-from bcaf_stream.ingest.protocols.raw_pcm import PcmFormat, PcmParser
+from bcaf_stream.ingest.protocol import Parser
+from bcaf_stream.ingest.protocols.audiosocket import AudioSocketConfig, AudioSocketParser
+from bcaf_stream.ingest.protocols.raw_pcm import PcmConfig, PcmFormat, PcmParser
 from bcaf_stream.ingest.protocols.rtp import FormatConfig, RtpConfig, RtpParser
-from bcaf_stream.ingest.transports.tcp import TcpParser
-from bcaf_stream.ingest.transports.tcp_servers import AudioSocketConfig, AudioSocketServer, PcmConfig, PcmServer
+from bcaf_stream.ingest.servers import make_server
 from bcaf_stream.ingest.transports.udp import RtpServer
 from bcaf_stream.types import AudioChunk, Channel, Gap
 from tests.collecting_sink import CollectingSink
@@ -77,7 +77,7 @@ def changed(data: bytes, dice: random.Random) -> bytes:
     return bytes(raw)
 
 
-def audiosocket(dice: random.Random) -> tuple[TcpParser, bytes]:
+def audiosocket(dice: random.Random) -> tuple[Parser, bytes]:
     def frame(kind: int, payload: bytes) -> bytes:
         return struct.pack(">BH", kind, len(payload)) + payload
 
@@ -88,7 +88,7 @@ def audiosocket(dice: random.Random) -> tuple[TcpParser, bytes]:
     return AudioSocketParser(Channel("a")), b"".join(frames)
 
 
-def pcm(dice: random.Random) -> tuple[TcpParser, bytes]:
+def pcm(dice: random.Random) -> tuple[Parser, bytes]:
     hello: dict[str, Any] = {"call": "c", "channels": [["a", "customer"], ["b", "agent"]], "rate": 8000}
     for _ in range(dice.choice([0, 0, 0, 1, 2])):
         hello[dice.choice(FIELDS)] = dice.choice(WILD)
@@ -97,7 +97,7 @@ def pcm(dice: random.Random) -> tuple[TcpParser, bytes]:
     return parser, line + b"\n" + dice.randbytes(dice.randrange(80))
 
 
-def connection(parser: TcpParser, data: bytes, dice: random.Random) -> tuple[list[Any], list[str]]:
+def connection(parser: Parser, data: bytes, dice: random.Random) -> tuple[list[Any], list[str]]:
     """What a parser says of these bytes, and its errors."""
     items: list[Any] = []
     try:
@@ -105,7 +105,7 @@ def connection(parser: TcpParser, data: bytes, dice: random.Random) -> tuple[lis
             size = dice.choice([1, 3, 7, 40, len(data)])
             items += parser.push(data[:size], AT)
             data = data[size:]
-        items += parser.flush()
+        items += parser.flush(0, closed=True)
     except LinkError as error:
         return items, [str(error)]
     return items, []
@@ -154,7 +154,7 @@ def rtp(dice: random.Random) -> tuple[int, list[Any], list[str]]:
 async def doors_stay_open(connections: int, packets: int, dice: random.Random) -> None:
     """Noise at the doors, and a good call after it."""
     host, uuid = CollectingSink(1000), UUID(int=7)
-    tcp = AudioSocketServer(AudioSocketConfig(port=0)), PcmServer(PcmConfig(port=0))
+    tcp = make_server(AudioSocketConfig(port=0)), make_server(PcmConfig(port=0))
     udp = RtpServer(RtpConfig(port=0, call="rtp", idle_s=0.2))
     frame = b"\x10" + len(GOOD).to_bytes(2, "big") + GOOD
     hello = json.dumps({"call": "pcm", "channels": [["customer", "customer"]], "rate": 8000}).encode()

@@ -15,11 +15,11 @@ from actors.watchdog import LiveConfig
 from bcaf_stream.analyzer import AnalyzerConfig, ConversationAnalyzer
 from bcaf_stream.emotion_model import EmotionEngine, ModelConfig
 from bcaf_stream.events.messages import Event
-from bcaf_stream.ingest.g711 import decode_alaw
+from bcaf_stream.ingest.codecs import decode_alaw
 from bcaf_stream.ingest.media import ChannelConfig
-from bcaf_stream.ingest.protocols.audiosocket import hang_up
+from bcaf_stream.ingest.protocols.audiosocket import AudioSocketConfig, hang_up
 from bcaf_stream.ingest.protocols.rtp import RtpConfig
-from bcaf_stream.ingest.transports.tcp_servers import AudioSocketConfig, AudioSocketServer
+from bcaf_stream.ingest.servers import make_server
 from bcaf_stream.ingest.transports.udp import RtpServer
 from bcaf_stream.types import AudioChunk, Call, PcmN
 from tests.unit.actors.local_runtime import CHANNELS, RATE, LocalRuntime, demo_chunks, joined
@@ -129,7 +129,7 @@ def test_two_sides_by_audiosocket(runtime: LocalRuntime):
 
     async def whole() -> None:
         calls = CallRegistry(AnalyzerConfig(), IngestConfig(live=LiveConfig(interim_ms=0)), runtime)
-        door = AudioSocketServer(AudioSocketConfig(port=0, channels=SIDES, text="none"))
+        door = make_server(AudioSocketConfig(port=0, channels=SIDES, text="none"))
         await door.start(calls)
         try:
             ports = map(int, door.endpoint.rpartition(":")[2].split(","))

@@ -14,7 +14,7 @@ import pytest
 
 from bcaf_stream import loops
 from bcaf_stream.errors import LinkError
-from bcaf_stream.ingest.g711 import decode_ulaw
+from bcaf_stream.ingest.codecs import decode_ulaw
 from bcaf_stream.ingest.media import CallEnd, CallStart, ChannelConfig, Degraded
 from bcaf_stream.ingest.protocols.rtp import FormatConfig, RtpConfig, RtpParser
 from bcaf_stream.ingest.protocols.rtp_source import Counts

@@ -19,12 +19,11 @@ import pytest
 from bcaf_stream import loops
 from bcaf_stream.config import load_config
 from bcaf_stream.errors import ConfigError, LinkError
-from bcaf_stream.ingest.media import CallOutcome, CallStart, ChannelConfig
-from bcaf_stream.ingest.protocols import raw_pcm
-from bcaf_stream.ingest.protocols.audiosocket import hang_up, refusal
-from bcaf_stream.ingest.protocols.raw_pcm import PcmFormat
+from bcaf_stream.ingest.media import CallStart, ChannelConfig
+from bcaf_stream.ingest.protocols.audiosocket import AudioSocketConfig, hang_up, refusal
+from bcaf_stream.ingest.protocols.raw_pcm import PcmConfig, PcmFormat
+from bcaf_stream.ingest.servers import make_server
 from bcaf_stream.ingest.transports.tcp import TcpServer
-from bcaf_stream.ingest.transports.tcp_servers import AudioSocketConfig, AudioSocketServer, PcmConfig, PcmServer
 from tests.collecting_sink import CollectingSink, Line
 from tests.components import needs, require
 from tests.leftovers import WAIT_S, assert_nothing_left, held_now, open_sockets, run
@@ -95,7 +94,7 @@ class Client:
 class House:
     """A door, the calls behind it, and clients in front of it."""
 
-    def __init__(self, door: AudioSocketServer | PcmServer, host: CollectingSink, kind: str) -> None:
+    def __init__(self, door: TcpServer, host: CollectingSink, kind: str) -> None:
         self.door = door
         self.host = host
         self.kind = kind
@@ -122,11 +121,8 @@ class House:
 async def opened(
     kind: str, capacity: int = 100, host: CollectingSink | None = None, **config: Any
 ) -> AsyncIterator[House]:
-    door = (
-        AudioSocketServer(AudioSocketConfig(port=0, **config))
-        if kind == "audiosocket"
-        else PcmServer(PcmConfig(port=0, **config))
-    )
+    door = make_server((AudioSocketConfig if kind == "audiosocket" else PcmConfig)(port=0, **config))
+    assert isinstance(door, TcpServer)
     house = House(door, host or CollectingSink(capacity), kind)
     before = held_now()
     await door.start(house.host)
@@ -137,11 +133,6 @@ async def opened(
         await door.close()
         await asyncio.sleep(0.01)  # the clients' own sockets
         assert_nothing_left(before)
-
-
-def doors_of(house: House) -> list[TcpServer]:
-    """The servers, one for each port."""
-    return [house.door] if isinstance(house.door, TcpServer) else list(house.door.ports)
 
 
 both = pytest.mark.parametrize("kind", ["audiosocket", "pcm"])
@@ -286,7 +277,7 @@ def test_connections_without_a_call_keep_nobody_out(kind: str, word: bytes):
                 client.audio()
                 await house.host.until(IDS[number], "running")
             assert await strangers[0].refused(busy=True)
-            assert doors_of(house)[0].displaced == 5
+            assert house.door.ports[0].admission.displaced == 5
             client.say_goodbye()
             await house.host.until(IDS[4], "ended")
 
@@ -304,10 +295,10 @@ def test_a_flood_is_let_go_without_a_word(kind: str, caplog: pytest.LogCaptureFi
                 await house.host.until(IDS[number], "running")
             flood = [await house.client() for _ in range(200)]
             async with asyncio.timeout(WAIT_S):
-                while doors_of(house)[0].refused < 200:
+                while house.door.ports[0].refused < 200:
                     await asyncio.sleep(0.001)
             assert len(caplog.messages) <= 1, "a flood does not fill the log"
-            assert len(doors_of(house)[0]._connections) <= 4
+            assert len(house.door.ports[0]._connections) <= 4
             for client in flood:
                 client.vanish()
             for number, client in enumerate(calls):
@@ -601,7 +592,9 @@ def test_programs_that_know_nothing_of_us(program: str, tmp_path: Path):
                 )
                 out, _ = await running.communicate()
             assert running.returncode == 0
-            assert out == (b"" if program == "ffmpeg" else raw_pcm.closed(CallOutcome(0, "complete")))
+            assert out == (
+                b"" if program == "ffmpeg" else b'{"t": "closed", "utterances": 0, "reason": "complete"}\n'
+            )
             await house.host.changed.wait()
             [name] = house.host.calls
             call = await house.host.until(name, "ended")
@@ -642,7 +635,7 @@ def test_an_address_that_is_taken():
     async def scene() -> None:
         async with opened("pcm") as house:
             port = int(house.door.endpoint.rpartition(":")[2])
-            second = PcmServer(PcmConfig(port=port))
+            second = make_server(PcmConfig(port=port))
             with pytest.raises(LinkError, match=rf"pcm: 127.0.0.1:{port} cannot be bound"):
                 await second.start(house.host)
             await second.close()

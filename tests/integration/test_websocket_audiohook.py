@@ -9,15 +9,17 @@ import pytest
 from websockets.asyncio.client import ClientConnection, connect
 
 from bcaf_stream.errors import LinkError
-from bcaf_stream.ingest.g711 import decode_ulaw
-from bcaf_stream.ingest.transports.websocket_calls import AudioHookConfig, AudioHookServer
+from bcaf_stream.ingest.codecs import decode_ulaw
+from bcaf_stream.ingest.protocols.audiohook import AudioHookConfig
+from bcaf_stream.ingest.servers import make_server
+from bcaf_stream.ingest.transports.websocket_session import WebSocketServer
 from tests.audiohook_client import NO_ID, AudioHookClient
 from tests.collecting_sink import CollectingSink
 from tests.websocket_clients import closing, listening, noise, run, status
 
 
-def audiohook(host: CollectingSink, **options: object) -> AbstractAsyncContextManager[AudioHookServer]:
-    return listening(AudioHookServer(AudioHookConfig(port=0, **options)), host)
+def audiohook(host: CollectingSink, **options: object) -> AbstractAsyncContextManager[WebSocketServer]:
+    return listening(make_server(AudioHookConfig(port=0, **options)), host)
 
 
 def sides(data: bytes) -> list[list[int]]:
@@ -195,6 +197,6 @@ def test_a_signature_is_asked_for(tmp_path):
             assert await status(door, headers={"X-API-KEY": "key"}) == 401
         secrets.write_text("not base64")
         with pytest.raises(LinkError, match="must be written in base64"):
-            await AudioHookServer(AudioHookConfig(port=0, client_secret=secrets)).start(CollectingSink())
+            await make_server(AudioHookConfig(port=0, client_secret=secrets)).start(CollectingSink())
 
     run(test)

@@ -11,7 +11,9 @@ from contextlib import AbstractAsyncContextManager
 import numpy as np
 from websockets.asyncio.client import connect
 
-from bcaf_stream.ingest.transports.websocket_browser import BrowserConfig, BrowserServer
+from bcaf_stream.ingest.protocols.browser import BrowserConfig
+from bcaf_stream.ingest.servers import make_server
+from bcaf_stream.ingest.transports.websocket_session import WebSocketServer
 from tests.collecting_sink import CollectingSink
 from tests.components import needs
 from tests.websocket_clients import listening, run, status
@@ -19,8 +21,8 @@ from tests.websocket_clients import listening, run, status
 HELLO = {"call": "m1", "channels": [["speaker", "speaker"]], "rate": 48000}
 
 
-def microphone(host: CollectingSink, **options: object) -> AbstractAsyncContextManager[BrowserServer]:
-    return listening(BrowserServer(BrowserConfig(port=0, **options)), host)
+def microphone(host: CollectingSink, **options: object) -> AbstractAsyncContextManager[WebSocketServer]:
+    return listening(make_server(BrowserConfig(port=0, **options)), host)
 
 
 def fetch(url: str) -> tuple[int, str, str]:

@@ -7,16 +7,18 @@ from contextlib import AbstractAsyncContextManager
 import pytest
 from websockets.asyncio.client import ClientConnection, connect
 
-from bcaf_stream.ingest.g711 import decode_ulaw
+from bcaf_stream.ingest.codecs import decode_ulaw
+from bcaf_stream.ingest.protocols.twilio import TwilioConfig
+from bcaf_stream.ingest.servers import make_server
 from bcaf_stream.ingest.transports import websocket_session
-from bcaf_stream.ingest.transports.websocket_calls import TwilioConfig, TwilioServer
+from bcaf_stream.ingest.transports.websocket_session import WebSocketServer
 from tests.collecting_sink import CollectingSink
 from tests.stream_messages import twilio_frames, twilio_media, twilio_session, twilio_start, twilio_stop
 from tests.websocket_clients import closing, listening, noise, run
 
 
-def twilio(host: CollectingSink, **options: object) -> AbstractAsyncContextManager[TwilioServer]:
-    return listening(TwilioServer(TwilioConfig(port=0, **options)), host)
+def twilio(host: CollectingSink, **options: object) -> AbstractAsyncContextManager[WebSocketServer]:
+    return listening(make_server(TwilioConfig(port=0, **options)), host)
 
 
 def test_a_call_arrives_as_it_was_sent():
@@ -75,7 +77,7 @@ def test_a_side_that_begins_with_silence_or_comes_back_stays_in_step():
 
     async def test() -> None:
         host = CollectingSink()
-        door = TwilioServer(TwilioConfig(port=0), clock=lambda: clock[0])
+        door = make_server(TwilioConfig(port=0), clock=lambda: clock[0])
         async with listening(door, host), connect(door.endpoint) as one:
             await one.send(twilio_start("CA1", ["inbound"]))
             for ms in range(500, 2500, 20):  # nothing was sent for the first half second of the stream
@@ -87,7 +89,7 @@ def test_a_side_that_begins_with_silence_or_comes_back_stays_in_step():
                 await two.send(twilio_media("outbound", 1, 700, noise(0.02)))
                 await (await two.ping())
                 two.transport.abort()
-            while len(door._conversations) > 1:
+            while len(door._sessions) > 1:
                 await asyncio.sleep(0.001)
             clock[0] += 1000 * 10**6
             async with connect(door.endpoint) as two:

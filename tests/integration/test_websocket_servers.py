@@ -20,19 +20,20 @@ from websockets.exceptions import ConnectionClosed, InvalidMessage
 from bcaf_stream import loops
 from bcaf_stream.errors import LinkError
 from bcaf_stream.ingest.media import CallStart
-from bcaf_stream.ingest.signatures import twilio_signature
+from bcaf_stream.ingest.protocols.twilio import TwilioConfig, twilio_signature
+from bcaf_stream.ingest.servers import make_server
 from bcaf_stream.ingest.transports import websocket
 from bcaf_stream.ingest.transports.admission import DISPLACED
 from bcaf_stream.ingest.transports.websocket import Connection
-from bcaf_stream.ingest.transports.websocket_calls import TwilioConfig, TwilioServer
+from bcaf_stream.ingest.transports.websocket_session import WebSocketServer
 from tests.collecting_sink import CollectingSink, Line
 from tests.components import require
 from tests.stream_messages import twilio_media, twilio_session, twilio_start, twilio_stop
 from tests.websocket_clients import WAIT_S, closing, listening, noise, run, status
 
 
-def twilio(host: CollectingSink, **options: object) -> AbstractAsyncContextManager[TwilioServer]:
-    return listening(TwilioServer(TwilioConfig(port=0, **options)), host)
+def twilio(host: CollectingSink, **options: object) -> AbstractAsyncContextManager[WebSocketServer]:
+    return listening(make_server(TwilioConfig(port=0, **options)), host)
 
 
 def test_who_says_nothing_is_sent_away():
@@ -261,7 +262,7 @@ def test_a_peer_that_goes_on_talking_is_hung_up_on_at_once(monkeypatch):
 def test_closing_hangs_up_on_everybody():
     async def test() -> None:
         host = CollectingSink()
-        door = TwilioServer(TwilioConfig(port=0))
+        door = make_server(TwilioConfig(port=0))
         await door.start(host)
         port = int(door.endpoint.rpartition(":")[2])
         with socket.create_connection(("127.0.0.1", port)):  # connects and says nothing
@@ -284,7 +285,7 @@ def test_an_address_in_use_is_named():
         with socket.create_server(("127.0.0.1", 0)) as taken:
             port = taken.getsockname()[1]
             with pytest.raises(LinkError, match=f"twilio: 127.0.0.1 port {port} cannot be bound"):
-                await TwilioServer(TwilioConfig(port=port)).start(CollectingSink())
+                await make_server(TwilioConfig(port=port)).start(CollectingSink())
 
     run(test)
 
@@ -338,13 +339,13 @@ def test_a_certificate_that_cannot_be_read_is_named(tmp_path):
     async def test() -> None:
         missing = tmp_path / "cert.pem"
         with pytest.raises(LinkError, match=r"cert\.pem"):
-            await TwilioServer(TwilioConfig(port=0, certificate=missing, key=missing)).start(CollectingSink())
+            await make_server(TwilioConfig(port=0, certificate=missing, key=missing)).start(CollectingSink())
 
     run(test)
 
 
 def test_a_thousand_calls_leave_nothing_behind():
-    async def one(door: TwilioServer, number: int) -> None:
+    async def one(door: WebSocketServer, number: int) -> None:
         async with connect(door.endpoint, compression=None, ping_interval=None) as client:
             await client.send(twilio_start(f"CA{number}"))
             await client.send(twilio_media("inbound", 1, 0, b"\x00" * 160))

@@ -6,8 +6,10 @@ from contextlib import AbstractAsyncContextManager
 
 from websockets.asyncio.client import ClientConnection, connect
 
-from bcaf_stream.ingest.media import CallStart, TextUpdate
-from bcaf_stream.ingest.transports.websocket_text import LiveTextConfig, LiveTextServer
+from bcaf_stream.ingest.media import CallStart
+from bcaf_stream.ingest.protocols.live_text import LiveTextConfig
+from bcaf_stream.ingest.servers import make_server
+from bcaf_stream.ingest.transports.websocket_session import WebSocketServer
 from bcaf_stream.types import Channel, Words
 from tests.collecting_sink import CollectingSink
 from tests.websocket_clients import closing, listening, run
@@ -15,8 +17,8 @@ from tests.websocket_clients import closing, listening, run
 BEGIN = CallStart("c0", (Channel("left"),), 8000, "given")
 
 
-def live_text(host: CollectingSink, **options: object) -> AbstractAsyncContextManager[LiveTextServer]:
-    return listening(LiveTextServer(LiveTextConfig(port=0, **options)), host)
+def live_text(host: CollectingSink, **options: object) -> AbstractAsyncContextManager[WebSocketServer]:
+    return listening(make_server(LiveTextConfig(port=0, **options)), host)
 
 
 def line(text: str, call: str = "c0", **fields: object) -> str:
@@ -44,7 +46,8 @@ def test_words_reach_their_call_and_each_line_its_answer():
             Words(0, 900, "hello", "left", "u1", final=False),
             Words(0, 900, "hello there", "left", "u1"),
         ]
-        assert host.beside[-1] == ("c0", TextUpdate((), last=True))
+        call, update = host.beside[-1]
+        assert (call, update.words, update.last) == ("c0", (), True)
         assert door.refused == 2
 
     run(test)

@@ -4,24 +4,29 @@ Specification: "AudioHook Protocol Reference" (developer.genesys.cloud/devapps/a
 where it is silent the reference implementation (github.com/purecloudlabs/audiohook-reference-implementation).
 Unusual: time is told by positions, durations of the stream as the client counts it; what the client discards, or
 does not send while it is paused, counts as well and is a Gap here. A conversation that comes back in a new session
-says by its position where it goes on: what was heard before is left out, what was missed is told to the house.
+says by its position where it goes on: what was heard before is left out, what was missed is told to the call.
 Every text frame is numbered, and a wrong number ends the session.
 """
 
+import base64
+import binascii
 import json
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Literal, Self
 
 import numpy as np
 from pydantic import Field, model_validator
 
-from bcaf_stream.config import Config
 from bcaf_stream.errors import BusyError, LinkError
-from bcaf_stream.ingest.fields import Item, Reply, group, json_map, name_in, require_unique_names, whole
-from bcaf_stream.ingest.g711 import decode_ulaw
-from bcaf_stream.ingest.media import CallEnd, CallStart, ChannelConfig
-from bcaf_stream.types import AudioChunk, Gap, PcmN, TextSource
+from bcaf_stream.ingest.codecs import decode_linear, decode_ulaw
+from bcaf_stream.ingest.fields import Fields, require_unique_names
+from bcaf_stream.ingest.media import CallEnd, CallOutcome, CallStart, ChannelConfig
+from bcaf_stream.ingest.protocol import ConnectionConfig, Item, Parser, Reply, Request, WebSocketProtocol
+from bcaf_stream.ingest.protocols.audiohook_signature import is_signed
+from bcaf_stream.ingest.security import UsedSignatures, read_secrets
+from bcaf_stream.types import AudioChunk, Gap, PcmN
 
 RATE = 8_000
 FORMATS = ("PCMU", "L16")
@@ -31,8 +36,12 @@ MAX_REMEMBERED = 10_000  # conversations that may come back
 _DURATION = re.compile(r"PT([0-9]{1,9}(?:\.[0-9]{1,9})?)S", re.ASCII)
 
 
-class SessionConfig(Config):
-    """`channels`: who is heard on which side; external is left, internal is right. `call_id` names a call."""
+class AudioHookConfig(ConnectionConfig):
+    """`channels`: who is heard on which side; external is left, internal is right. `call_id` names a call.
+
+    `tokens` holds the API keys that Genesys shows in X-API-KEY. `client_secret` is a file (mode 600) with the
+    client secrets, in base64 as Genesys is given them, one per line: every request must then be signed with one.
+    """
 
     channels: dict[Literal["external", "internal"], ChannelConfig] = Field(
         default={
@@ -42,28 +51,63 @@ class SessionConfig(Config):
     )
     call_id: Literal["conversation", "session"] = "conversation"
 
+    client_secret: Path | None = None
+
+    @property
+    def asks_for_secret(self) -> bool:
+        return super().asks_for_secret or self.client_secret is not None
+
+    def protocol(self) -> "AudioHook":
+        return AudioHook(self)
+
     @model_validator(mode="after")
-    def _channels_are_told_apart(self) -> Self:
+    def _channels_have_their_names(self) -> Self:
         require_unique_names(self.channels)
         return self
 
 
-class AudioHookParser:
+class AudioHook(WebSocketProtocol):
+    """A call's id is that of its conversation."""
+
+    name = "audiohook"
+    config: AudioHookConfig
+
+    def __init__(self, config: AudioHookConfig) -> None:
+        super().__init__(config)
+        self._secrets: list[bytes] = []
+        self._used = UsedSignatures()
+        self._heard: dict[str, int] = {}
+
+    def load(self) -> None:
+        path = self.config.client_secret
+        try:
+            self._secrets = (
+                [base64.b64decode(secret, validate=True) for secret in read_secrets(path)] if path else []
+            )
+        except binascii.Error:
+            raise LinkError(f"{path}: a client secret must be written in base64") from None
+
+    def parser(self, request: Request) -> "AudioHookParser":
+        return AudioHookParser(self.config, self._heard)
+
+    def may_enter(self, request: Request, now_s: float) -> bool:
+        return not self._secrets or is_signed(request.header, request.target, self._secrets, now_s, self._used)
+
+
+class AudioHookParser(Parser):
     """The frames of one session.
 
     Args:
         heard: up to which position (samples, as the client counts) each call that is not over has been heard;
-            shared by all sessions of a door.
+            shared by all sessions of a server.
 
     Raises:
-        LinkError: from `push`, for a client that breaks the protocol; `farewell` has what to tell it.
+        LinkError: from `push`, for a client that breaks the protocol; `refused` has what to tell it.
     """
 
-    def __init__(
-        self, config: SessionConfig, text: TextSource = "asr", heard: dict[str, int] | None = None
-    ) -> None:
+    def __init__(self, config: AudioHookConfig, heard: dict[str, int] | None = None) -> None:
         self._config = config
-        self._text = text
+        self._text = config.text
         self._heard = heard if heard is not None else {}
         self._state: Literal["new", "opening", "open", "closed"] = "new"
         self._session = ""
@@ -80,9 +124,9 @@ class AudioHookParser:
             return []
         if isinstance(data, bytes):
             return self._audio(data, received_at)
-        message = json_map("session", data)
+        message = Fields.of_json("session", data)
         kind = self._check(message)
-        parameters = group(message, "parameters")
+        parameters = message.group("parameters")
         match kind:
             case "open":
                 return self._open(message, parameters)
@@ -98,63 +142,56 @@ class AudioHookParser:
                 return self._gap(parameters, "paused")
         return []  # paused, error, dtmf, and what is still to be invented
 
-    @property
-    def late(self) -> int:
-        """None: a WebSocket keeps the order."""
-        return 0
-
-    def flush(self, received_at: int) -> list[Item]:
-        """Nothing: no sound waits for another."""
-        return []
-
-    def began(self) -> list[Reply]:
+    def accepted(self) -> list[Reply]:
         """The session is open: the client may send sound."""
         self._state = "open"
         if self._call is not None:
             self._remember()
         return [self._reply("opened", {"startPaused": False, "media": [self._media]})]
 
-    def farewell(self, reason: LinkError | None) -> list[Reply]:
+    def refused(self, error: LinkError) -> list[Reply]:
         """Ask the client to close the session; it does so by `close`."""
-        if self._state == "closed" or not self._session:
-            return []
-        if reason is None:
-            return [self._reply("disconnect", {"reason": "completed"})]
-        info = f"busy, try again later: {reason}" if isinstance(reason, BusyError) else str(reason)
-        return [self._reply("disconnect", {"reason": "error", "info": info})]
+        info = f"busy, try again later: {error}" if isinstance(error, BusyError) else str(error)
+        return self._disconnect({"reason": "error", "info": info})
 
-    def _check(self, message: Mapping[str, Any]) -> str:
+    def closed(self, outcome: CallOutcome) -> list[Reply]:
+        return self._disconnect({"reason": "completed"})
+
+    def _disconnect(self, parameters: dict[str, str]) -> list[Reply]:
+        return [] if self._state == "closed" or not self._session else [self._reply("disconnect", parameters)]
+
+    def _check(self, message: Fields) -> str:
         """The type of a message whose envelope is right."""
         kind = message.get("type")
         if message.get("version") != "2" or not isinstance(kind, str):
             raise LinkError('session: a message must say version "2" and its type')
-        session = name_in(message, "id")
+        session = message.name("id")
         if session is None or (self._session and session != self._session):
             raise LinkError("session: the id of a message must be that of its session")
         self._session = session
-        if whole(message, "seq") != self._client_seq + 1:
+        if message.whole("seq") != self._client_seq + 1:
             raise LinkError(f"session: seq must be {self._client_seq + 1}")
         self._client_seq += 1
-        if (whole(message, "serverseq") or 0) > self._seq:
+        if (message.whole("serverseq") or 0) > self._seq:
             raise LinkError("session: serverseq is higher than any that was sent")
         if self._state == "new" and kind not in ("open", "close", "ping", "error"):
             raise LinkError("session: the first message must be open")
         return kind
 
-    def _open(self, message: Mapping[str, Any], parameters: dict[str, Any]) -> list[Item]:
+    def _open(self, message: Fields, parameters: Fields) -> list[Item]:
         if self._state != "new":
             raise LinkError("session: open came twice")
         self._state = "opening"
         self._media = self._choose(parameters.get("media"))
-        conversation = name_in(parameters, "conversationId")
+        conversation = parameters.name("conversationId")
         if conversation in (None, NO_ID):  # somebody tries whether the connection works
-            return list(self.began())
+            return list(self.accepted())
         self._call = conversation if self._config.call_id == "conversation" else self._session
         assert self._call is not None
         channels = tuple(self._config.channels[side].channel for side in self._sides())
         return [CallStart(self._call, channels, RATE, self._text, self._continue(self._call, message))]
 
-    def _continue(self, call: str, message: Mapping[str, Any]) -> int | None:
+    def _continue(self, call: str, message: Fields) -> int | None:
         """Place the session in its call, and say how many samples were missed before it."""
         self._position = _duration(message, "position") or 0
         before = self._heard.get(call)
@@ -203,13 +240,13 @@ class AudioHookParser:
         width = 1 if self._media["format"] == "PCMU" else 2
         if len(data) % (width * channels):
             raise LinkError(f"session: a binary frame must hold whole samples of {channels} channels")
-        samples = decode_ulaw(data) if width == 1 else np.frombuffer(data, "<i2").astype(np.int16)
+        samples = decode_ulaw(data) if width == 1 else decode_linear(data)
         return samples.reshape(-1, channels)
 
     def _column(self, samples_NC: PcmN, side: str) -> PcmN:
         return np.ascontiguousarray(samples_NC[:, self._media["channels"].index(side)])
 
-    def _gap(self, parameters: Mapping[str, Any], reason: str) -> list[Item]:
+    def _gap(self, parameters: Fields, reason: str) -> list[Item]:
         if self._state != "open" or self._call is None:
             return []
         start, length = _duration(parameters, "start"), _duration(parameters, "discarded")
@@ -227,7 +264,7 @@ class AudioHookParser:
             return []
         return [Gap(self._config.channels[side].name, begin, self._end, reason) for side in self._sides()]
 
-    def _close(self, parameters: Mapping[str, Any]) -> list[Item]:
+    def _close(self, parameters: Fields) -> list[Item]:
         reply = self._reply("closed")
         running = self._state == "open" and self._call is not None
         self._state = "closed"
@@ -249,7 +286,7 @@ class AudioHookParser:
         return Reply(json.dumps(envelope | {"clientseq": self._client_seq, "parameters": parameters or {}}))
 
 
-def _duration(fields: Mapping[str, Any], name: str) -> int | None:
+def _duration(fields: Fields, name: str) -> int | None:
     """A duration such as PT1.25S, in samples; None where there is none."""
     value = fields.get(name)
     if value is None:

@@ -10,21 +10,26 @@ Specification: docs.asterisk.org, Configuration / Channel Drivers / AudioSocket 
     0xff         an error, with an optional code
 
 The rate is known with the first audio, so that is when the call begins. The protocol carries neither time nor
-numbers: stream time is the count of samples, and a pause of the sender a gap (see pauses.py). Other types below
+numbers: stream time is the count of samples, and a pause of the sender a gap (see jitter.py). Other types below
 0x10 carry no sound and are passed over. A call that is not taken is answered by an error frame, whose code is
 ours: BUSY or REFUSED; then both sides hang up.
 """
 
 import struct
-from collections.abc import Iterator, Sequence
+from typing import Self
 from uuid import UUID
 
-import numpy as np
+from pydantic import Field, model_validator
 
-from bcaf_stream.errors import LinkError
-from bcaf_stream.ingest.media import CallEnd, CallStart
-from bcaf_stream.ingest.pauses import NOTHING_SENT, Heard, Missing, PauseFinder
-from bcaf_stream.types import AudioChunk, Channel, Gap, TextSource
+from bcaf_stream.errors import BusyError, LinkError
+from bcaf_stream.ingest.fields import require_unique_names
+from bcaf_stream.ingest.jitter import PcmStream
+from bcaf_stream.ingest.legs import LegMerger
+from bcaf_stream.ingest.media import MAX_CHANNELS, CallEnd, CallOutcome, CallStart, ChannelConfig
+from bcaf_stream.ingest.protocol import ConnectionConfig, Item, Parser, Reply, TcpProtocol
+from bcaf_stream.ingest.security import Access
+from bcaf_stream.ingest.sink import CallSink
+from bcaf_stream.types import Channel, TextSource
 
 HANG_UP, CALL_ID, ERROR = 0x00, 0x01, 0xFF
 BUSY, REFUSED = 0x11, 0x12
@@ -34,7 +39,46 @@ RATES = dict(
 CALLER_HUNG_UP = b"\x01"  # Asterisk's error code for the ordinary end
 HEADER = struct.Struct(">BH")
 
-Item = CallStart | AudioChunk | Gap | CallEnd
+
+class AudioSocketConfig(ConnectionConfig):
+    """A connection carries one side of a call: channel i of `channels` is what comes in on `port` + i.
+
+    Connections with the same UUID are one call. The protocol carries no secret, so that beyond this machine
+    `allow` says who may come.
+    """
+
+    port: int = Field(9092, ge=0, le=65_535)
+    channels: tuple[ChannelConfig, ...] = Field((ChannelConfig(),), min_length=1, max_length=MAX_CHANNELS)
+
+    def protocol(self) -> "AudioSocket":
+        return AudioSocket(self)
+
+    @model_validator(mode="after")
+    def _can_be_had(self) -> Self:
+        if self.tokens is not None:
+            raise ValueError("AudioSocket carries no token: say who may come with allow: [NETWORK]")
+        require_unique_names(self.channels)
+        if self.port and self.port + len(self.channels) - 1 > 65_535:
+            raise ValueError("port: there are not enough ports above it")
+        return self
+
+
+class AudioSocket(TcpProtocol):
+    """Takes Asterisk's calls; a call's id is its UUID."""
+
+    name = "audiosocket"
+    config: AudioSocketConfig
+
+    def __init__(self, config: AudioSocketConfig) -> None:
+        super().__init__(config)
+        self._channels = [channel.channel for channel in config.channels]
+        self.ports = len(self._channels)
+
+    def behind(self, sink: CallSink) -> CallSink:
+        return sink if self.ports == 1 else LegMerger(sink, self._channels)
+
+    def parser(self, port: int, access: Access) -> "AudioSocketParser":
+        return AudioSocketParser(self._channels[port], self.config.text)
 
 
 def hang_up() -> bytes:
@@ -47,7 +91,7 @@ def refusal(busy: bool) -> bytes:
     return HEADER.pack(ERROR, 1) + bytes([BUSY if busy else REFUSED]) + hang_up()
 
 
-class AudioSocketParser:
+class AudioSocketParser(Parser):
     """Turns the bytes of one connection into its call; `channel` is the side that Asterisk sends."""
 
     def __init__(self, channel: Channel, text: TextSource = "asr") -> None:
@@ -56,12 +100,11 @@ class AudioSocketParser:
         self._bytes = bytearray()
         self._call: str | None = None
         self._kind: int | None = None  # of the audio frames, all the same
-        self._pauses = PauseFinder(RATES[0x10])  # of the rate that comes
-        self._start = 0
+        self._stream: PcmStream | None = None
         self._over = False
 
     @property
-    def greeted(self) -> bool:
+    def greeted(self) -> bool:  # type: ignore[override]
         """Whether the UUID has come: a caller may be silent for a while before the first sound."""
         return self._call is not None
 
@@ -85,12 +128,21 @@ class AudioSocketParser:
         del self._bytes[:at]
         return items
 
-    def flush(self) -> list[Item]:
-        """The connection was closed: the end of the call, unless that was in the middle of a frame."""
-        if self._over or self._bytes:
+    def flush(self, received_at: int, closed: bool) -> list[Item]:
+        """A closed connection is the end of the call, unless that was in the middle of a frame."""
+        if self._over or self._bytes or not closed:
             return []
         self._over = True
-        return [*self._items(self._pauses.flush()), CallEnd()]
+        return [*self._rest(), CallEnd()]
+
+    def refused(self, error: LinkError) -> list[Reply]:
+        return [Reply(refusal(isinstance(error, BusyError)))]
+
+    def closed(self, outcome: CallOutcome) -> list[Reply]:
+        return [Reply(hang_up())]
+
+    def _rest(self) -> list[Item]:
+        return [*self._stream.flush()] if self._stream else []
 
     def _check(self, kind: int, length: int) -> None:
         if self._call is None:
@@ -117,26 +169,14 @@ class AudioSocketParser:
             self._over = True
             normal = kind == HANG_UP or payload == CALLER_HUNG_UP
             end = CallEnd() if normal else CallEnd(f"AudioSocket error {payload[:4].hex() or 'without a code'}")
-            return [*self._items(self._pauses.flush()), end]
+            return [*self._rest(), end]
         return []
 
     def _audio(self, kind: int, payload: bytes, received_at: int) -> list[Item]:
         assert self._call is not None
         items: list[Item] = []
-        if self._kind is None:
+        if self._stream is None:
             self._kind = kind
-            self._pauses = PauseFinder(RATES[kind])
+            self._stream = PcmStream([self._channel.name], RATES[kind], real_time=True)
             items.append(CallStart(self._call, (self._channel,), RATES[kind], self._text))
-        samples_N = np.frombuffer(payload, "<i2").astype(np.int16)
-        return [*items, *self._items(self._pauses.push(samples_N, received_at))]
-
-    def _items(self, found: Sequence[Heard | Missing]) -> Iterator[AudioChunk | Gap]:
-        for item in found:
-            start = self._start
-            if isinstance(item, Missing):
-                self._start += item.samples
-                yield Gap(self._channel.name, start, self._start, NOTHING_SENT)
-            else:
-                assert self._kind is not None
-                self._start += len(item.samples)
-                yield AudioChunk(self._channel.name, start, RATES[self._kind], item.samples, item.received_at)
+        return [*items, *self._stream.push(payload, received_at)]

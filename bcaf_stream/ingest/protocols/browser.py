@@ -1,4 +1,4 @@
-"""Samples over a WebSocket, as a browser sends its microphone: raw_pcm.py's protocol with frames instead of lines.
+"""Samples over a WebSocket, as a page in a browser sends its microphone, and the page itself.
 
     client -> server  text    {"call": NAME, "channels": [[NAME, ROLE], ...], "rate": HZ, "text"?: "asr"}
                       binary  samples, 16 bit little endian, interleaved by channel
@@ -12,28 +12,52 @@ is in the address: ws://HOST:PORT/?token=SECRET.
 """
 
 import json
+from importlib.resources import files
+from typing import Any
 
 from bcaf_stream.errors import BusyError, LinkError
-from bcaf_stream.ingest.fields import Item, Reply, json_map
-from bcaf_stream.ingest.media import CallEnd
-from bcaf_stream.ingest.protocols import raw_pcm
+from bcaf_stream.ingest.fields import Fields
+from bcaf_stream.ingest.jitter import PcmStream
+from bcaf_stream.ingest.media import CallEnd, CallOutcome, CallStart
+from bcaf_stream.ingest.protocol import ConnectionConfig, Item, Parser, Reply, Request, WebSocketProtocol
 from bcaf_stream.types import TextSource
 
-CLOSED = Reply(json.dumps({"t": "closed", "reason": "complete"}))
+PAGE = "browser.html"
 
 
-class BrowserParser:
+class BrowserConfig(ConnectionConfig):
+    """http://HOST:PORT/ in a browser; beyond this machine a browser gives its microphone to TLS alone."""
+
+    def protocol(self) -> "Browser":
+        return Browser(self)
+
+
+class Browser(WebSocketProtocol):
+    """Answers a browser's first request with the page, and the page's own with a call."""
+
+    name = "microphone"
+
+    def load(self) -> None:
+        try:
+            self.page = files(__package__).joinpath(PAGE).read_bytes()
+        except OSError:
+            raise LinkError(f"{self.name}: {PAGE} is missing from the installed package") from None
+
+    def parser(self, request: Request) -> "BrowserParser":
+        return BrowserParser(self.config.text)
+
+
+class BrowserParser(Parser):
     """The frames of one connection.
 
     Raises:
         LinkError: from `push`, for a client that breaks the protocol.
     """
 
-    late = 0  # a WebSocket keeps the order
-
     def __init__(self, text: TextSource = "asr") -> None:
-        self._pcm = raw_pcm.PcmParser(text, real_time=True)
-        self._call: str | None = None
+        self._text = text
+        self._call = ""
+        self._stream: PcmStream | None = None
         self._ended = False
 
     def push(self, data: str | bytes, received_at: int) -> list[Item]:
@@ -41,27 +65,37 @@ class BrowserParser:
         if self._ended:
             return []
         if isinstance(data, bytes):
-            if self._call is None:
+            if self._stream is None:
                 raise LinkError("microphone: samples came before the call was named")
-            return list(self._pcm.push(data, received_at))
-        fields = json_map("microphone", data)
-        if self._call is not None:
-            self._ended = fields.get("end") is True
-            return [*self._pcm.rest(), CallEnd(), CLOSED] if self._ended else []
-        begun = self._pcm.push(json.dumps(fields).encode() + b"\n", received_at)
-        self._call = str(fields["call"])
-        return list(begun)
+            return [*self._stream.push(data, received_at)]
+        fields = Fields.of_json("microphone", data)
+        if self._stream is None:
+            return [self._begin(fields)]
+        self._ended = fields.get("end") is True
+        return [*self._stream.flush(), CallEnd(), CLOSED] if self._ended else []
 
-    def flush(self, received_at: int) -> list[Item]:
-        """The sound that is held back after a pause; the connection is gone."""
-        return list(self._pcm.rest())
+    def flush(self, received_at: int, closed: bool) -> list[Item]:
+        """The sound that is held back after a pause; a page that is closed may be opened again."""
+        return [*self._stream.flush()] if self._stream else []
 
-    def began(self) -> list[Reply]:
-        """The call was taken."""
-        return [Reply(raw_pcm.accepted(self._call or "").decode())]
+    def accepted(self) -> list[Reply]:
+        return [_answer(t="accepted", call=self._call)]
 
-    def farewell(self, reason: LinkError | None) -> list[Reply]:
-        """Why the call ends here."""
-        if reason is None:
-            return [] if self._ended else [CLOSED]
-        return [Reply(raw_pcm.refused(str(reason), isinstance(reason, BusyError)).decode())]
+    def refused(self, error: LinkError) -> list[Reply]:
+        return [_answer(t="refused", busy=isinstance(error, BusyError), message=str(error))]
+
+    def closed(self, outcome: CallOutcome) -> list[Reply]:
+        return [] if self._ended else [CLOSED]
+
+    def _begin(self, fields: Fields) -> CallStart:
+        call, channels, rate = fields.needed_name("call"), fields.channels(), fields.rate()
+        text = fields.one_of("text", TextSource) if "text" in fields else self._text
+        self._call, self._stream = call, PcmStream([channel.name for channel in channels], rate, real_time=True)
+        return CallStart(call, channels, rate, text)
+
+
+def _answer(**fields: Any) -> Reply:
+    return Reply(json.dumps(fields))
+
+
+CLOSED = _answer(t="closed", reason="complete")

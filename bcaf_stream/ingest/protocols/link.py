@@ -28,14 +28,15 @@ call that another one sends. Unknown fields are ignored. Errors never quote audi
 """
 
 from dataclasses import dataclass
-from typing import Any, TypeVar, get_args
+from typing import Any
 
 import msgpack
-import numpy as np
 
 from bcaf_stream.errors import LinkError
-from bcaf_stream.ingest.media import MAX_CHANNELS, MAX_INT, MAX_NAME, MAX_TEXT, RATES, TextUpdate
-from bcaf_stream.types import Channel, PcmN, Role, TextSource, Words
+from bcaf_stream.ingest.codecs import decode_linear
+from bcaf_stream.ingest.fields import Fields, is_name, is_whole, text_in
+from bcaf_stream.ingest.media import MAX_NAME, TextUpdate
+from bcaf_stream.types import Channel, PcmN, TextSource, Words
 
 VERSION = 1
 LIMITS = {"max_array_len": 10_000, "max_map_len": 100, "max_ext_len": 0}
@@ -165,9 +166,9 @@ def parse_client(data: bytes, channels: int | None = None) -> ClientMessage:
         case "audio":
             return _audio(fields, channels)
         case "words":
-            words = tuple(_words(item) for item in _get(fields, "items", list))
-            call = _name("call", fields["call"]) if "call" in fields else None
-            return TextUpdate(words, _get({"last": False} | fields, "last", bool), call)
+            words = tuple(_words(item) for item in fields.needed("items", list))
+            last = fields.needed("last", bool) if "last" in fields else False
+            return TextUpdate(words, last, fields.name("call"))
         case "close":
             return Close()
     raise LinkError("message: t must be one of open, audio, words, close")
@@ -182,105 +183,54 @@ def parse_server(data: bytes) -> ServerMessage:
     fields = _unpack(data)
     match fields.get("t"):
         case "accepted":
-            start = _whole(fields, "from") if "from" in fields else None
-            return Accepted(_get(fields, "call", str), _whole(fields, "window_ms"), start)
+            return Accepted(fields.needed("call", str), fields.needed_whole("window_ms"), fields.whole("from"))
         case "credit":
-            return Credit(_whole(fields, "upto_ms"), _whole({"settled_ms": 0} | fields, "settled_ms"))
+            return Credit(fields.needed_whole("upto_ms"), fields.whole("settled_ms") or 0)
         case "closed":
-            return Closed(_whole(fields, "utterances"), _get(fields, "reason", str))
+            return Closed(fields.needed_whole("utterances"), fields.needed("reason", str))
         case "refused":
-            return Refused(_get(fields, "message", str))
+            return Refused(fields.needed("message", str))
     raise LinkError("message: t must be one of accepted, credit, closed, refused")
 
 
-def _unpack(data: bytes) -> dict[str, Any]:
+def _unpack(data: bytes) -> Fields:
     try:
         fields = msgpack.unpackb(data, **LIMITS)
     # msgpack documents no closed set of errors ("other exceptions can be raised during unpacking")
     except Exception as error:
         raise LinkError(f"message: not a msgpack map ({type(error).__name__})") from None
-    if not isinstance(fields, dict):
-        raise LinkError("message: must be a map")
-    return fields
+    return Fields("message", fields)
 
 
-def _open(fields: dict[str, Any]) -> Open:
-    version = _whole(fields, "v")
+def _open(fields: Fields) -> Open:
+    version = fields.needed_whole("v")
     if version != VERSION:
         raise LinkError(f"open: this server speaks version {VERSION} and not {version}: update the older side")
-    rate = _whole(fields, "rate")
-    if not RATES[0] <= rate <= RATES[1]:
-        raise LinkError(f"open: rate must be from {RATES[0]} to {RATES[1]} Hz, not {rate}")
-    channels = tuple(_channel(item) for item in _get(fields, "channels", list))
-    if not 1 <= len(channels) <= MAX_CHANNELS or len({c.name for c in channels}) < len(channels):
-        raise LinkError(f"open: channels must be 1 to {MAX_CHANNELS}, each with its own name")
-    text = _one_of("text", fields.get("text"), TextSource)
-    sender = _name("sender", fields["sender"]) if "sender" in fields else None
-    resume = _whole(fields, "resume") if "resume" in fields else None
-    source = _name("source", fields["source"]) if "source" in fields else None
+    rate, channels, text = fields.rate(), fields.channels(), fields.one_of("text", TextSource)
+    sender, resume, source = fields.name("sender"), fields.whole("resume"), fields.name("source")
     if sender is None and (resume is not None or source is not None):
         raise LinkError("open: resume and source need the name of the sender's run")
-    return Open(_name("call", fields.get("call")), channels, rate, text, sender, resume, source)
+    return Open(fields.needed_name("call"), channels, rate, text, sender, resume, source)
 
 
-def _channel(item: Any) -> Channel:
-    if not isinstance(item, list) or len(item) != 2:
-        raise LinkError("open: a channel must be [name, role]")
-    return Channel(_name("channel", item[0]), _one_of("role", item[1], Role))
-
-
-def _audio(fields: dict[str, Any], channels: int | None) -> Audio:
+def _audio(fields: Fields, channels: int | None) -> Audio:
     if channels is None:
         raise LinkError("no call is open here: the server may have restarted; send the call again")
-    pcm = _get(fields, "pcm", bytes)
+    pcm = fields.needed("pcm", bytes)
     if not pcm or len(pcm) % (2 * channels):
         raise LinkError(f"audio: pcm must be whole samples of 2 bytes for each of {channels} channels")
-    samples_NC = np.frombuffer(pcm, "<i2").astype(np.int16).reshape(-1, channels)  # a copy: bytes are read-only
-    return Audio(_whole(fields, "seq"), _whole(fields, "start"), samples_NC)
+    samples_NC = decode_linear(pcm).reshape(-1, channels)
+    return Audio(fields.needed_whole("seq"), fields.needed_whole("start"), samples_NC)
 
 
 def _words(item: Any) -> Words:
     if not isinstance(item, list) or not 4 <= len(item) <= 6:
         raise LinkError("words: an item must be [channel, start_ms, end_ms, text, id, final]")
     channel, start_ms, end_ms, text, id, final = item + [None, True][len(item) - 4 :]
-    if not (_is_whole(start_ms) and _is_whole(end_ms) and start_ms <= end_ms):
+    if not (is_whole(start_ms) and is_whole(end_ms) and start_ms <= end_ms):
         raise LinkError("words: start_ms and end_ms must be whole and in order")
-    if not isinstance(text, str) or len(text) > MAX_TEXT:
-        raise LinkError(f"words: text must be a string of at most {MAX_TEXT} characters")
     if not isinstance(final, bool):
         raise LinkError("words: final must be true or false")
-    name = None if channel is None else _name("channel", channel)
-    return Words(start_ms, end_ms, text, name, None if id is None else _name("text", id), final)
-
-
-T = TypeVar("T")
-
-
-def _get(fields: dict[str, Any], name: str, kind: type[T]) -> T:
-    value = fields.get(name)
-    if not isinstance(value, kind):
-        raise LinkError(f"message: {name} must be given as {kind.__name__}")
-    return value
-
-
-def _is_whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < MAX_INT
-
-
-def _whole(fields: dict[str, Any], name: str) -> int:
-    value = fields.get(name)
-    if not _is_whole(value):
-        raise LinkError(f"message: {name} must be a whole number from 0")
-    return int(value)  # type: ignore[arg-type]
-
-
-def _name(what: str, value: Any) -> str:
-    if not isinstance(value, str) or not 1 <= len(value) <= MAX_NAME:
-        raise LinkError(f"message: the name of a {what} must have 1 to {MAX_NAME} characters")
-    return value
-
-
-def _one_of(what: str, value: Any, kind: Any) -> Any:
-    if not isinstance(value, str) or value not in get_args(kind):
-        raise LinkError(f"open: {what} must be one of {', '.join(get_args(kind))}")
-    return value
+    if not all(name is None or is_name(name) for name in (channel, id)):
+        raise LinkError(f"words: the name of a channel or a text must have 1 to {MAX_NAME} characters")
+    return Words(start_ms, end_ms, text_in("words", "text", text), channel, id, final)

@@ -17,28 +17,48 @@ from dataclasses import dataclass
 from typing import Any
 
 from bcaf_stream.errors import LinkError
-from bcaf_stream.ingest.fields import Reply, is_unicode, json_map, name_in, whole
-from bcaf_stream.ingest.media import MAX_TEXT, TextUpdate
+from bcaf_stream.ingest.fields import Fields
+from bcaf_stream.ingest.media import TextUpdate
+from bcaf_stream.ingest.protocol import Item, Parser, Reply, Request, WebSocketProtocol
+from bcaf_stream.ingest.security import ServerConfig
 from bcaf_stream.types import Words
 
 
+class LiveTextConfig(ServerConfig):
+    """`ack` answers every line that was taken, and not only those that were not."""
+
+    ack: bool = False
+
+    def protocol(self) -> "LiveText":
+        return LiveText(self)
+
+
+class LiveText(WebSocketProtocol):
+    """Hands words to running calls; a line that cannot be taken is answered, and the next one read."""
+
+    name = "live_text"
+    too_late = "no words came in time"
+    config: LiveTextConfig
+
+    def parser(self, request: Request) -> "LiveTextParser":
+        return LiveTextParser(self.config.ack)
+
+
 @dataclass(frozen=True, slots=True)
-class CallWords:
-    """Words of one line, for a call that somebody else sends the sound of."""
+class Line(TextUpdate):
+    """Words for a call whose sound comes by another connection; `number` counts the lines of this one from 1."""
 
-    line: int
-    call: str
-    message: TextUpdate
+    number: int = 0
 
 
-class LiveTextParser:
+class LiveTextParser(Parser):
     """The lines of one connection; `ack` asks for an answer to the good ones too."""
 
     def __init__(self, ack: bool = False) -> None:
         self._ack = ack
         self._lines = 0
 
-    def push(self, data: str | bytes, received_at: int) -> list[CallWords | Reply]:
+    def push(self, data: str | bytes, received_at: int) -> list[Item]:
         """What a frame brings: words, and an answer to each line that is none.
 
         Raises:
@@ -46,15 +66,14 @@ class LiveTextParser:
         """
         if isinstance(data, bytes):
             raise LinkError("live text: a frame must be text")
+        self.greeted = True
         return [self._parse(line) for line in self._split(data)]
 
-    def taken(self, words: CallWords) -> list[Reply]:
-        """The answer to words that the call took."""
-        return [_answer(words.line, ok=True)] if self._ack else []
+    def text_taken(self, update: TextUpdate) -> list[Reply]:
+        return [_answer(update, ok=True)] if self._ack else []
 
-    def refused(self, words: CallWords, error: LinkError) -> list[Reply]:
-        """The answer to words that no call took."""
-        return [_answer(words.line, error=str(error))]
+    def text_refused(self, update: TextUpdate, error: LinkError) -> list[Reply]:
+        return [_answer(update, error=str(error))]
 
     def _split(self, data: str) -> Iterator[str]:
         for line in data.split("\n"):  # not splitlines: text may hold other separators
@@ -62,44 +81,32 @@ class LiveTextParser:
                 self._lines += 1
                 yield line
 
-    def _parse(self, line: str) -> CallWords | Reply:
+    def _parse(self, line: str) -> Line | Reply:
         try:
-            fields = json_map("live text", line)
-            call = name_in(fields, "call")
-            if call is None:
-                raise LinkError("live text: call must be given")
-            return CallWords(self._lines, call, _message(fields))
+            return _line(Fields.of_json("live text", line), self._lines)
         except LinkError as error:
-            return _answer(self._lines, error=str(error))
+            return Reply(_json(self._lines, error=str(error)), refuses=True)
 
 
-def _message(fields: dict[str, Any]) -> TextUpdate:
-    last = _flag(fields, "last", False)
-    if last and fields.get("text") is None:
-        return TextUpdate((), last=True)
-    start_ms, end_ms = whole(fields, "start_ms"), whole(fields, "end_ms")
+def _line(fields: Fields, number: int) -> Line:
+    call = fields.name("call")
+    if call is None:
+        raise LinkError("live text: call must be given")
+    last = fields.flag("last", False)
+    if last and "text" not in fields:
+        return Line((), last, call, number)
+    start_ms, end_ms = fields.whole("start_ms"), fields.whole("end_ms")
     if start_ms is None or end_ms is None or start_ms > end_ms:
         raise LinkError("live text: start_ms and end_ms must be given, and in order")
-    text = fields.get("text")
-    if not isinstance(text, str) or len(text) > MAX_TEXT or not is_unicode(text):
-        raise LinkError(f"live text: text must be a string of at most {MAX_TEXT} characters")
-    words = Words(
-        start_ms,
-        end_ms,
-        text,
-        channel=name_in(fields, "channel"),
-        id=name_in(fields, "id"),
-        final=_flag(fields, "is_final", True),
-    )
-    return TextUpdate((words,), last)
+    final = fields.flag("is_final", True)
+    words = Words(start_ms, end_ms, fields.text("text"), fields.name("channel"), fields.name("id"), final)
+    return Line((words,), last, call, number)
 
 
-def _flag(fields: dict[str, Any], name: str, default: bool) -> bool:
-    value = fields.get(name, default)
-    if not isinstance(value, bool):
-        raise LinkError(f"live text: {name} must be true or false")
-    return value
+def _answer(update: TextUpdate, **fields: Any) -> Reply:
+    assert isinstance(update, Line)
+    return Reply(_json(update.number, **fields))
 
 
-def _answer(line: int, **fields: Any) -> Reply:
-    return Reply(json.dumps({"line": line} | fields) + "\n")
+def _json(line: int, **fields: Any) -> str:
+    return json.dumps({"line": line} | fields) + "\n"

@@ -8,17 +8,21 @@ They come after one line of JSON, or alone where the server knows their format (
     server -> client  {"t": "accepted", "call": NAME}               only to who sent a line
                       {"t": "closed", "utterances": COUNT, "reason": WHY}
                       {"t": "refused", "busy": true or false, "message": WHY}     and the connection is closed
+
+A sender of samples alone reads nothing, and a connection that is closed with unread bytes is reset, sound and all:
+such a sender is told nothing before it has closed its side.
 """
 
 import json
-from collections.abc import Callable, Sequence
-from typing import Annotated, Any
+from collections.abc import Callable
+from typing import Annotated, Any, Self
 
-import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, model_validator
 
 from bcaf_stream.config import Config
-from bcaf_stream.errors import LinkError
+from bcaf_stream.errors import BusyError, LinkError
+from bcaf_stream.ingest.fields import Fields
+from bcaf_stream.ingest.jitter import PcmStream
 from bcaf_stream.ingest.media import (
     MAX_CHANNELS,
     MAX_NAME,
@@ -29,42 +33,54 @@ from bcaf_stream.ingest.media import (
     ChannelConfig,
     call_id,
 )
-from bcaf_stream.ingest.pauses import NOTHING_SENT, Heard, Missing, PauseFinder
-from bcaf_stream.types import AudioChunk, Channel, Gap, Role, TextSource
+from bcaf_stream.ingest.protocol import ConnectionConfig, Item, Parser, Reply, TcpProtocol
+from bcaf_stream.ingest.security import Access
+from bcaf_stream.types import TextSource
 
 MAX_HELLO = 16_384  # bytes of the first line
-
-Item = CallStart | AudioChunk | Gap | CallEnd
-Name = Annotated[str, Field(min_length=1, max_length=MAX_NAME)]
-Rate = Annotated[int, Field(ge=RATES[0], le=RATES[1])]
 
 
 class PcmFormat(Config):
     """What the samples are where no line says so; the call's id is `name` and the time at which it begins."""
 
-    name: Name = "pcm"
+    name: Annotated[str, Field(min_length=1, max_length=MAX_NAME)] = "pcm"
     channels: tuple[ChannelConfig, ...] = Field((ChannelConfig(),), min_length=1, max_length=MAX_CHANNELS)
-    rate: Rate
+    rate: Annotated[int, Field(ge=RATES[0], le=RATES[1])]
 
 
-class _Hello(BaseModel):
-    model_config = ConfigDict(strict=True)
+class PcmConfig(ConnectionConfig):
+    """Without `format` each connection says what it sends, in a line of JSON that also holds its token."""
 
-    call: Name
-    channels: Annotated[list[tuple[Name, Role]], Field(min_length=1, max_length=MAX_CHANNELS)]
-    rate: Rate
-    token: str | None = None
-    text: TextSource | None = None
+    port: int = Field(5570, ge=0, le=65_535)
+    format: PcmFormat | None = None
+
+    def protocol(self) -> "RawPcm":
+        return RawPcm(self)
+
+    @model_validator(mode="after")
+    def _a_secret_needs_its_line(self) -> Self:
+        if self.format is not None and self.tokens is not None:
+            raise ValueError("samples alone carry no token: leave format out, or use allow: [NETWORK]")
+        return self
 
 
-class PcmParser:
+class RawPcm(TcpProtocol):
+    """Takes raw samples; answers in lines of JSON."""
+
+    name = "pcm"
+    config: PcmConfig
+
+    def parser(self, port: int, access: Access) -> "PcmParser":
+        return PcmParser(self.config.text, self.config.format, access.token_allowed)
+
+
+class PcmParser(Parser):
     """Turns the bytes of one connection into its call.
 
     Args:
         text: where the words come from, unless the first line says so.
         fixed: the format, if no line comes.
         token_allowed: whether this secret (None: none was shown) lets a sender in; asked of the line.
-        real_time: the sender is never faster than speech, so that its pauses are gaps (see pauses.py).
     """
 
     def __init__(
@@ -72,21 +88,13 @@ class PcmParser:
         text: TextSource = "asr",
         fixed: PcmFormat | None = None,
         token_allowed: Callable[[str | None], bool] = lambda _: True,
-        real_time: bool = False,
     ) -> None:
         self._text = text
         self._fixed = fixed
         self._token_allowed = token_allowed
-        self._begin: CallStart | None = None
-        self._bytes = b""
-        self._start = 0
-        self._real_time = real_time
-        self._pauses: PauseFinder | None = None
-
-    @property
-    def greeted(self) -> bool:
-        """Never before the call: it begins with the line."""
-        return self._begin is not None
+        self._line = b""  # what has come of it
+        self._call = ""
+        self._stream: PcmStream | None = None
 
     def push(self, data: bytes, received_at: int) -> list[Item]:
         """What the next bytes say, however they were cut.
@@ -94,88 +102,49 @@ class PcmParser:
         Raises:
             LinkError: the first line is no hello, or shows no secret that lets it in.
         """
-        self._bytes += data
-        if self._begin:
-            return self._audio(self._begin, received_at)
-        self._begin = self._from_format(received_at) if self._fixed else self._from_hello()
-        return [self._begin, *self._audio(self._begin, received_at)] if self._begin else []
+        if self._stream is not None:
+            return [*self._stream.push(data, received_at)]
+        begin, data = self._from_format(data, received_at) if self._fixed else self._from_hello(data)
+        if begin is None:
+            return []
+        self._call = begin.call
+        # A file is sent as fast as it is taken: its pauses are the reader's.
+        self._stream = PcmStream([channel.name for channel in begin.channels], begin.rate, real_time=False)
+        return [begin, *self._stream.push(data, received_at)]
 
-    def flush(self) -> list[Item]:
+    def flush(self, received_at: int, closed: bool) -> list[Item]:
         """The sender closed: that is the end of the call. A part of a sample is dropped."""
-        return [*self.rest(), CallEnd()] if self._begin else []
+        return [CallEnd()] if self._stream and closed else []
 
-    def rest(self) -> list[Item]:
-        """The sound that is held back after a pause."""
-        return self._items(self._begin, self._pauses.flush()) if self._begin and self._pauses else []
+    def accepted(self) -> list[Reply]:
+        return [] if self._fixed else [answer(t="accepted", call=self._call)]
 
-    def _from_format(self, received_at: int) -> CallStart:
+    def refused(self, error: LinkError) -> list[Reply]:
+        return [answer(t="refused", busy=isinstance(error, BusyError), message=str(error))]
+
+    def closed(self, outcome: CallOutcome) -> list[Reply]:
+        return [answer(t="closed", utterances=outcome.utterances, reason=outcome.reason)]
+
+    def _from_format(self, data: bytes, received_at: int) -> tuple[CallStart, bytes]:
         assert self._fixed is not None
         channels = tuple(channel.channel for channel in self._fixed.channels)
-        return CallStart(call_id(self._fixed.name, received_at), channels, self._fixed.rate, self._text)
+        return CallStart(call_id(self._fixed.name, received_at), channels, self._fixed.rate, self._text), data
 
-    def _from_hello(self) -> CallStart | None:
-        line, newline, rest = self._bytes.partition(b"\n")
+    def _from_hello(self, data: bytes) -> tuple[CallStart | None, bytes]:
+        self._line += data
+        line, newline, rest = self._line.partition(b"\n")
         if len(line) > MAX_HELLO:
             raise LinkError(f"hello: the first line must be JSON of at most {MAX_HELLO} bytes")
         if not newline:
-            return None
-        try:
-            hello = _Hello.model_validate_json(line)
-        except ValidationError as error:
-            raise LinkError(f"hello: {_first_of(error)}") from None
-        channels = tuple(Channel(name, role) for name, role in hello.channels)
-        if len({channel.name for channel in channels}) < len(channels):
-            raise LinkError("hello: each channel must have its own name")
-        if not self._token_allowed(hello.token):
-            raise LinkError("hello: the token is not one that lets you in" if hello.token else "hello: no token")
-        self._bytes = rest
-        return CallStart(hello.call, channels, hello.rate, hello.text or self._text)
-
-    def _audio(self, begin: CallStart, received_at: int) -> list[Item]:
-        count = len(self._bytes) // (2 * len(begin.channels))
-        if not count:
-            return []
-        whole = 2 * len(begin.channels) * count
-        samples_NC = np.frombuffer(self._bytes[:whole], "<i2").astype(np.int16).reshape(count, -1)
-        self._bytes = self._bytes[whole:]
-        if self._real_time and self._pauses is None:
-            self._pauses = PauseFinder(begin.rate)
-        found = self._pauses.push(samples_NC, received_at) if self._pauses else [Heard(samples_NC, received_at)]
-        return self._items(begin, found)
-
-    def _items(self, begin: CallStart, found: Sequence[Heard | Missing]) -> list[Item]:
-        items: list[Item] = []
-        for part in found:
-            start = self._start
-            self._start += part.samples if isinstance(part, Missing) else len(part.samples)
-            for column, channel in enumerate(begin.channels):
-                if isinstance(part, Missing):
-                    items.append(Gap(channel.name, start, self._start, NOTHING_SENT))
-                else:
-                    side_N = np.ascontiguousarray(part.samples[:, column])
-                    items.append(AudioChunk(channel.name, start, begin.rate, side_N, part.received_at))
-        return items
+            return None, b""
+        hello = Fields.of_json("hello", line)
+        call, channels, rate = hello.needed_name("call"), hello.channels(), hello.rate()
+        text = hello.one_of("text", TextSource) if "text" in hello else self._text
+        token = hello.needed("token", str) if "token" in hello else None
+        if not self._token_allowed(token):
+            raise LinkError("hello: the token is not one that lets you in" if token else "hello: no token")
+        return CallStart(call, channels, rate, text), rest
 
 
-def accepted(call: str) -> bytes:
-    return _line({"t": "accepted", "call": call})
-
-
-def refused(message: str, busy: bool) -> bytes:
-    return _line({"t": "refused", "busy": busy, "message": message})
-
-
-def closed(ended: CallOutcome) -> bytes:
-    return _line({"t": "closed", "utterances": ended.utterances, "reason": ended.reason})
-
-
-def _line(fields: dict[str, Any]) -> bytes:
-    return json.dumps(fields).encode() + b"\n"
-
-
-def _first_of(error: ValidationError) -> str:
-    """The first thing wrong, never quoting what was sent."""
-    problem = error.errors(include_input=False, include_url=False, include_context=False)[0]
-    where = ".".join(map(str, problem["loc"]))
-    what = "not a JSON object" if problem["type"] == "json_invalid" else problem["msg"]
-    return f"{where}: {what}" if where else what
+def answer(**fields: Any) -> Reply:
+    return Reply(json.dumps(fields).encode() + b"\n")

@@ -2,7 +2,7 @@
 
 Specifications: RFC 3550 and 3551; see rtp_packets for the bytes and rtp_stream for the order. RTP says neither who
 calls nor when a call is over: a call begins with its first two packets in a row, and ends with an RTCP BYE from
-all its senders, or when nothing comes any more, which is for its door to see.
+all its senders, or when nothing comes any more, which is for its server to see.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,6 +12,7 @@ from pydantic import Field, model_validator
 
 from bcaf_stream.config import Config
 from bcaf_stream.errors import LinkError
+from bcaf_stream.ingest.fields import require_unique_names
 from bcaf_stream.ingest.media import (
     MAX_CHANNELS,
     MAX_NAME,
@@ -59,7 +60,7 @@ class RtpConfig(ServerConfig):
     is waited for `jitter_ms`. A channel that is silent is never more than `lag_ms` behind the others.
     A call without packets for `idle_s` is over. `waiting_s` of sound may wait for the analysis, what is more is
     dropped. RTP carries no secret, so that beyond this machine `allow` says who may come. It has no connections
-    either: of the limits of a door, that on the size of a message alone means something here.
+    either: of the limits of a server, that on the size of a message alone means something here.
     """
 
     port: int = Field(5004, ge=0, le=65_534)
@@ -82,8 +83,7 @@ class RtpConfig(ServerConfig):
     def _can_be_had(self) -> Self:
         if self.tokens is not None or self.certificate is not None:
             raise ValueError("RTP carries no token and no TLS: say who may come with allow: [NETWORK]")
-        if len({channel.name for channel in self.channels}) < len(self.channels):
-            raise ValueError("channels: each must have its own name")
+        require_unique_names(self.channels)
         if any(not 0 <= number <= 127 or number in COMFORT_NOISE for number in self.formats):
             raise ValueError("formats: payload types are 0 to 127, without 13 and 19, which are comfort noise")
         if self.port and self.port + 2 * len(self.streams) - 1 > 65_535:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bcaf_stream.errors import LinkError
-from bcaf_stream.ingest.g711 import decode_alaw, decode_ulaw
+from bcaf_stream.ingest.codecs import decode_alaw, decode_ulaw
 
 VERSION = 2
 HEADER = struct.Struct(">BBHII")

@@ -7,22 +7,18 @@ TLS is negotiated within that task, so that a client that never finishes it hold
 import asyncio
 import logging
 import time
-from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
-from typing import Protocol
-
-from pydantic import Field
 
 from bcaf_stream import loops
 from bcaf_stream.display import printable
 from bcaf_stream.errors import BusyError, LinkError
-from bcaf_stream.ingest.media import CallEnd, CallOutcome, CallStart
-from bcaf_stream.ingest.security import Access, ServerConfig
+from bcaf_stream.ingest.media import CallEnd, CallStart
+from bcaf_stream.ingest.protocol import Clock, ConnectionConfig, Item, Reply, TcpProtocol
+from bcaf_stream.ingest.security import Access
 from bcaf_stream.ingest.sink import GOING_DOWN, CallHandle, CallSink, end, until_over
 from bcaf_stream.ingest.transports.admission import DISPLACED, Place, Stage, admission
-from bcaf_stream.types import AudioChunk, Gap
 
 log = logging.getLogger(__name__)
 
@@ -30,32 +26,9 @@ READ_BYTES = 65_536  # at once; what is beyond waits in the kernel, and so in th
 LOG_EVERY_S = 10.0
 LINGER_S = 1.0  # for the last answer to be read
 
-Item = CallStart | AudioChunk | Gap | CallEnd
 
-
-class TcpConfig(ServerConfig):
-    """`idle_s`: a connection that sends nothing at all for so long has lost its call."""
-
-    idle_s: float = Field(60.0, gt=0)
-
-
-class TcpParser(Protocol):
-    """Turns one connection's bytes into `CallStart`, then media, then `CallEnd`."""
-
-    @property
-    def greeted(self) -> bool:
-        """Whether the sender has said who calls, though the call has yet to begin."""
-        ...
-
-    def push(self, data: bytes, received_at: int) -> Sequence[Item]: ...
-
-    def flush(self) -> Sequence[Item]:
-        """The sender closed the connection: with `CallEnd` if that is this protocol's way to end a call."""
-        ...
-
-
-class TcpServer(ABC):
-    """Listens on one TCP port; a subclass has the protocol's parser and answers.
+class TcpServer:
+    """Listens on the ports of one protocol.
 
     `refused` counts who was turned away, `displaced` those of them who lost their place to the next one.
 
@@ -63,55 +36,68 @@ class TcpServer(ABC):
         clock: unix time in ns, for `received_at`.
     """
 
-    name = "tcp"
+    def __init__(self, protocol: TcpProtocol, clock: Clock = time.time_ns) -> None:
+        self.name = protocol.name
+        self.endpoint = ""
+        self.ports = [_Port(protocol, number, clock) for number in range(protocol.ports)]
+        self._protocol = protocol
 
-    def __init__(self, config: TcpConfig, clock: Callable[[], int] = time.time_ns) -> None:
+    @property
+    def refused(self) -> int:
+        return sum(port.refused for port in self.ports)
+
+    def counters(self) -> dict[str, int]:
+        return {"refused": self.refused, "displaced": sum(port.admission.displaced for port in self.ports)}
+
+    async def start(self, sink: CallSink) -> None:
+        """Listen.
+
+        Raises:
+            LinkError: an address cannot be bound, or a key or certificate cannot be read.
+        """
+        self._protocol.load()
+        behind = self._protocol.behind(sink)
+        try:
+            for port in self.ports:
+                await port.start(behind)
+        except LinkError:
+            await self.close()
+            raise
+        others = [port.endpoint.rpartition(":")[2] for port in self.ports[1:]]
+        self.endpoint = ",".join([self.ports[0].endpoint, *others])
+
+    async def close(self) -> None:
+        """Stop listening and hang up."""
+        await asyncio.gather(*(port.close() for port in self.ports))
+
+
+class _Port:
+    """One of a server's ports, with places of its own."""
+
+    def __init__(self, protocol: TcpProtocol, number: int, clock: Clock) -> None:
+        assert isinstance(protocol.config, ConnectionConfig)
+        self.name = protocol.name
         self.endpoint = ""
         self.refused = 0
-        self.config = config
+        self.protocol = protocol
+        self.number = number
+        self.config = protocol.config
         self.clock = clock
         self.calls: Counter[str] = Counter()  # running ones, by the client's address
         self._server: asyncio.Server | None = None
         self._connections: set[asyncio.Task[None]] = set()
         self._closing = False
         self._log_again_s = 0.0
-        self.admission = admission(config)
+        self.admission = admission(protocol.config)
 
-    @property
-    def displaced(self) -> int:
-        return self.admission.displaced
-
-    def counters(self) -> dict[str, int]:
-        return {"refused": self.refused, "displaced": self.displaced}
-
-    @abstractmethod
-    def parser(self, access: Access) -> TcpParser:
-        """A new one, for a new connection."""
-
-    @abstractmethod
-    def accepted(self, call: str) -> bytes:
-        """Said when a call was taken."""
-
-    @abstractmethod
-    def refusal(self, message: str, busy: bool) -> bytes:
-        """Said when a call was not taken, or broke off."""
-
-    @abstractmethod
-    def farewell(self, ended: CallOutcome) -> bytes:
-        """Said when a call is over."""
-
-    async def start(self, host: CallSink) -> None:
-        """Listen.
-
-        Raises:
-            LinkError: the address cannot be bound, or a key or certificate cannot be read.
-        """
-        self.host = host
+    async def start(self, sink: CallSink) -> None:
+        self.sink = sink
         self.access = Access(self.config)
         self.tls = self.access.tls
-        where = f"{self.config.host}:{self.config.port}"
+        port = self.config.port and self.config.port + self.number
+        where = f"{self.config.host}:{port}"
         try:
-            self._server = await asyncio.start_server(self._connected, self.config.host, self.config.port)
+            self._server = await asyncio.start_server(self._connected, self.config.host, port)
         except OSError as error:
             raise LinkError(f"{self.name}: {where} cannot be bound: {error.strerror or error}") from None
         port = self._server.sockets[0].getsockname()[1]
@@ -156,20 +142,20 @@ class TcpServer(ABC):
 class _Connection:
     """One client from its arrival until its socket is gone."""
 
-    def __init__(self, door: TcpServer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def __init__(self, port: _Port, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         peer = writer.get_extra_info("peername")
         self.address = str(peer[0]) if peer else ""
         self.place: Place | None = None
-        self._door = door
+        self._port = port
         self._reader = reader
         self._writer = writer
-        self._parser = door.parser(door.access)
+        self._parser = port.protocol.parser(port.number, port.access)
         self._patience: asyncio.Timeout | None = None
         self._displaced = False
 
     @property
     def is_allowed(self) -> bool:
-        return self._door.access.address_allowed(self.address)
+        return self._port.access.address_allowed(self.address)
 
     def displace(self) -> None:
         """Hang up: no call has begun, and somebody else needs the place."""
@@ -180,70 +166,70 @@ class _Connection:
 
     async def run(self) -> None:
         """Never raises, but for its cancellation."""
-        answer = b""
+        answer: Sequence[Reply] = ()
         try:
             answer = await self._serve()
         except LinkError as error:
-            self._door.refuse(self.address, str(error))
-            answer = self._door.refusal(str(error), isinstance(error, BusyError))
+            self._port.refuse(self.address, str(error))
+            answer = self._parser.refused(error)
         except OSError as error:  # includes what TLS raises
-            log.info("%s: %s is gone: %s", self._door.name, self.address, type(error).__name__)
+            log.info("%s: %s is gone: %s", self._port.name, self.address, type(error).__name__)
         except asyncio.CancelledError:
-            answer = self._door.refusal(GOING_DOWN, False)
+            answer = self._parser.refused(LinkError(GOING_DOWN))
             raise
         except Exception as error:
             # The boundary of one connection: whatever broke in it, the others go on.
-            loops.faults.count(f"{self._door.name} connection", error)
-            answer = self._door.refusal("internal error", False)
+            loops.faults.count(f"{self._port.name} connection", error)
+            answer = self._parser.refused(LinkError("internal error"))
         finally:
-            self._door.admission.leave(self.place)
+            self._port.admission.leave(self.place)
             await self._leave(answer)
 
-    async def _serve(self) -> bytes:
-        door = self._door
+    async def _serve(self) -> Sequence[Reply]:
+        port = self._port
         if self.place is None:
-            if door.tls is None:
-                raise BusyError(f"busy: {door.config.max_connections} calls have a connection; try again later")
-            door.refuse(self.address, "too many connections")
-            return b""
+            if port.tls is None:
+                raise BusyError(f"busy: {port.config.max_connections} calls have a connection; try again later")
+            port.refuse(self.address, "too many connections")
+            return ()
         try:
             items = await self._first(self.place)
         except TimeoutError:
             if self._displaced:
                 raise BusyError(f"busy: {DISPLACED}; try again later") from None
             raise LinkError("no call began in time") from None
-        return await self._call(items, self.place) if items else b""
+        return await self._call(items, self.place) if items else ()
 
     async def _first(self, place: Place) -> Sequence[Item]:
         """The call's `CallStart` and what came with it; nothing if the client left before."""
-        door = self._door
-        async with asyncio.timeout(0 if self._displaced else door.config.first_message_s) as self._patience:
-            if door.tls is not None:
-                await self._writer.start_tls(door.tls)
+        port = self._port
+        async with asyncio.timeout(0 if self._displaced else port.config.first_message_s) as self._patience:
+            if port.tls is not None:
+                await self._writer.start_tls(port.tls)
             while data := await self._reader.read(READ_BYTES):
-                items = self._parser.push(data, door.clock())
+                items = self._parser.push(data, port.clock())
                 if items:
                     return items if isinstance(items[0], CallStart) else []
                 if self._parser.greeted and place.stage is Stage.SILENT:
                     place.stage = Stage.GREETED
-                    self._patience.reschedule(asyncio.get_running_loop().time() + door.config.idle_s)
+                    self._patience.reschedule(asyncio.get_running_loop().time() + port.config.idle_s)
         return []
 
-    async def _call(self, items: Sequence[Item], place: Place) -> bytes:
-        door, begin = self._door, items[0]
+    async def _call(self, items: Sequence[Item], place: Place) -> Sequence[Reply]:
+        port, begin = self._port, items[0]
         assert isinstance(begin, CallStart)
         place.stage = Stage.CALLING
-        if door.calls[self.address] >= door.config.max_calls_per_client and not door.config.behind_proxy:
-            raise BusyError(f"busy: {door.config.max_calls_per_client} calls from this address; try again later")
-        door.calls[self.address] += 1
+        if port.calls[self.address] >= port.config.max_calls_per_client and not port.config.behind_proxy:
+            raise BusyError(f"busy: {port.config.max_calls_per_client} calls from this address; try again later")
+        port.calls[self.address] += 1
         try:
-            call = await door.host.open(begin)
-            self._writer.write(door.accepted(call.id))
+            call = await port.sink.open(begin)
+            self._write(self._parser.accepted())
             ended = await until_over(call, self._read(call, items[1:]))
-            return door.farewell(ended) if ended else b""
+            return self._parser.closed(ended) if ended else ()
         finally:
-            door.calls.subtract([self.address])
-            door.calls += Counter()  # forgets addresses without calls
+            port.calls.subtract([self.address])
+            port.calls += Counter()  # forgets addresses without calls
 
     async def _read(self, call: CallHandle, items: Sequence[Item]) -> bool:
         """Read until the end of the call; False when the connection was lost before it."""
@@ -253,12 +239,13 @@ class _Connection:
                     if isinstance(item, CallEnd):
                         end(call, item.reason)
                         return True
-                    assert not isinstance(item, CallStart)
-                    call.accept(item)
+                    if not isinstance(item, CallStart | Reply):
+                        call.accept(item)
                 await call.room()
-                async with asyncio.timeout(self._door.config.idle_s):
+                async with asyncio.timeout(self._port.config.idle_s):
                     data = await self._reader.read(READ_BYTES)
-                items = self._parser.push(data, self._door.clock()) if data else self._parser.flush()
+                now = self._port.clock()
+                items = self._parser.push(data, now) if data else self._parser.flush(now, closed=True)
                 if not data and not items:
                     call.lost()
                     return False
@@ -266,13 +253,17 @@ class _Connection:
             call.lost()
             return False
 
-    async def _leave(self, answer: bytes) -> None:
+    def _write(self, replies: Sequence[Reply]) -> None:
+        for reply in replies:
+            self._writer.write(reply.data if isinstance(reply.data, bytes) else reply.data.encode())
+
+    async def _leave(self, answer: Sequence[Reply]) -> None:
         """Say the last word, and close the socket when it was read, or after a moment."""
         writer = self._writer
         try:
             async with asyncio.timeout(LINGER_S):
                 if answer:
-                    writer.write(answer)
+                    self._write(answer)
                     if writer.can_write_eof():
                         writer.write_eof()
                         # Closing with unread bytes would reset the connection and take the answer along.

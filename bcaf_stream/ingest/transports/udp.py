@@ -136,13 +136,13 @@ class RtpServer:
     def counters(self) -> dict[str, int]:
         return {"refused": self.refused, "dropped": self.dropped} | asdict(self.counts)
 
-    async def start(self, host: CallSink) -> None:
+    async def start(self, sink: CallSink) -> None:
         """Listen.
 
         Raises:
             LinkError: an address cannot be bound.
         """
-        self._host = host
+        self._sink = sink
         self._loop = asyncio.get_running_loop()
         self._heard_at = self._loop.time()
         self._access = Access(self._config)
@@ -264,7 +264,7 @@ class RtpServer:
         """One call, to its end on whichever side."""
         retry_s = None
         try:
-            call = await self._host.open(begin)
+            call = await self._sink.open(begin)
             await until_over(call, _feed(call, current.waiting))
         except LinkError as error:
             self.refused += 1

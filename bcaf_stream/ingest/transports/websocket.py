@@ -1,4 +1,4 @@
-"""The sockets of every WebSocket door: who may come in, how many, and how they leave. RFC 6455 by `websockets`.
+"""The sockets of every WebSocket server: who may come in, how many, and how they leave. RFC 6455 by `websockets`.
 
 Answers before the upgrade, each with its cause in a line of text: 401 no valid secret, 403 an address, a name or a
 web page that is not allowed, 429 too many connections of one client, 503 too many at all. A connection holds its
@@ -7,23 +7,29 @@ count nobody. The library's own log is off: it quotes messages and prints traceb
 """
 
 import asyncio
+import base64
+import binascii
 import http
 import logging
 import ssl
 import time
-from collections.abc import Callable
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import urlsplit
 
 from websockets.asyncio.server import Server, ServerConnection, serve
+from websockets.datastructures import Headers
 from websockets.exceptions import ConnectionClosed
-from websockets.http11 import Request, Response
+from websockets.http11 import Request as HttpRequest
+from websockets.http11 import Response
 from websockets.protocol import State
+from websockets.typing import Subprotocol
 
 from bcaf_stream import loops
 from bcaf_stream.errors import LinkError
-from bcaf_stream.ingest.security import Access, ServerConfig
+from bcaf_stream.ingest.protocol import Clock, Request, WebSocketProtocol
+from bcaf_stream.ingest.security import Access
 from bcaf_stream.ingest.sink import CallSink
 from bcaf_stream.ingest.transports.admission import DISPLACED, Place, Stage, admission
 
@@ -32,11 +38,20 @@ PING_S, PONG_S = 10.0, 30.0
 QUEUE = 4  # frames that wait in memory; then the peer is read no further
 RETRY_AFTER_S = 5
 
-NORMAL, GOING_AWAY, POLICY, INTERNAL, TRY_LATER = 1000, 1001, 1008, 1011, 1013  # close codes, RFC 6455 and IANA
+NORMAL, GOING_AWAY, NO_CODE, POLICY, INTERNAL, TRY_LATER = 1000, 1001, 1005, 1008, 1011, 1013  # RFC 6455 and IANA
 
 UNAVAILABLE = (
     f"HTTP/1.1 503 Service Unavailable\r\nRetry-After: {RETRY_AFTER_S}\r\nConnection: close\r\n\r\n".encode()
 )
+
+PAGE_HEADERS = {
+    "Content-Type": "text/html; charset=utf-8",
+    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline' blob:;"
+    " connect-src 'self'; frame-ancestors 'none'",
+    "Cache-Control": "no-store",
+    "X-Content-Type-Options": "nosniff",
+    "Connection": "close",
+}
 
 _SILENT = logging.Logger("websockets", logging.CRITICAL + 1)
 
@@ -47,7 +62,7 @@ class Connection(ServerConnection):
     `place` None: there was none for it, and it is only told why.
     """
 
-    door: "WebSocketServer"
+    listener: "WebSocketListener"
     place: Place | None = None
     address = ""
     _raw: asyncio.Transport | None = None
@@ -59,12 +74,12 @@ class Connection(ServerConnection):
         self._raw = transport
         peer = transport.get_extra_info("peername")
         self.address = str(peer[0]) if peer else ""
-        if not self.door.arrived(self):
+        if not self.listener.arrived(self):
             transport.abort()
-        elif self.door.tls is None:
+        elif self.listener.tls is None:
             self._begin(transport)
         else:
-            loops.spawn_task(f"{self.door.name} TLS", self._shake_hands(transport))
+            loops.spawn_task(f"{self.listener.name} TLS", self._shake_hands(transport))
 
     def data_received(self, data: bytes) -> None:
         if self._begun:
@@ -77,7 +92,7 @@ class Connection(ServerConnection):
             super().eof_received()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self.door.left(self)
+        self.listener.left(self)
         if self._begun:
             super().connection_lost(exc)
 
@@ -95,7 +110,7 @@ class Connection(ServerConnection):
                 self.transport.write(UNAVAILABLE)
             self.transport.close()
         else:
-            loops.spawn_task(f"{self.door.name} closing", self.close(TRY_LATER, DISPLACED))
+            loops.spawn_task(f"{self.listener.name} closing", self.close(TRY_LATER, DISPLACED))
 
     def abort(self) -> None:
         """Leave without a word."""
@@ -110,21 +125,21 @@ class Connection(ServerConnection):
             self._early = b""
 
     async def _shake_hands(self, raw: asyncio.Transport) -> None:
-        loop, tls, patience_s = asyncio.get_running_loop(), self.door.tls, self.door.config.first_message_s
+        loop, tls, patience_s = asyncio.get_running_loop(), self.listener.tls, self.listener.config.first_message_s
         assert tls is not None
         try:
             transport = await loop.start_tls(raw, self, tls, server_side=True, ssl_handshake_timeout=patience_s)
         except OSError:  # includes what TLS raises, and a time-out
-            self.door.refused += 1
+            self.listener.refused += 1
             raw.abort()
-            self.door.left(self)
+            self.listener.left(self)
             return
         if transport is not None and not transport.is_closing():
             self._begin(transport)
 
 
-class WebSocketServer:
-    """A server of one protocol; a subclass says in `converse` what is spoken.
+class WebSocketListener:
+    """Listens for the connections of one protocol; `WebSocketServer` says in `converse` what is done with them.
 
     `refused` counts who was turned away, `displaced` those of them who lost their place to the next one.
 
@@ -132,13 +147,13 @@ class WebSocketServer:
         clock: unix time in ns, for `received_at`.
     """
 
-    name = "websocket"
-
-    def __init__(self, config: ServerConfig, clock: Callable[[], int] = time.time_ns) -> None:
-        self.config = config
+    def __init__(self, protocol: WebSocketProtocol, clock: Clock = time.time_ns) -> None:
+        self.name = protocol.name
+        self.protocol = protocol
+        self.config = config = protocol.config
         self.clock = clock
         self._access: Access
-        self.host: CallSink
+        self.sink: CallSink
         self.tls: ssl.SSLContext | None = None
         self._server: Server | None = None
         self._arrived: set[Connection] = set()
@@ -153,14 +168,15 @@ class WebSocketServer:
     def counters(self) -> dict[str, int]:
         return {"refused": self.refused, "displaced": self.displaced}
 
-    async def start(self, host: CallSink) -> None:
+    async def start(self, sink: CallSink) -> None:
         """Listen.
 
         Raises:
             LinkError: the address cannot be bound, or a file of secrets or a certificate cannot be read.
         """
         config = self.config
-        self.host = host
+        self.protocol.load()
+        self.sink = self.protocol.behind(sink)
         self._access = Access(config)
         self.tls = self._access.tls
         try:
@@ -168,7 +184,8 @@ class WebSocketServer:
                 self._handle,
                 config.host,
                 config.port,
-                process_request=self.examine,  # type: ignore[arg-type]  # the connections are those of _create
+                select_subprotocol=self._subprotocol,
+                process_request=self._examine,  # type: ignore[arg-type]  # the connections are those of _create
                 create_connection=self._create,  # type: ignore[arg-type]
                 compression=None,  # nothing here gets smaller by it, and a bomb could grow
                 open_timeout=config.first_message_s,
@@ -185,7 +202,8 @@ class WebSocketServer:
             raise LinkError(f"{self.name}: {config.host} port {config.port} cannot be bound: {reason}") from None
         port = self._server.sockets[0].getsockname()[1]
         shown = f"[{config.host}]" if ":" in config.host else config.host
-        self.endpoint = f"{'wss' if self.tls else 'ws'}://{shown}:{port}"
+        scheme = "http" if self.protocol.page else "ws"  # a page knows the rest
+        self.endpoint = f"{scheme}{'s' if self.tls else ''}://{shown}:{port}{'/' if self.protocol.page else ''}"
 
     async def close(self) -> None:
         """Stop listening and hang up; returns when no task and no socket is left."""
@@ -206,10 +224,6 @@ class WebSocketServer:
         """
         raise NotImplementedError
 
-    def may_enter(self, request: Request) -> bool:
-        """Whether the request shows what this door asks for."""
-        return any(self._access.token_allowed(token) for token in shown_tokens(request))
-
     def arrived(self, connection: Connection) -> bool:
         """Give a connection its place; whether it may stay, be it only to be told why it has none."""
         if self._access.address_allowed(connection.address):
@@ -226,16 +240,21 @@ class WebSocketServer:
 
     def _create(self, *args: Any, **kwargs: Any) -> Connection:
         connection = Connection(*args, **kwargs)
-        connection.door = self
+        connection.listener = self
         return connection
 
-    def examine(self, connection: Connection, request: Request) -> Response | None:
+    def _subprotocol(self, _: ServerConnection, offered: Sequence[Subprotocol]) -> Subprotocol | None:
+        chosen = self.protocol.subprotocol(offered)
+        return None if chosen is None else Subprotocol(chosen)
+
+    def _examine(self, connection: Connection, request: HttpRequest) -> Response | None:
         """The answer to a request that is not to be upgraded; None lets it in."""
-        refusal = self._refusal(connection, request)
+        asked = plain(request)
+        refusal = self._refusal(connection, asked)
         if refusal is None:
             assert connection.place is not None
             connection.place.stage = Stage.GREETED
-            return None
+            return self._show(connection, asked) if self.protocol.page else None
         status, cause = refusal
         self.refused += 1
         response = connection.respond(status, f"{cause}\n")
@@ -245,11 +264,21 @@ class WebSocketServer:
             response.headers["Retry-After"] = str(RETRY_AFTER_S)
         return response
 
+    def _show(self, connection: Connection, request: Request) -> Response | None:
+        """The page, for a browser that asks for it; None for a request to be upgraded."""
+        page = self.protocol.page or b""
+        if request.header("Upgrade") is not None:
+            return None
+        if urlsplit(request.target).path != "/":
+            return connection.respond(http.HTTPStatus.NOT_FOUND, "only / is here\n")
+        headers = Headers(PAGE_HEADERS, **{"Content-Length": str(len(page))})
+        return Response(http.HTTPStatus.OK.value, "OK", headers, page)
+
     def _refusal(self, connection: Connection, request: Request) -> tuple[http.HTTPStatus, str] | None:
         if not self._access.address_allowed(connection.address):
             return http.HTTPStatus.FORBIDDEN, "this address is not allowed here"
-        if not self.config.asks_for_secret:  # a page from elsewhere, in a browser that can reach this door
-            host, origins = only_header(request, "Host"), request.headers.get_all("Origin")
+        if not self.config.asks_for_secret:  # a page from elsewhere, in a browser that can reach us
+            host, origins = request.header("Host"), request.all("Origin")
             anybody = self.config.insecure and not origins  # but no page of somebody else's in a browser
             if not anybody and not self._access.host_allowed(host):
                 return http.HTTPStatus.FORBIDDEN, "this Host is no name of this server: its hosts say which are"
@@ -257,7 +286,8 @@ class WebSocketServer:
                 return http.HTTPStatus.FORBIDDEN, "this Origin is no page of this server"
         if connection.place is None:
             return http.HTTPStatus.SERVICE_UNAVAILABLE, "all connections are in use by calls; try again later"
-        if not self.may_enter(request):
+        known = any(self._access.token_allowed(token) for token in shown_tokens(request))
+        if not (known and self.protocol.may_enter(request, self.clock() / 1e9)):
             return http.HTTPStatus.UNAUTHORIZED, "a valid token or signature is needed"
         mine = [other for other in self._arrived if other.address == connection.address and other.is_greeted]
         room = len(mine) < self.config.max_calls_per_client or self.config.behind_proxy
@@ -277,18 +307,28 @@ class WebSocketServer:
             await connection.close(INTERNAL, "internal error")
 
 
+def plain(request: HttpRequest) -> Request:
+    """The request without the library's types."""
+    return Request(request.path, tuple(request.headers.raw_items()))
+
+
 def shown_tokens(request: Request) -> list[str | None]:
-    """The secrets that a request shows: Authorization: Bearer, X-API-KEY, ?token=; [None] without any."""
-    headers = request.headers
-    bearer = [value[7:].strip() for value in headers.get_all("Authorization") if value[:7].lower() == "bearer "]
-    asked = parse_qs(urlsplit(request.path).query).get("token", [])
-    return [*bearer, *headers.get_all("X-API-KEY"), *asked] or [None]
+    """The secrets that a request shows: Bearer, the password of Basic, X-API-KEY, ?token=; [None] without any."""
+    bearer: list[str | None] = []
+    for value in request.all("Authorization"):
+        scheme, _, shown = value.partition(" ")
+        if scheme.lower() == "bearer":
+            bearer.append(shown.strip())
+        elif scheme.lower() == "basic":
+            bearer.append(_password(shown.strip()))
+    return [*bearer, *request.all("X-API-KEY"), *request.query.get("token", [])] or [None]
 
 
-def only_header(request: Request, name: str) -> str | None:
-    """A header's value; None where it is not given exactly once."""
-    values = request.headers.get_all(name)
-    return values[0] if len(values) == 1 else None
+def _password(shown: str) -> str | None:
+    try:
+        return base64.b64decode(shown, validate=True).decode().partition(":")[2]
+    except (binascii.Error, ValueError):
+        return None
 
 
 def brief(text: str) -> str:

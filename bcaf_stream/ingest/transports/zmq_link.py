@@ -88,23 +88,23 @@ class LinkSocket:
         self._channels: dict[bytes, int] = {}  # of the open call of each client
         self.refused = 0  # messages that were malformed or out of place
         self._context = zmq.asyncio.Context()
-        self._socket = self._context.socket(zmq.ROUTER)
-        self._socket.setsockopt(zmq.ROUTER_MANDATORY, 1)  # a client that is gone is reported, not ignored
-        self._socket.setsockopt(zmq.HANDSHAKE_IVL, HANDSHAKE_MS)
-        self._socket.setsockopt(zmq.RCVHWM, config.waiting_messages)
-        self._socket.setsockopt(zmq.MAXMSGSIZE, config.max_message_bytes)
-        self._socket.setsockopt(zmq.LINGER, math.ceil(config.linger_s * 1000))
+        self._router = self._context.socket(zmq.ROUTER)
+        self._router.setsockopt(zmq.ROUTER_MANDATORY, 1)  # a client that is gone is reported, not ignored
+        self._router.setsockopt(zmq.HANDSHAKE_IVL, HANDSHAKE_MS)
+        self._router.setsockopt(zmq.RCVHWM, config.waiting_messages)
+        self._router.setsockopt(zmq.MAXMSGSIZE, config.max_message_bytes)
+        self._router.setsockopt(zmq.LINGER, math.ceil(config.linger_s * 1000))
         # No heartbeats of ZeroMQ here: with a limit on what may wait they abort the process when a client leaves
         # whose messages wait (libzmq 4.3.5, issue 3937). The credit that is sent every while tells who is gone.
-        self._socket.setsockopt(zmq.TCP_MAXRT, math.ceil(config.heartbeat_s * 3000))
-        self._socket.setsockopt(zmq.TCP_KEEPALIVE, 1)
-        self._socket.setsockopt(zmq.TCP_KEEPALIVE_IDLE, math.ceil(config.heartbeat_s * 3))
+        self._router.setsockopt(zmq.TCP_MAXRT, math.ceil(config.heartbeat_s * 3000))
+        self._router.setsockopt(zmq.TCP_KEEPALIVE, 1)
+        self._router.setsockopt(zmq.TCP_KEEPALIVE_IDLE, math.ceil(config.heartbeat_s * 3))
         try:
-            self._socket.bind(config.bind)
+            self._router.bind(config.bind)
         except zmq.ZMQError as error:
             self.close()
             raise LinkError(why_not_bound(config.bind, error.errno, str(error.strerror))) from None
-        self.endpoint: str = self._socket.getsockopt_string(zmq.LAST_ENDPOINT)
+        self.endpoint: str = self._router.getsockopt_string(zmq.LAST_ENDPOINT)
 
     async def receive(self) -> tuple[bytes, ClientMessage]:
         """The next good message and its client; a bad one is counted and its client refused.
@@ -114,8 +114,8 @@ class LinkSocket:
         """
         while True:
             await asyncio.sleep(0)  # a flood of messages must not keep the loop from everything else
-            await self._socket.poll()
-            client, *payload = await self._socket.recv_multipart(zmq.NOBLOCK)
+            await self._router.poll()
+            client, *payload = await self._router.recv_multipart(zmq.NOBLOCK)
             try:
                 return client, self._parse(client, payload)
             except LinkError as error:
@@ -128,7 +128,7 @@ class LinkSocket:
         if isinstance(message, Closed | Refused):
             self._channels.pop(client, None)
         try:
-            await self._socket.send_multipart([client, pack(message)], zmq.NOBLOCK)
+            await self._router.send_multipart([client, pack(message)], zmq.NOBLOCK)
         except zmq.ZMQError as error:
             if error.errno in (zmq.EHOSTUNREACH, zmq.EAGAIN):
                 self._channels.pop(client, None)  # it is gone, or reads nothing any more
@@ -138,7 +138,7 @@ class LinkSocket:
 
     def close(self) -> None:
         """Deliver the last answers, for at most `linger_s`, and free the address."""
-        self._socket.close()
+        self._router.close()
         self._context.term()
 
     def _parse(self, client: bytes, payload: Sequence[bytes]) -> ClientMessage:
@@ -179,8 +179,8 @@ class LinkServer:
 
     def __init__(self, config: LinkConfig) -> None:
         self._config = config
-        self._server = LinkSocket(config, on_refused=self._forget)
-        self.endpoint = self._server.endpoint
+        self._socket = LinkSocket(config, on_refused=self._forget)
+        self.endpoint = self._socket.endpoint
         self._opening: dict[bytes, _Sender] = {}  # their calls are not begun yet
         self._senders: dict[bytes, tuple[_Sender, CallHandle]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -188,13 +188,13 @@ class LinkServer:
 
     @property
     def refused(self) -> int:
-        return self._refused + self._server.refused
+        return self._refused + self._socket.refused
 
     def counters(self) -> dict[str, int]:
         return {"refused": self.refused}
 
-    async def start(self, host: CallSink) -> None:
-        self._host = host
+    async def start(self, sink: CallSink) -> None:
+        self._sink = sink
         self._serving = start_task("link", self._serve())
 
     async def close(self) -> None:
@@ -205,11 +205,11 @@ class LinkServer:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(self._serving, *self._tasks, return_exceptions=True)
-        self._server.close()
+        self._socket.close()
 
     async def _serve(self) -> None:
         while True:
-            client, message = await self._server.receive()
+            client, message = await self._socket.receive()
             if isinstance(message, Open):  # beside the others, who need not wait for the journal
                 sender = self._opening[client] = _Sender(message)
                 task = spawn_task("call of the link", self._open(client, sender))
@@ -219,7 +219,7 @@ class LinkServer:
             known = self._senders.get(client)
             try:
                 if isinstance(message, TextUpdate) and message.call is not None:
-                    await self._host.words(message.call, message)
+                    await self._sink.words(message.call, message)
                 elif known is None:
                     raise LinkError("the call is over here")
                 else:
@@ -250,7 +250,7 @@ class LinkServer:
         )
         await self._notice_loss(opening.call)
         try:
-            call = await self._host.open(begin, sender.may_send)
+            call = await self._sink.open(begin, sender.may_send)
         except Exception as error:
             known = isinstance(error, LinkError)
             if self._opening.get(client) is sender:
@@ -263,19 +263,19 @@ class LinkServer:
             return
         del self._opening[client]
         if call.outcome is not None:  # the sender came back too late
-            await self._server.send(client, Closed(call.outcome.utterances, call.outcome.reason))
+            await self._socket.send(client, Closed(call.outcome.utterances, call.outcome.reason))
             return
         sender.order.received = call.start
         sender.credit_ms = call.start * 1000 // opening.rate
         self._senders[client] = sender, call
         start = None if begin.earliest is None else call.start
-        await self._server.send(client, Accepted(call.id, self._config.window_ms, start))
+        await self._socket.send(client, Accepted(call.id, self._config.window_ms, start))
         await self._follow(client, sender, call)
 
     async def _notice_loss(self, call: str) -> None:
         """Ask whether the call's sender is there, before another one wants its call: it may have died just now."""
         for client, (sender, known) in list(self._senders.items()):
-            if known.id == call and not await self._server.send(client, self._credit(sender, known)):
+            if known.id == call and not await self._socket.send(client, self._credit(sender, known)):
                 known.lost()
 
     def _credit(self, sender: _Sender, call: CallHandle) -> Credit:
@@ -292,7 +292,7 @@ class LinkServer:
     async def _refuse(self, client: bytes, reason: str) -> None:
         self._refused += 1
         self._forget(client, reason)
-        await self._server.send(client, Refused(reason))
+        await self._socket.send(client, Refused(reason))
 
     def _take(self, sender: _Sender, call: CallHandle, message: ClientMessage) -> None:
         match message:
@@ -325,7 +325,7 @@ class LinkServer:
                 sender.news.clear()
                 if over.done() or not self._is_of(client, sender):
                     continue
-                if not await self._server.send(client, self._credit(sender, call)):
+                if not await self._socket.send(client, self._credit(sender, call)):
                     call.lost()
                     return
             ended = over.result()
@@ -333,7 +333,7 @@ class LinkServer:
                 return
             done = ended.reason == "complete"
             answer = Closed(ended.utterances, ended.reason) if done else Refused(ended.reason)
-            await self._server.send(client, answer)
+            await self._socket.send(client, answer)
         finally:
             if self._is_of(client, sender):
                 del self._senders[client]

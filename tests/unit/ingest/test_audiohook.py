@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bcaf_stream.errors import BusyError, LinkError
-from bcaf_stream.ingest.fields import Item, Reply
-from bcaf_stream.ingest.g711 import decode_ulaw
-from bcaf_stream.ingest.media import CallEnd, CallStart, ChannelConfig, contiguous
-from bcaf_stream.ingest.protocols.audiohook import AudioHookParser, SessionConfig
+from bcaf_stream.ingest.codecs import decode_ulaw
+from bcaf_stream.ingest.media import CallEnd, CallOutcome, CallStart, ChannelConfig, contiguous
+from bcaf_stream.ingest.protocol import Item, Reply
+from bcaf_stream.ingest.protocols.audiohook import AudioHookConfig, AudioHookParser
 from bcaf_stream.types import AudioChunk, Channel, Gap
 from tests.audiohook_client import BOTH, NO_ID, AudioHookClient, offer
 
@@ -28,18 +28,20 @@ def sides(data: bytes) -> list[list[int]]:
 
 
 class Talk:
-    """A client and a parser, and the house between them: all that is said and given out."""
+    """A client and a parser, and the call between them: all that is said and given out."""
 
-    def __init__(self, config: SessionConfig | None = None, heard: dict[str, int] | None = None, **client) -> None:
+    def __init__(
+        self, config: AudioHookConfig | None = None, heard: dict[str, int] | None = None, **client
+    ) -> None:
         self.client = AudioHookClient(**client)
-        self.parser = AudioHookParser(config or SessionConfig(), heard=heard)
+        self.parser = AudioHookParser(config or AudioHookConfig(port=0), heard=heard)
         self.items: list[Item] = []
 
     def say(self, data: str | bytes) -> list[Item]:
         items = self.parser.push(data, 7)
         for item in items:
             if isinstance(item, CallStart):
-                items = [*items, *self.parser.began()]
+                items = [*items, *self.parser.accepted()]
         for item in items:
             if isinstance(item, Reply):
                 self.client.hear(item.data)
@@ -122,7 +124,7 @@ def test_sides_are_told_apart_by_the_offer():
 
 
 def test_only_the_wanted_side_is_heard():
-    talk = Talk(SessionConfig(channels={"external": ChannelConfig(name="caller", role="customer")}))
+    talk = Talk(AudioHookConfig(port=0, channels={"external": ChannelConfig(name="caller", role="customer")}))
     data = noise(0.1)
     (begin, *_) = talk.say(talk.client.open(media=[offer(*BOTH)]))
     talk.say(data)
@@ -210,9 +212,9 @@ def test_a_session_that_reconnects_does_not_end_its_call():
 
 def test_farewells():
     talk = Talk()
-    assert talk.parser.farewell(None) == []  # to somebody who has said nothing
+    assert talk.parser.closed(CallOutcome(0, "complete")) == []  # to somebody who has said nothing
     talk.parser.push(talk.client.open(), 0)  # and the house is full
-    (busy,) = talk.parser.farewell(BusyError("no more calls can be taken now"))
+    (busy,) = talk.parser.refused(BusyError("no more calls can be taken now"))
     message = talk.client.hear(busy.data)
     assert message["type"] == "disconnect"
     assert message["parameters"]["reason"] == "error"
@@ -221,7 +223,7 @@ def test_farewells():
     assert json.loads(closed.data)["type"] == "closed"
     talk = Talk()
     talk.say(talk.client.open())
-    (done,) = talk.parser.farewell(None)
+    (done,) = talk.parser.closed(CallOutcome(0, "complete"))
     assert talk.client.hear(done.data)["parameters"] == {"reason": "completed"}
 
 

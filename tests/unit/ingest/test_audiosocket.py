@@ -85,20 +85,20 @@ def test_any_cutting_gives_the_same_samples(cuts: list[int]):
         data = data[size:]
     np.testing.assert_array_equal(sound(items), SAMPLES)
     assert items[-1] == CallEnd()
-    assert machine.flush() == []
+    assert machine.flush(0, closed=True) == []
 
 
 def test_closing_the_connection_says_the_end():
     machine = parser()
     machine.push(call(), 0)
-    assert machine.flush() == [CallEnd()]
-    assert machine.flush() == []
+    assert machine.flush(0, closed=True) == [CallEnd()]
+    assert machine.flush(0, closed=True) == []
 
 
 def test_closing_in_the_middle_of_a_frame_does_not():
     machine = parser()
     machine.push(call()[:-1], 0)
-    assert machine.flush() == []
+    assert machine.flush(0, closed=True) == []
 
 
 def test_nothing_after_the_end_counts():
@@ -147,7 +147,7 @@ def test_any_bytes_are_understood_or_refused(pieces: list[bytes]):
     with suppress(LinkError):
         for piece in pieces:
             items += machine.push(piece, 0)
-        items += machine.flush()
+        items += machine.flush(0, closed=True)
     assert contiguous([item for item in items if isinstance(item, AudioChunk)])
     assert all(not isinstance(item, CallStart) for item in items[1:])
     assert all(not isinstance(item, CallEnd) for item in items[:-1])

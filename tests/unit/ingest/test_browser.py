@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bcaf_stream.errors import BusyError, LinkError
-from bcaf_stream.ingest.fields import Reply
-from bcaf_stream.ingest.media import CallEnd, CallStart, contiguous
+from bcaf_stream.ingest.media import CallEnd, CallOutcome, CallStart, contiguous
+from bcaf_stream.ingest.protocol import Reply
 from bcaf_stream.ingest.protocols.browser import BrowserParser
 from bcaf_stream.types import AudioChunk, Channel, Gap
 
@@ -20,7 +20,7 @@ HELLO = json.dumps({"call": "m", "channels": [["speaker", "speaker"]], "rate": 4
 def test_a_call_from_hello_to_end():
     parser, samples = BrowserParser(), np.arange(-500, 500, dtype=np.int16)
     assert parser.push(HELLO, 0) == [CallStart("m", (Channel("speaker"),), 48000)]
-    assert [json.loads(reply.data) for reply in parser.began()] == [{"t": "accepted", "call": "m"}]
+    assert [json.loads(reply.data) for reply in parser.accepted()] == [{"t": "accepted", "call": "m"}]
     chunks = [item for part in np.split(samples, 10) for item in parser.push(part.tobytes(), 7)]
     assert contiguous(chunks)
     assert np.concatenate([chunk.samples for chunk in chunks]).tolist() == samples.tolist()
@@ -28,7 +28,7 @@ def test_a_call_from_hello_to_end():
     assert end == CallEnd("complete")
     assert json.loads(closed.data) == {"t": "closed", "reason": "complete"}
     assert parser.push("anything", 0) == []
-    assert parser.farewell(None) == []
+    assert parser.closed(CallOutcome(0, "complete")) == []
 
 
 def test_a_page_that_slept_is_silent_for_that_long():
@@ -47,9 +47,9 @@ def test_a_page_that_slept_is_silent_for_that_long():
 
 def test_farewells():
     parser = BrowserParser()
-    (busy,) = parser.farewell(BusyError("no more calls"))
+    (busy,) = parser.refused(BusyError("no more calls"))
     assert json.loads(busy.data) == {"t": "refused", "busy": True, "message": "no more calls"}
-    (over,) = parser.farewell(None)
+    (over,) = parser.closed(CallOutcome(0, "complete"))
     assert json.loads(over.data)["t"] == "closed"
 
 
@@ -58,7 +58,7 @@ def test_farewells():
     [
         (b"\x00\x00", "before the call"),
         ("x", "not a JSON"),
-        ("{}", "hello:"),
+        ("{}", "call must be given"),
         (json.dumps(json.loads(HELLO) | {"rate": 1}), "rate"),
         (json.dumps(json.loads(HELLO) | {"channels": []}), "channels"),
     ],

@@ -52,7 +52,7 @@ def test_two_sides_are_one_call_and_placed_by_the_clock():
         assert call.sound("customer").tolist() == [1] * 60 * 160
         assert call.sound("agent").tolist() == [0] * 8000 + [2] * 1600
         customer.end()
-        assert await customer.ended() == CallOutcome(0, "the other side goes on")
+        assert await customer.ended() == CallOutcome(0, "the other leg goes on")
         assert call.state == "running"
         agent.end("complete")
         assert await agent.ended() == CallOutcome(0, "complete")
@@ -118,7 +118,7 @@ def test_a_side_that_does_not_fit():
         await joiner.open(begin(0))
         with pytest.raises(LinkError, match="customer has a connection already"):
             await joiner.open(begin(0))
-        with pytest.raises(LinkError, match="a side of 16000 Hz beside one of 8000 Hz"):
+        with pytest.raises(LinkError, match="a leg of 16000 Hz beside one of 8000 Hz"):
             await joiner.open(begin(1, rate=16_000))
 
     run(scene)

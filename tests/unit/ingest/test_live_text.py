@@ -7,15 +7,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bcaf_stream.errors import LinkError
-from bcaf_stream.ingest.fields import Reply
-from bcaf_stream.ingest.media import TextUpdate
-from bcaf_stream.ingest.protocols.live_text import CallWords, LiveTextParser
+from bcaf_stream.ingest.protocol import Reply
+from bcaf_stream.ingest.protocols.live_text import Line, LiveTextParser
 from bcaf_stream.types import Words
 
 GOOD = {"call": "c", "channel": "left", "start_ms": 5, "end_ms": 90, "text": "hello there"}
 
 
-def push(*lines: object) -> list[CallWords | Reply]:
+def push(*lines: object) -> list[Line | Reply]:
     return LiveTextParser().push("\n".join(json.dumps(line) for line in lines), 0)
 
 
@@ -24,22 +23,22 @@ def test_lines_become_words():
         GOOD, GOOD | {"id": "u1", "is_final": False, "channel": None, "more": 1}, {"call": "c", "last": True}
     )
     assert found == [
-        CallWords(1, "c", TextUpdate((Words(5, 90, "hello there", "left"),))),
-        CallWords(2, "c", TextUpdate((Words(5, 90, "hello there", None, "u1", final=False),))),
-        CallWords(3, "c", TextUpdate((), last=True)),
+        Line((Words(5, 90, "hello there", "left"),), False, "c", 1),
+        Line((Words(5, 90, "hello there", None, "u1", final=False),), False, "c", 2),
+        Line((), True, "c", 3),
     ]
 
 
 def test_the_last_words_may_say_that_they_are():
     (found,) = push(GOOD | {"last": True})
-    assert found == CallWords(1, "c", TextUpdate((Words(5, 90, "hello there", "left"),), last=True))
+    assert found == Line((Words(5, 90, "hello there", "left"),), True, "c", 1)
 
 
 def test_lines_are_counted_over_frames_and_bad_ones_stop_nothing():
     parser = LiveTextParser()
     good = json.dumps(GOOD)
     found = [*parser.push(f"{good}\nsecret words\n\n", 0), *parser.push(f"{good}\r\n", 0)]
-    assert [item.line for item in found if isinstance(item, CallWords)] == [1, 3]
+    assert [item.number for item in found if isinstance(item, Line)] == [1, 3]
     (answer,) = [json.loads(item.data) for item in found if isinstance(item, Reply)]
     assert answer == {"line": 2, "error": "live text: not a JSON message"}
 
@@ -74,10 +73,10 @@ def test_a_bad_line_is_answered_and_never_quoted(change, said):
 
 def test_answers():
     (words,) = push(GOOD)
-    assert isinstance(words, CallWords)
-    assert LiveTextParser().taken(words) == []
-    assert LiveTextParser(ack=True).taken(words) == [Reply('{"line": 1, "ok": true}\n')]
-    assert LiveTextParser().refused(words, LinkError("no such call is running")) == [
+    assert isinstance(words, Line)
+    assert LiveTextParser().text_taken(words) == []
+    assert LiveTextParser(ack=True).text_taken(words) == [Reply('{"line": 1, "ok": true}\n')]
+    assert LiveTextParser().text_refused(words, LinkError("no such call is running")) == [
         Reply('{"line": 1, "error": "no such call is running"}\n')
     ]
 
@@ -103,7 +102,7 @@ def test_whatever_comes_is_words_or_an_answer(lines):
     parser = LiveTextParser()
     found = [item for line in lines for item in parser.push(line, 0)]
     for item in found:
-        if isinstance(item, CallWords):
-            assert all(isinstance(words, Words) for words in item.message.words)
+        if isinstance(item, Line):
+            assert all(isinstance(words, Words) for words in item.words)
         else:
             assert json.loads(item.data)["error"]

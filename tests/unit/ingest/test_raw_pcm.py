@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bcaf_stream.errors import LinkError
+from bcaf_stream.errors import BusyError, LinkError
 from bcaf_stream.ingest.media import CallEnd, CallOutcome, CallStart, ChannelConfig, contiguous
-from bcaf_stream.ingest.protocols.raw_pcm import MAX_HELLO, Item, PcmFormat, PcmParser, accepted, closed, refused
+from bcaf_stream.ingest.protocol import Item
+from bcaf_stream.ingest.protocols.raw_pcm import MAX_HELLO, PcmFormat, PcmParser
 from bcaf_stream.types import AudioChunk, Channel
 
 SIDES = (Channel("left", "customer"), Channel("right", "agent"))
@@ -40,7 +41,7 @@ def push_in_pieces(parser: PcmParser, data: bytes, cuts: list[int]) -> list[Item
     for size in [*cuts, len(data)]:
         items += parser.push(data[:size], AT)
         data = data[size:]
-    return items + parser.flush()
+    return items + parser.flush(0, closed=True)
 
 
 def check_sound(items: list[Item]) -> None:
@@ -83,25 +84,25 @@ def test_samples_that_look_like_the_end_of_the_line():
 def test_closing_before_the_line_is_no_call():
     parser = PcmParser()
     assert parser.push(hello()[:-1], 0) == []
-    assert parser.flush() == []
+    assert parser.flush(0, closed=True) == []
 
 
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        (b"GET / HTTP/1.1\r\n", "hello: not a JSON object"),
-        (b"\xff\xfe\n", "hello: not a JSON object"),
-        (b"[1]\n", "hello: .*object"),
+        (b"GET / HTTP/1.1\r\n", "hello: not a JSON message"),
+        (b"\xff\xfe\n", "hello: not a JSON message"),
+        (b"[1]\n", "hello: must be a map"),
         (b"x" * (MAX_HELLO + 1), f"at most {MAX_HELLO} bytes"),
-        (hello(rate=100), "hello: rate: .* 8000"),
-        (hello(rate="8000"), "hello: rate: .*integer"),
-        (hello(rate=True), "hello: rate: .*integer"),
-        (hello(call=""), "hello: call: "),
-        (hello(call="x" * 201), "hello: call: "),
-        (hello(channels=[]), "hello: channels: "),
-        (hello(channels=[["a", "boss"]]), "hello: channels.0.1: .*customer"),
+        (hello(rate=100), "hello: rate must be from 8000"),
+        (hello(rate="8000"), "hello: rate must be a whole"),
+        (hello(rate=True), "hello: rate must be a whole"),
+        (hello(call=""), "hello: call must"),
+        (hello(call="x" * 201), "hello: call must"),
+        (hello(channels=[]), "hello: channels must be 1 to 16"),
+        (hello(channels=[["a", "boss"]]), "hello: role must be one of customer"),
         (hello(channels=[["a", "agent"], ["a", "customer"]]), "its own name"),
-        (hello(text="magic"), "hello: text: "),
+        (hello(text="magic"), "hello: text must be one of given"),
     ],
 )
 def test_a_broken_first_line(line: bytes, said: str):
@@ -132,7 +133,10 @@ def test_the_token_of_the_line_is_asked_for():
 
 
 def test_the_answers_are_lines_of_json():
-    lines = [accepted("call 7"), refused("no\nroom", True), closed(CallOutcome(3, "complete"))]
+    parser = PcmParser()
+    parser.push(hello(call="call 7"), 0)
+    answers = [parser.accepted(), parser.refused(BusyError("no\nroom")), parser.closed(CallOutcome(3, "complete"))]
+    lines = [reply.data for replies in answers for reply in replies]
     assert all(line.count(b"\n") == 1 and line.endswith(b"\n") for line in lines)
     assert [json.loads(line) for line in lines] == [
         {"t": "accepted", "call": "call 7"},
@@ -159,7 +163,7 @@ def test_any_bytes_are_understood_or_refused(pieces: list[bytes]):
     with suppress(LinkError):
         for piece in pieces:
             items += parser.push(piece, 0)
-        items += parser.flush()
+        items += parser.flush(0, closed=True)
     assert contiguous([item for item in items if isinstance(item, AudioChunk)])
     assert all(not isinstance(item, CallStart) for item in items[1:])
     assert all(not isinstance(item, CallEnd) for item in items[:-1])

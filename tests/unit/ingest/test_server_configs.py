@@ -4,10 +4,11 @@ import pytest
 
 from bcaf_stream.config import Config, load_config
 from bcaf_stream.errors import ConfigError
-from bcaf_stream.ingest.transports.tcp_servers import PcmConfig
-from bcaf_stream.ingest.transports.websocket_browser import BrowserConfig
-from bcaf_stream.ingest.transports.websocket_calls import AudioHookConfig, TwilioConfig
-from bcaf_stream.ingest.transports.websocket_text import LiveTextConfig
+from bcaf_stream.ingest.protocols.audiohook import AudioHookConfig
+from bcaf_stream.ingest.protocols.browser import BrowserConfig
+from bcaf_stream.ingest.protocols.live_text import LiveTextConfig
+from bcaf_stream.ingest.protocols.raw_pcm import PcmConfig
+from bcaf_stream.ingest.protocols.twilio import TwilioConfig
 
 OPEN = "host: 0.0.0.0\nport: 8443\n"
 TLS = "certificate: cert.pem\nkey: key.pem\n"

@@ -4,7 +4,10 @@ import base64
 
 import pytest
 
-from bcaf_stream.ingest.signatures import MAX_AGE_S, UsedSignatures, is_audiohooks, is_twilios, twilio_signature
+from bcaf_stream.ingest.protocols.audiohook_signature import MAX_AGE_S, is_signed
+from bcaf_stream.ingest.protocols.twilio import is_signed as is_signed_by_twilio
+from bcaf_stream.ingest.protocols.twilio import twilio_signature
+from bcaf_stream.ingest.security import UsedSignatures
 
 # developer.genesys.cloud/devapps/audiohook/session-walkthrough, Establishing connection
 NOW = 1_641_013_205.0
@@ -30,7 +33,7 @@ HEADERS = {
 
 
 def test_the_example_of_genesys():
-    assert is_audiohooks(HEADERS.get, TARGET, [b"another", SECRET], NOW)
+    assert is_signed(HEADERS.get, TARGET, [b"another", SECRET], NOW)
 
 
 @pytest.mark.parametrize(
@@ -53,15 +56,15 @@ def test_the_example_of_genesys():
     ],
 )
 def test_any_change_is_noticed(change):
-    assert not is_audiohooks((HEADERS | change).get, TARGET, [SECRET], NOW)
+    assert not is_signed((HEADERS | change).get, TARGET, [SECRET], NOW)
 
 
 def test_another_place_secret_or_time():
-    assert not is_audiohooks(HEADERS.get, TARGET + "/x", [SECRET], NOW)
-    assert not is_audiohooks(HEADERS.get, TARGET, [b""], NOW)
-    assert not is_audiohooks(HEADERS.get, TARGET, [], NOW)
-    assert not is_audiohooks(HEADERS.get, TARGET, [SECRET], NOW + 120)
-    assert not is_audiohooks(HEADERS.get, TARGET, [SECRET], NOW - 60)
+    assert not is_signed(HEADERS.get, TARGET + "/x", [SECRET], NOW)
+    assert not is_signed(HEADERS.get, TARGET, [b""], NOW)
+    assert not is_signed(HEADERS.get, TARGET, [], NOW)
+    assert not is_signed(HEADERS.get, TARGET, [SECRET], NOW + 120)
+    assert not is_signed(HEADERS.get, TARGET, [SECRET], NOW - 60)
 
 
 def test_the_example_of_twilio():
@@ -70,28 +73,28 @@ def test_the_example_of_twilio():
     url = "https://mycompany.com/myapp.php?foo=1&bar=2" + fields
     signature = "RSOYDt4T1cUTdK1PDd93/VVr8B8="
     assert twilio_signature(b"12345", url).decode() == signature
-    assert is_twilios(signature, ["wss://other", url], [b"1234", b"12345"])
-    assert not is_twilios(signature, [url + "/"], [b"12345"])
-    assert not is_twilios("é", [url], [b"12345"])
-    assert not is_twilios("", [url], [])
+    assert is_signed_by_twilio(signature, ["wss://other", url], [b"1234", b"12345"])
+    assert not is_signed_by_twilio(signature, [url + "/"], [b"12345"])
+    assert not is_signed_by_twilio("é", [url], [b"12345"])
+    assert not is_signed_by_twilio("", [url], [])
 
 
 def test_a_signature_is_taken_once():
     used = UsedSignatures()
-    assert is_audiohooks(HEADERS.get, TARGET, [SECRET], NOW, used)
+    assert is_signed(HEADERS.get, TARGET, [SECRET], NOW, used)
     renamed = HEADERS | {
         name: HEADERS[name].replace("sig1=", "other=", 1) for name in ("signature", "signature-input")
     }
     for headers in (HEADERS, renamed):
         for later in (0, 30, MAX_AGE_S):
-            assert not is_audiohooks(headers.get, TARGET, [SECRET], NOW + later, used)
-    assert not is_audiohooks((HEADERS | {"host": "other"}).get, TARGET, [SECRET], NOW, UsedSignatures())
+            assert not is_signed(headers.get, TARGET, [SECRET], NOW + later, used)
+    assert not is_signed((HEADERS | {"host": "other"}).get, TARGET, [SECRET], NOW, UsedSignatures())
 
 
 def test_what_is_not_valid_is_not_remembered():
     used = UsedSignatures()
-    assert not is_audiohooks((HEADERS | {"host": "other"}).get, TARGET, [SECRET], NOW, used)
-    assert is_audiohooks(HEADERS.get, TARGET, [SECRET], NOW, used)
+    assert not is_signed((HEADERS | {"host": "other"}).get, TARGET, [SECRET], NOW, used)
+    assert is_signed(HEADERS.get, TARGET, [SECRET], NOW, used)
 
 
 def test_used_signatures_are_forgotten_when_they_are_old_and_bounded():

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from bcaf_stream.config import load_config
 from bcaf_stream.errors import ConfigError, LinkError
-from bcaf_stream.ingest.fields import Item
-from bcaf_stream.ingest.g711 import decode_alaw, decode_ulaw
+from bcaf_stream.ingest.codecs import decode_alaw, decode_ulaw
 from bcaf_stream.ingest.media import CallEnd, CallStart, ChannelConfig, contiguous
-from bcaf_stream.ingest.protocols.twilio import StreamConfig, TwilioParser
+from bcaf_stream.ingest.protocol import Item
+from bcaf_stream.ingest.protocols.twilio import TwilioConfig, TwilioParser
 from bcaf_stream.types import AudioChunk, Channel, Gap
 from tests.stream_messages import (
     FRAME,
@@ -34,8 +34,8 @@ def noise(frames: int, seed: int = 0, frame: int = FRAME) -> bytes:
     return np.random.default_rng(seed).integers(0, 256, frames * frame, np.uint8).tobytes()
 
 
-def push_all(messages: Iterable[str | bytes], config: StreamConfig | None = None) -> list[Item]:
-    parser = TwilioParser(config or StreamConfig())
+def push_all(messages: Iterable[str | bytes], config: TwilioConfig | None = None) -> list[Item]:
+    parser = TwilioParser(config or TwilioConfig(port=0))
     items = [item for at, message in enumerate(messages) for item in parser.push(message, at)]
     assert contiguous([item for item in items if isinstance(item, AudioChunk | Gap)])
     return items
@@ -67,7 +67,7 @@ def test_a_call_in_order():
 
 
 def test_what_comes_in_order_is_given_out_at_once():
-    parser = TwilioParser(StreamConfig())
+    parser = TwilioParser(TwilioConfig(port=0))
     parser.push(twilio_start(), 0)
     for at, message in enumerate(twilio_frames({"inbound": noise(30), "outbound": noise(30)})):
         (item,) = parser.push(message, at)
@@ -136,7 +136,7 @@ def test_a_lost_frame_is_a_gap_with_its_place():
 def test_what_comes_after_the_bound_is_late():
     frames = list(twilio_frames({"inbound": noise(60)}))
     frames.append(frames.pop(10))
-    parser = TwilioParser(StreamConfig(reorder_ms=100))
+    parser = TwilioParser(TwilioConfig(port=0, reorder_ms=100))
     items = [i for m in [twilio_start(tracks=["inbound"]), *frames] for i in parser.push(m, 0)]
     assert gaps(items) == [Gap("customer", 1600, 1760, "lost")]
     assert parser.late == 1
@@ -156,7 +156,7 @@ def test_a_track_that_begins_later_shares_the_clock():
 
 
 def test_a_silent_track_is_told_once_and_holds_nobody_up():
-    parser = TwilioParser(StreamConfig())
+    parser = TwilioParser(TwilioConfig(port=0))
     parser.push(twilio_start(), 0)
     items: list[Item] = []
     for message in twilio_frames({"inbound": noise(1000)}):
@@ -196,12 +196,12 @@ def test_a_stream_that_goes_on_begins_at_its_first_sound():
 def test_a_stream_that_comes_back_is_not_heard_twice():
     data, heard = noise(200), {}
     frames = list(twilio_frames({"inbound": data}))
-    one = TwilioParser(StreamConfig(), heard=heard)
+    one = TwilioParser(TwilioConfig(port=0), heard=heard)
     first = [item for message in [twilio_start(tracks=["inbound"]), *frames[:80]] for item in one.push(message, 0)]
     assert heard == {}
-    first += one.flush(0)
+    first += one.flush(0, closed=True)
     assert heard == {("CA1", "inbound"): 1600}
-    two = TwilioParser(StreamConfig(), heard=heard)
+    two = TwilioParser(TwilioConfig(port=0), heard=heard)
     assert two.push(twilio_start(tracks=["inbound"]), 0) == []  # until it says where it goes on
     again = [*frames[71:76], frames[70], *frames[76:], twilio_stop()]
     second = [item for message in again for item in two.push(message, 0)]
@@ -218,7 +218,7 @@ def heard_of(items: list[Item]) -> list[int]:
 
 @pytest.mark.parametrize("message", [twilio_stop(), twilio_media("inbound", 1, None, b"x" * 80)])
 def test_a_call_that_comes_back_begins_without_a_clock_too(message):
-    parser = TwilioParser(StreamConfig(), heard={("CA1", "inbound", "outbound"): 90_000})
+    parser = TwilioParser(TwilioConfig(port=0), heard={("CA1", "inbound", "outbound"): 90_000})
     assert parser.push(twilio_start(), 0) == []
     begin, *_ = parser.push(message, 0)
     assert isinstance(begin, CallStart)
@@ -240,7 +240,9 @@ def test_telnyx():
 
 
 def test_channels_and_names_are_configured():
-    config = StreamConfig(channels={"outbound": ChannelConfig(name="caller", role="customer")}, call_id="stream")
+    config = TwilioConfig(
+        port=0, channels={"outbound": ChannelConfig(name="caller", role="customer")}, call_id="stream"
+    )
     items = push_all(twilio_session({"inbound": noise(3, 1), "outbound": noise(3, 2)}), config)
     assert items[0] == CallStart("MZ1", (Channel("caller", "customer"),), 8000)
     assert heard(items, "caller") == decode_ulaw(noise(3, 2)).tolist()
@@ -250,9 +252,9 @@ def test_channels_and_names_are_configured():
 
 def test_two_channels_of_one_name_are_refused(tmp_path):
     path = tmp_path / "stream.yaml"
-    path.write_text("channels: {inbound: {name: a, role: agent}, outbound: {name: a, role: customer}}")
+    path.write_text("port: 0\nchannels: {inbound: {name: a, role: agent}, outbound: {name: a, role: customer}}")
     with pytest.raises(ConfigError, match="each with its own name"):
-        load_config(StreamConfig, path)
+        load_config(TwilioConfig, path)
 
 
 START = json.loads(twilio_start())
@@ -262,7 +264,7 @@ START = json.loads(twilio_start())
     ("messages", "said"),
     [
         (["{"], "not a JSON"),
-        (["3"], "a JSON map"),
+        (["3"], "must be a map"),
         (["[" * 100_000], "not a JSON"),
         (['{"event":"start","start":' + "9" * 5000 + "}"], "not a JSON"),
         ([twilio_media("inbound", 1, 0, b"x")], "before start"),
@@ -318,7 +320,7 @@ wild_media = st.fixed_dictionaries(
 @settings(max_examples=300, deadline=None)
 @given(st.lists(wild_media | st.text(max_size=30) | st.binary(max_size=30), max_size=12), st.booleans())
 def test_whatever_comes_is_media_or_a_link_error(messages, started):
-    parser = TwilioParser(StreamConfig(reorder_ms=50))
+    parser = TwilioParser(TwilioConfig(port=0, reorder_ms=50))
     items: list[Item] = parser.push(twilio_start(), 0) if started else []
     for message in messages:
         with contextlib.suppress(LinkError):
@@ -329,7 +331,7 @@ def test_whatever_comes_is_media_or_a_link_error(messages, started):
 
 
 def test_a_flood_that_never_continues_is_bounded():
-    parser = TwilioParser(StreamConfig(reorder_ms=10_000))
+    parser = TwilioParser(TwilioConfig(port=0, reorder_ms=10_000))
     parser.push(twilio_start(tracks=["inbound"]), 0)
     items: list[Item] = []
     for chunk in range(10, 3000):  # always the same place, and never what is missing before it
@@ -339,7 +341,7 @@ def test_a_flood_that_never_continues_is_bounded():
 
 def test_sound_that_waits_is_bounded_by_its_length():
     """Many samples in a piece, none of which the one before it lets out."""
-    parser = TwilioParser(StreamConfig(reorder_ms=10_000))
+    parser = TwilioParser(TwilioConfig(port=0, reorder_ms=10_000))
     parser.push(twilio_start(tracks=["inbound"]), 0)
     held = 0
     for chunk in range(2, 40):

@@ -1,11 +1,16 @@
-"""G.711 (ITU-T G.711, 1988): the two logarithmic codes of the telephone network, decoded by a table of 256 values.
+"""Bytes of a wire -> samples: linear 16 bit, and G.711 (ITU-T G.711, 1988), decoded by a table of 256 values.
 
-Values are scaled to 16 bits, as everybody's decoders do: mu-law reaches ±32124, A-law ±32256.
+G.711's values are scaled to 16 bits, as everybody's decoders do: mu-law reaches ±32124, A-law ±32256.
 """
 
 import numpy as np
 
 from bcaf_stream.types import PcmN
+
+
+def decode_linear(data: bytes) -> PcmN:
+    """The samples of 16 bit little endian bytes, of which there must be an even number; a copy."""
+    return np.frombuffer(data, "<i2").astype(np.int16)
 
 
 def decode_ulaw(data: bytes) -> PcmN:

@@ -7,10 +7,13 @@ HOLD_MS, after which what has not come is missing. A sender that is ahead of the
 miss.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from bcaf_stream.types import PcmN
+import numpy as np
+
+from bcaf_stream.ingest.codecs import decode_linear
+from bcaf_stream.types import AudioChunk, Gap, PcmN
 
 NOTHING_SENT = "nothing sent"
 PAUSE_MS = 500  # without sound; networks and schedulers delay by less
@@ -83,3 +86,53 @@ class PauseFinder:
 
     def _ns(self, samples: int) -> int:
         return samples * 1_000_000_000 // self._rate
+
+
+class PcmStream:
+    """Interleaved 16 bit samples of all channels, in pieces of any size, whose sender has no clock -> their media.
+
+    Args:
+        channels: their names, in the order of the samples.
+        real_time: the sender is never faster than speech, so that its pauses are gaps.
+    """
+
+    def __init__(self, channels: Sequence[str], rate: int, real_time: bool) -> None:
+        self._channels = channels
+        self._rate = rate
+        self._pauses = PauseFinder(rate) if real_time else None
+        self._bytes = b""  # of a sample that has not come as a whole
+        self._end = 0
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether no part of a sample is missing."""
+        return not self._bytes
+
+    def push(self, data: bytes, received_at: int) -> list[AudioChunk | Gap]:
+        """What these bytes continue, however they were cut."""
+        data = self._bytes + data if self._bytes else data
+        whole = len(data) - len(data) % (2 * len(self._channels))
+        self._bytes = data[whole:]
+        if not whole:
+            return []
+        samples_NC = decode_linear(data[:whole]).reshape(-1, len(self._channels))
+        return self._items(
+            self._pauses.push(samples_NC, received_at) if self._pauses else [Heard(samples_NC, received_at)]
+        )
+
+    def flush(self) -> list[AudioChunk | Gap]:
+        """The sound that is held back after a pause; a part of a sample is dropped."""
+        return self._items(self._pauses.flush()) if self._pauses else []
+
+    def _items(self, found: Sequence[Heard | Missing]) -> list[AudioChunk | Gap]:
+        items: list[AudioChunk | Gap] = []
+        for part in found:
+            start = self._end
+            self._end += part.samples if isinstance(part, Missing) else len(part.samples)
+            for column, channel in enumerate(self._channels):
+                if isinstance(part, Missing):
+                    items.append(Gap(channel, start, self._end, NOTHING_SENT))
+                else:
+                    leg_N = np.ascontiguousarray(part.samples[:, column])
+                    items.append(AudioChunk(channel, start, self._rate, leg_N, part.received_at))
+        return items

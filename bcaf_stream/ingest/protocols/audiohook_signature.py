@@ -1,11 +1,9 @@
-"""Signed requests: Twilio's own signature, and HTTP message signatures (RFC 9421) as Genesys AudioHook uses them.
+"""HTTP message signatures (RFC 9421) as Genesys AudioHook uses them.
 
-Specifications: "Security" (twilio.com/docs/usage/security) and "AudioHook session walkthrough, Establishing
-connection" (developer.genesys.cloud/devapps/audiohook/session-walkthrough). A signature is compared with those of
-all known secrets in constant time, so that the time says nothing about which one was nearly right.
-
-AudioHook signs the time and a nonce, so that each signature is taken once. Twilio signs the address alone, and
-that of one <Stream> is the same in each call: only where each call has an address of its own is it taken once.
+Specification: "AudioHook session walkthrough, Establishing connection"
+(developer.genesys.cloud/devapps/audiohook/session-walkthrough). A signature is compared with those of all known
+secrets in constant time, so that the time says nothing about which one was nearly right. It holds the time and a
+nonce, so that each is taken once.
 """
 
 import base64
@@ -14,6 +12,8 @@ import hashlib
 import hmac
 import re
 from collections.abc import Callable, Sequence
+
+from bcaf_stream.ingest.security import UsedSignatures
 
 COVERED = {  # what a client of AudioHook must sign
     "@request-target",
@@ -25,8 +25,6 @@ COVERED = {  # what a client of AudioHook must sign
 }
 MAX_AGE_S, MAX_SKEW_S = 60, 10  # how old a signature may be, and how far clocks may be apart
 
-MAX_USED = 100_000  # signatures that are remembered; more of them within their time would need the secret
-
 _INPUT = re.compile(
     r'([a-z*][\w.*-]*)=(\(("[^"\\]*"(?: "[^"\\]*")*)\)((?:;[a-z*][\w.*-]*=(?:"[^"\\]*"|[0-9]{1,15}))*))'
 )
@@ -34,38 +32,7 @@ _PARAMETER = re.compile(r';([a-z*][\w.*-]*)=(?:"([^"\\]*)"|([0-9]+))')
 _SIGNATURE = re.compile(r"([a-z*][\w.*-]*)=:([A-Za-z0-9+/=]*):")
 
 
-class UsedSignatures:
-    """Signatures that have let somebody in, for as long as they could do so again."""
-
-    def __init__(self, most: int = MAX_USED) -> None:
-        self._until: dict[bytes, float] = {}  # in the order of their first use
-        self._most = most
-
-    def take(self, signature: bytes, until: float, now: float) -> bool:
-        """Whether this valid signature comes for the first time; times are unix seconds."""
-        if self._until.get(signature, now) > now:
-            return False
-        while self._until and (
-            (first := next(iter(self._until.items())))[1] <= now or len(self._until) >= self._most
-        ):
-            del self._until[first[0]]
-        self._until[signature] = until
-        return True
-
-
-def twilio_signature(secret: bytes, url: str) -> bytes:
-    """Twilio's signature of a WebSocket request, which has no parameters but its address."""
-    return base64.b64encode(hmac.digest(secret, url.encode("utf-8", "surrogateescape"), hashlib.sha1))
-
-
-def is_twilios(shown: str, urls: Sequence[str], secrets: Sequence[bytes]) -> bool:
-    """Whether Twilio signed one of these addresses."""
-    given = shown.encode("utf-8", "replace")
-    known = [twilio_signature(secret, url) for secret in secrets for url in urls]
-    return sum(hmac.compare_digest(given, signature) for signature in known) > 0
-
-
-def is_audiohooks(
+def is_signed(
     header: Callable[[str], str | None],
     target: str,
     secrets: Sequence[bytes],
