@@ -101,7 +101,7 @@ class PcmStream:
         self._rate = rate
         self._pauses = PauseFinder(rate) if real_time else None
         self._bytes = b""  # of a sample that has not come as a whole
-        self._end = 0
+        self.end = 0  # of each channel, gaps included
 
     @property
     def is_whole(self) -> bool:
@@ -127,11 +127,11 @@ class PcmStream:
     def _items(self, found: Sequence[Heard | Missing]) -> list[AudioChunk | Gap]:
         items: list[AudioChunk | Gap] = []
         for part in found:
-            start = self._end
-            self._end += part.samples if isinstance(part, Missing) else len(part.samples)
+            start = self.end
+            self.end += part.samples if isinstance(part, Missing) else len(part.samples)
             for column, channel in enumerate(self._channels):
                 if isinstance(part, Missing):
-                    items.append(Gap(channel, start, self._end, NOTHING_SENT))
+                    items.append(Gap(channel, start, self.end, NOTHING_SENT))
                 else:
                     leg_N = np.ascontiguousarray(part.samples[:, column])
                     items.append(AudioChunk(channel, start, self._rate, leg_N, part.received_at))

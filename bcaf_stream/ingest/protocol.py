@@ -8,7 +8,7 @@ Neither does any I/O; the servers in transports/ do, and know no vendor.
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 from urllib.parse import parse_qs, urlsplit
 
 from pydantic import Field
@@ -157,6 +157,12 @@ class TcpProtocol(CallProtocol):
     @abstractmethod
     def parser(self, port: int, access: Access) -> Parser:
         """A new one, for a new connection on the port of this number."""
+
+
+class VendorConfig(Protocol):
+    """The configuration of one protocol."""
+
+    def protocol(self) -> WebSocketProtocol | TcpProtocol: ...
 
 
 class ConnectionConfig(ServerConfig):

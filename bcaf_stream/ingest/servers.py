@@ -5,7 +5,8 @@ import time
 from pydantic import Field
 
 from bcaf_stream.config import Config
-from bcaf_stream.ingest.protocol import Clock, WebSocketProtocol
+from bcaf_stream.ingest.protocol import Clock, VendorConfig, WebSocketProtocol
+from bcaf_stream.ingest.protocols.audio_fork import AudioForkConfig
 from bcaf_stream.ingest.protocols.audiohook import AudioHookConfig
 from bcaf_stream.ingest.protocols.audiosocket import AudioSocketConfig
 from bcaf_stream.ingest.protocols.browser import BrowserConfig
@@ -19,8 +20,6 @@ from bcaf_stream.ingest.transports.udp import RtpServer
 from bcaf_stream.ingest.transports.websocket_session import WebSocketServer
 from bcaf_stream.ingest.transports.zmq_link import LinkConfig, LinkServer
 
-CallConfig = TwilioConfig | AudioHookConfig | AudioSocketConfig | PcmConfig | BrowserConfig | LiveTextConfig
-
 
 class ServersConfig(Config):
     """A protocol that is not named has no server; only `link`, which `bcaf-stream send` uses, is always open.
@@ -33,6 +32,7 @@ class ServersConfig(Config):
     twilio: TwilioConfig | None = None
     audiohook: AudioHookConfig | None = None
     audiosocket: AudioSocketConfig | None = None
+    audio_fork: AudioForkConfig | None = None
     rtp: tuple[RtpConfig, ...] = Field(default=())
     pcm: PcmConfig | None = None
     microphone: BrowserConfig | None = None
@@ -53,7 +53,7 @@ def make_servers(config: ServersConfig) -> list[IngestServer]:
     return servers
 
 
-def make_server(config: CallConfig | RtpConfig | LinkConfig, clock: Clock = time.time_ns) -> IngestServer:
+def make_server(config: LinkConfig | RtpConfig | VendorConfig, clock: Clock = time.time_ns) -> IngestServer:
     """The server of one configuration.
 
     Raises:

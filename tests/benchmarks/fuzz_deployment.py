@@ -48,7 +48,7 @@ from tests.benchmarks.fuzz_wires import changed
 from tests.same import assert_same_events
 from tests.stream_messages import twilio_frames, twilio_start, twilio_stop
 
-PROTOCOLS = ("twilio", "audiohook", "audiosocket", "pcm", "microphone", "live_text")
+PROTOCOLS = ("twilio", "audiohook", "audiosocket", "pcm", "microphone", "audio_fork", "live_text")
 SETTINGS = [f"ingest.{name}.port=0" for name in PROTOCOLS] + [
     "ingest.rtp=[{port: 0, idle_s: 1, text: none}]",
     *(f"ingest.{name}.text=none" for name in PROTOCOLS if name != "live_text"),
@@ -191,7 +191,10 @@ async def flood(endpoints: Endpoints, inputs: int, seed: int) -> Counter[str]:
     pages = {"microphone": doors["microphone"].replace("http", "ws", 1)}
     await asyncio.gather(
         *(websocket(pages.get(n, doors[n]), n, each, dice(n), count) for n in ("twilio", "audiohook")),
-        *(websocket(pages.get(n, doors[n]), n, each, dice(n), count) for n in ("microphone", "live_text")),
+        *(
+            websocket(pages.get(n, doors[n]), n, each, dice(n), count)
+            for n in ("microphone", "audio_fork", "live_text")
+        ),
         *(tcp(doors[name], name, each, dice(name), count) for name in ("audiosocket", "pcm")),
         rtp(doors["rtp"], each, dice("rtp"), count),
         dealer(endpoints.audio, "link", each, dice("link"), count),
@@ -229,6 +232,9 @@ async def good_calls(doors: dict[str, str]) -> list[str]:
         await client.send(loud)
         await client.send('{"end": true}')
         assert json.loads(await client.recv())["t"] == "closed"
+    async with connect(f"{doors['audio_fork']}/?call=good-fork&rate=8k&mix=mono") as client:
+        await client.send("{}")
+        await client.send(loud)
     reader, writer = await asyncio.open_connection("127.0.0.1", port_of(doors["pcm"]))
     writer.write(json.dumps(hello | {"call": "good-pcm"}).encode() + b"\n" + loud)
     writer.write_eof()
@@ -239,7 +245,7 @@ async def good_calls(doors: dict[str, str]) -> list[str]:
     writer.write(b"\1\0\x10" + uuid.UUID(name).bytes + b"\x10" + len(loud).to_bytes(2, "big") + loud + b"\0\0\0")
     assert await reader.read() == b"\0\0\0"
     await leave(writer)
-    return ["good-twilio", "good-audiohook", "good-microphone", "good-pcm", name]
+    return ["good-twilio", "good-audiohook", "good-microphone", "good-fork", "good-pcm", name]
 
 
 async def a_good_rtp_call(address: str) -> None:

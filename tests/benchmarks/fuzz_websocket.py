@@ -21,6 +21,8 @@ from websockets.exceptions import ConnectionClosed
 
 from bcaf_stream.errors import LinkError
 from bcaf_stream.ingest.media import CallStart, contiguous
+from bcaf_stream.ingest.protocol import Request
+from bcaf_stream.ingest.protocols.audio_fork import AudioForkConfig, AudioForkParser
 from bcaf_stream.ingest.protocols.audiohook import AudioHookConfig, AudioHookParser
 from bcaf_stream.ingest.protocols.browser import BrowserParser
 from bcaf_stream.ingest.protocols.live_text import LiveTextParser
@@ -100,6 +102,12 @@ def microphone(rng: random.Random) -> list[Frame]:
     sides = [["left", "customer"], ["right", "agent"]][: rng.randint(1, 2)]
     hello = json.dumps({"call": "c", "channels": sides, "rate": 16000})
     return [hello, *(rng.randbytes(rng.randint(0, 640)) for _ in range(8)), json.dumps({"end": True})]
+
+
+def audio_fork(rng: random.Random) -> list[Frame]:
+    said = {"callSid": "c", "sampleRate": rng.choice([8000, 16000]), "mixType": rng.choice(["mono", "stereo"])}
+    dtmf = json.dumps({"event": "dtmf", "dtmf": "5"})
+    return [json.dumps(said), *(rng.randbytes(rng.randint(0, 1280)) for _ in range(8)), dtmf, rng.randbytes(640)]
 
 
 def changed(frame: Frame, other: Frame, rng: random.Random) -> Frame:
@@ -233,6 +241,8 @@ if __name__ == "__main__":
     fuzz("audiohook", lambda: AudioHookParser(AudioHookConfig(port=0), heard=remembered), audiohook, count, start)
     fuzz("live_text", LiveTextParser, live_text, count, start)
     fuzz("microphone", BrowserParser, microphone, count, start)
+    forked = AudioForkConfig(port=0)
+    fuzz("audio_fork", lambda: AudioForkParser(forked, Request("/")), audio_fork, count, start)
     everybody: Any = {"port": 0, "max_calls_per_client": 1000, "max_connections": 1000}
     asyncio.run(fuzz_door(make_server(TwilioConfig(**everybody)), twilio, good_twilio, count // 10, start))
     asyncio.run(
