@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from bcaf_stream.errors import ModelError
+from bcaf_stream.model.bcaf import BCAF
 from bcaf_stream.model.checkpoint import Checkpoint
 from bcaf_stream.model.state import DialogueState
 from bcaf_stream.model.weights import lay_out_for_steps
@@ -26,10 +27,12 @@ class DialogueAnalyzer:
     """The model of a checkpoint, used utterance by utterance.
 
     Raises:
-        ModelError: the checkpoint's model is an offline one, which needs the future.
+        ModelError: the checkpoint's model is an offline one, which needs the future, or no BCAF.
     """
 
     def __init__(self, checkpoint: Checkpoint, device: torch.device | str = "cpu") -> None:
+        if not isinstance(checkpoint.model, BCAF):
+            raise ModelError(f"{checkpoint.model_id} is a bc-LSTM, a baseline for evaluate; train a kind: bcaf")
         if checkpoint.model.config.mode != "causal":
             raise ModelError(f"{checkpoint.model_id} is an offline model; a live dialogue needs mode: causal")
         self.device = torch.device(device)

@@ -37,6 +37,21 @@ LAYERS = [  # low to high; members of one set must not import each other
     {"bcaf_stream.cli"},
     {"actors", "training"},
 ]
+TRAINING = [  # the same inside the room
+    {"training.config", "training.datasets", "training.metrics"},
+    {"training.dialogues", "training.store"},
+    {"training.encode", "training.predict", "training.linear"},
+    {"training.source", "training.training_data"},
+    {"training.objective"},
+    {"training.trainer"},
+    {"training.state", "training.board"},
+    {"training.log", "training.inspection", "training.card", "training.report"},
+    {"training.fit"},
+    {"training.ray_jobs"},
+    {"training.ray_train", "training.ray_tune", "training.features", "training.evaluate"},
+    {"training.ablate", "training.tune"},
+    {"training.compact", "training.cli"},
+]
 MAY_IMPORT = {  # third-party package -> the only modules allowed to import it
     "zmq": ("bcaf_stream.events", "bcaf_stream.ingest.transports.zmq_link", "bcaf_stream.client.link"),
     "websockets": ("bcaf_stream.ingest.transports",),
@@ -45,7 +60,7 @@ MAY_IMPORT = {  # third-party package -> the only modules allowed to import it
     "httpx2": ("bcaf_stream.bridges.webhook",),
     "aiokafka": ("bcaf_stream.bridges.kafka",),
     "redis": ("bcaf_stream.bridges.redis",),
-    "ray": ("actors", "training.ray_train", "training.features"),
+    "ray": ("actors", "training.ray_jobs", "training.ray_train", "training.ray_tune", "training.features"),
 }
 FREE_SIBLINGS = 0  # the vocabulary layer may import within itself
 
@@ -71,8 +86,8 @@ def within(name: str, package: str) -> bool:
     return name == package or name.startswith(package + ".")
 
 
-def unit_of(name: str) -> tuple[int, str] | None:
-    for level, units in enumerate(LAYERS):
+def unit_of(name: str, layers: list[set[str]] = LAYERS) -> tuple[int, str] | None:
+    for level, units in enumerate(layers):
         for unit in units:
             if within(name, unit):
                 return level, unit
@@ -141,6 +156,19 @@ def test_ingest_has_floors_too(path: Path):
             assert pair[0] == pair[1], f"{me} imports another protocol: {name}"
         if here == 1:
             assert name.partition(".")[0] not in SOCKETS, f"{me} does I/O: it imports {name}"
+
+
+@pytest.mark.parametrize("path", [p for p in FILES if within(module_name(p), "training")], ids=module_name)
+def test_imports_point_down_inside_training(path: Path):
+    me = module_name(path)
+    if me == "training":
+        return
+    here = unit_of(me, TRAINING)
+    assert here is not None, f"{me} is in no layer: add it to TRAINING"
+    for name in imported(path):
+        there = unit_of(name, TRAINING)
+        if there is not None and there[1] != here[1]:
+            assert there[0] < here[0], f"{me} (layer {here[0]}) imports {name} (layer {there[0]})"
 
 
 LOOPS = "bcaf_stream.loops"  # every thread and task begins there: it cannot fail or end unseen

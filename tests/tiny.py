@@ -12,8 +12,9 @@ from bcaf_stream.encoders.base import AudioEncoderConfig, TextEncoderConfig
 from bcaf_stream.encoders.compact_audio import AudioTrunk, CompactAudioConfig
 from bcaf_stream.encoders.load import load_audio_encoder, load_text_encoder
 from bcaf_stream.encoders.storage import save_weights
-from bcaf_stream.model.bcaf import BCAF, BCAFConfig
+from bcaf_stream.model.bcaf import BCAF
 from bcaf_stream.model.checkpoint import EncoderSpec, EncoderSpecs, save_checkpoint
+from bcaf_stream.model.config import BCAFConfig
 from bcaf_stream.types import Modality
 
 LABELS = ("anger", "disgust", "fear", "joy", "neutral", "sadness", "surprise")

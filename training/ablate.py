@@ -84,7 +84,7 @@ def ablate(config: TrainConfig, split: Split, on_run: Callable[[Run], None] = la
 
     one = partial(run_variant, config, split)
     if config.ablate.parallel:
-        from training.ray_train import map_on_ray
+        from training.ray_jobs import map_on_ray
 
         map_on_ray(one, jobs, config.ray, config.ablate.parallel, take)
     else:

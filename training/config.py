@@ -11,7 +11,7 @@ from pydantic import Field, ValidationError, model_validator
 from bcaf_stream.config import Config
 from bcaf_stream.encoders.base import EncodersConfig
 from bcaf_stream.errors import ConfigError
-from bcaf_stream.model.bcaf import BCAFConfig
+from bcaf_stream.model.config import BCAFConfig
 from bcaf_stream.types import Modality
 
 Variant = Literal[

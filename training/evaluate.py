@@ -16,6 +16,7 @@ import torch
 from bcaf_stream.dialogue import DialogueAnalyzer
 from bcaf_stream.emotion_model import EmotionEngine, ModelConfig, find_checkpoint, load_encoders
 from bcaf_stream.errors import CheckpointError, DataError
+from bcaf_stream.model.bcaf import BCAF
 from bcaf_stream.model.checkpoint import Checkpoint, EncoderSpec, load_checkpoint
 from bcaf_stream.model.heads import IGNORED_LABEL
 from bcaf_stream.types import Features, Modality, Utterance
@@ -125,10 +126,11 @@ def floor_for(subject: Subject, manifest: Path, features: Path | None = None) ->
 
 
 def evaluate(subject: Subject, modes: Sequence[Mode] = MODES) -> Results:
-    """Whole dialogues at once: {mode: {view: predictions and truth}}."""
+    """Whole dialogues at once: {mode: {view: predictions and truth}}; a bc-LSTM knows its own mode alone."""
     results: Results = {}
-    for mode in modes:
-        model = in_mode(subject.checkpoint.model, mode)
+    whole = subject.checkpoint.model
+    for mode in modes if isinstance(whole, BCAF) else (whole.config.mode,):
+        model = in_mode(whole, mode) if isinstance(whole, BCAF) else whole
         results[mode] = {
             view: scored(model, predict(model, subject.dialogues, view), subject.checkpoint.calibration)
             for view in subject.views

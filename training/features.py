@@ -23,7 +23,7 @@ from bcaf_stream.types import Modality
 from training.config import FeaturesConfig, TrainConfig
 from training.datasets.manifest import Manifest, read_manifest
 from training.encode import Encoder, Item, encode_shard, items, load_encoder, maker_of, missing
-from training.ray_train import ray_session
+from training.ray_jobs import ray_session
 from training.store import FeatureStore, Maker
 from training.training_data import compact_source, encoder_config
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from bcaf_stream.emotion_model import find_checkpoint
 from bcaf_stream.errors import CheckpointError, DataError
-from bcaf_stream.model.bcaf import BCAF
+from bcaf_stream.model.bcaf import BCAF, build_model
 from bcaf_stream.model.checkpoint import ENCODERS_NAME, EncoderSpecs, load_checkpoint, save_checkpoint
 from bcaf_stream.model.inputs import ModalityInput, scale_of
 from training.card import model_card
@@ -20,7 +20,7 @@ from training.dialogues import vectors_of
 from training.linear import FILE_NAME, fit_floor
 from training.log import EpochLog, writing
 from training.metrics import summary
-from training.predict import VIEW_OF, calibrate_on, fused_logits, predict, scored
+from training.predict import VIEW_OF, DialogueModel, calibrate_on, fused_logits, predict, scored
 from training.source import DialogueSource
 from training.state import load_state, save_state
 from training.trainer import Record, Trainer
@@ -63,7 +63,7 @@ def fit_here(
     return finish(config, data, trainer, floor)
 
 
-def build_trainer(config: TrainConfig, data: TrainingData, device: torch.device) -> Trainer:
+def build_trainer(config: TrainConfig, data: TrainingData, device: torch.device) -> Trainer[DialogueModel]:
     """The trainer at its first epoch: every process and every run builds the same weights from the seed.
 
     Raises:
@@ -72,7 +72,7 @@ def build_trainer(config: TrainConfig, data: TrainingData, device: torch.device)
     start = None if config.init is None else load_checkpoint(find_checkpoint(config.init))
     standardize = config.data.standardize if start is None else start.model.config.standardize
     torch.manual_seed(config.loop.seed)
-    model = BCAF(config.model.model_copy(update={"standardize": standardize}))
+    model = build_model(config.model.model_copy(update={"standardize": standardize}))
     if start is not None:
         if start.labels != config.model.labels:
             raise CheckpointError(
@@ -110,12 +110,17 @@ def device_for(use_gpu: bool) -> torch.device:
     return torch.device("cuda" if use_gpu else "cpu")
 
 
-def finish(config: TrainConfig, data: TrainingData, trainer: Trainer, floor: bool = True) -> Path:
+def finish(config: TrainConfig, data: TrainingData, trainer: Trainer[DialogueModel], floor: bool = True) -> Path:
     """Fit the decision of the best weights on dev; write the checkpoint with its card, and `results.json`.
 
-    The floor lies in the checkpoint, so that whatever scores the one scores the other on the same utterances.
+    The floor lies in the checkpoint, so that whatever scores the one scores the other on the same utterances; a
+    linear path is made of it.
     """
     model = trainer.best_model()
+    with_path = isinstance(model, BCAF) and model.linear_path is not None
+    linear = fit_floor(config.model.labels, data.train, data.dev) if floor or with_path else None
+    if linear is not None and isinstance(model, BCAF):
+        linear.install(model)
     calibration = calibrate_on(model, data.dev)
     numbers: dict[str, Any] = {}
     views = VIEW_OF.values() if len(config.data.modalities) > 1 else config.data.modalities
@@ -123,7 +128,6 @@ def finish(config: TrainConfig, data: TrainingData, trainer: Trainer, floor: boo
         found = predict(model, data.dev, view)
         if len(found.label_N):
             numbers[view] = summary(scored(model, found, calibration))
-    linear = fit_floor(config.model.labels, data.train, data.dev) if floor else None
     beside = {view: summary(one) for view, one in linear.score(data.dev).items()} if linear else {}
     results = {"dev": {config.model.mode: numbers, "linear": beside}}
     with writing(config.folder):

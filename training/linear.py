@@ -25,6 +25,7 @@ from safetensors.torch import save as bytes_of
 from torch import Tensor
 
 from bcaf_stream.errors import CheckpointError
+from bcaf_stream.model.bcaf import BCAF
 from bcaf_stream.model.heads import IGNORED_LABEL
 from bcaf_stream.model.inputs import scale_of, standardized
 from bcaf_stream.types import Modality
@@ -66,6 +67,27 @@ class LinearFloor:
             tensors |= {f"mean.{modality}": mean_X.contiguous(), f"inverse.{modality}": inverse_X.contiguous()}
         about = {"labels": self.labels, "strengths": dict(self.strengths), "used": self.used}
         return bytes_of(tensors, {"about": json.dumps(about)})
+
+    def install(self, model: BCAF) -> None:
+        """Make the model's linear path, if it has one, of these regressions; one that is missing says nothing."""
+        path = model.linear_path
+        if path is None:
+            return
+        weights: dict[View, Tensor] = {view: weight_CX.float() for view, weight_CX in self.weights.items()}
+        if not model.config.standardize:
+            weights = {view: self._unscaled(view, weight_CX) for view, weight_CX in weights.items()}
+        for number, (view, layer_CX) in enumerate(
+            (("both", path.both_CX), ("audio", path.audio_CX), ("text", path.text_CX))
+        ):
+            if view in weights:
+                layer_CX.copy_(weights[view][:, :-1])
+                path.bias_3C[number].copy_(weights[view][:, -1])
+
+    def _unscaled(self, view: View, weight_CX: Tensor) -> Tensor:
+        """The same regression on vectors as they are."""
+        mean_X, inverse_X = (torch.cat(one) for one in zip(*(self.scales[m] for m in SHOWN[view]), strict=True))
+        slope_CX = weight_CX[:, :-1] * inverse_X
+        return torch.cat((slope_CX, weight_CX[:, -1:] - slope_CX @ mean_X[:, None]), 1)
 
     @staticmethod
     def from_bytes(data: bytes) -> "LinearFloor":

@@ -12,13 +12,15 @@ import torch.distributed as dist
 from torch import Tensor
 
 from bcaf_stream.errors import ModelError
+from bcaf_stream.model.bc_lstm import BCLSTM
 from bcaf_stream.model.bcaf import BCAF
 from bcaf_stream.model.decision import HEADS, Calibration, Case, CaseWeights, HeadLogits, fit_case
 from bcaf_stream.model.heads import IGNORED_LABEL, BCAFOutput
-from training.dialogues import Dialogue, View, collate
+from training.dialogues import Batch, Dialogue, View, collate
 from training.metrics import Scored
 
 BATCH = 32
+DialogueModel = BCAF | BCLSTM
 VIEW_OF: dict[Case, View] = {"both": "both", "audio_only": "audio", "text_only": "text"}
 
 
@@ -32,9 +34,32 @@ class Predictions(NamedTuple):
     text_present_N: Tensor
     label_N: Tensor
     call_N: Tensor
+    linear_NC: Tensor | None = None  # of a model with a linear path
+
+    @staticmethod
+    def of(output: BCAFOutput, batch: Batch, number_B: Tensor) -> "Predictions":
+        """The labelled utterances of a batch whose dialogues have these numbers."""
+        call_BU = number_B.to(batch.mask_BU.device)[:, None].expand_as(batch.mask_BU)
+        whole = Predictions(
+            output.audio_BUC.float(),
+            output.text_BUC.float(),
+            output.fused_BUC.float(),
+            batch.audio_present_BU,
+            batch.text_present_BU,
+            batch.label_BU,
+            call_BU,
+            None if output.linear_BUC is None else output.linear_BUC.float(),
+        )
+        kept = whole.where(batch.mask_BU & (batch.label_BU != IGNORED_LABEL))
+        return Predictions(*(None if x is None else x.cpu() for x in kept))  # type: ignore[arg-type]
+
+    @staticmethod
+    def joined(parts: Sequence["Predictions"]) -> "Predictions":
+        columns = zip(*parts, strict=True)
+        return Predictions(*(None if one[0] is None else torch.cat(one) for one in columns))  # type: ignore[arg-type]
 
     def where(self, keep_N: Tensor) -> "Predictions":
-        return Predictions(*(x[keep_N] for x in self))
+        return Predictions(*(None if x is None else x[keep_N] for x in self))  # type: ignore[arg-type]
 
     def case(self, case: Case) -> "Predictions":
         """Those utterances of which exactly these modalities are present."""
@@ -43,12 +68,16 @@ class Predictions(NamedTuple):
 
     @property
     def heads(self) -> HeadLogits:
-        return HeadLogits(self.audio_NC, self.text_NC, self.fused_NC)
+        return HeadLogits(self.audio_NC, self.text_NC, self.fused_NC, self.linear_NC)
 
 
 @torch.inference_mode()
 def predict(
-    model: BCAF, dialogues: Sequence[Dialogue], view: View = "both", batch: int = BATCH, sharded: bool = False
+    model: DialogueModel,
+    dialogues: Sequence[Dialogue],
+    view: View = "both",
+    batch: int = BATCH,
+    sharded: bool = False,
 ) -> Predictions:
     """Run the model over `dialogues`; with `sharded`, each process of the group takes a part and gets the whole.
 
@@ -68,40 +97,29 @@ def predict(
         gathered: list[list[Predictions]] = [[] for _ in range(world)]
         dist.all_gather_object(gathered, parts)
         parts = [part for of_rank in gathered for part in of_rank]
-    joined = Predictions(*(torch.cat(column) for column in zip(*parts, strict=True)))
+    joined = Predictions.joined(parts)
     if not joined.fused_NC.isfinite().all():
         raise ModelError("the model gives logits that are not finite; check its weights and the features")
     return joined.where(torch.argsort(joined.call_N, stable=True))
 
 
 def _run(
-    model: BCAF, dialogues: list[Dialogue], number_B: Tensor, view: View, device: torch.device
+    model: DialogueModel, dialogues: list[Dialogue], number_B: Tensor, view: View, device: torch.device
 ) -> Predictions:
     batch = collate(dialogues).to(device).seen_as(view)
     output = model(batch.audio_BUA, batch.text_BUT, batch.mask_BU, batch.audio_present_BU, batch.text_present_BU)
-    keep_BU = batch.mask_BU & (batch.label_BU != IGNORED_LABEL)
-    call_BU = number_B.to(device)[:, None].expand_as(keep_BU)
-    columns = (
-        output.audio_BUC.float(),
-        output.text_BUC.float(),
-        output.fused_BUC.float(),
-        batch.audio_present_BU,
-        batch.text_present_BU,
-        batch.label_BU,
-        call_BU,
-    )
-    return Predictions(*(x[keep_BU].cpu() for x in columns))
+    return Predictions.of(output, batch, number_B)
 
 
 @torch.inference_mode()
-def fused_logits(model: BCAF, dialogue: Dialogue) -> Tensor:
+def fused_logits(model: DialogueModel, dialogue: Dialogue) -> Tensor:
     """(U, C) of one whole dialogue."""
     batch = collate([dialogue])
     output = model(batch.audio_BUA, batch.text_BUT, batch.mask_BU, batch.audio_present_BU, batch.text_present_BU)
     return output.fused_BUC[0].float().clone()
 
 
-def calibrate(model: BCAF, predictions: Iterable[Predictions]) -> Calibration:
+def calibrate(model: DialogueModel, predictions: Iterable[Predictions]) -> Calibration:
     """Fit the decision on dev, for each case of presence that occurs; the others stay unfitted."""
     fitted: dict[Case, CaseWeights] = {}
     predictions = list(predictions)
@@ -110,17 +128,17 @@ def calibrate(model: BCAF, predictions: Iterable[Predictions]) -> Calibration:
         if not found:
             fitted[case] = CaseWeights.fixed(case, model.config.decision)
             continue
-        joined = Predictions(*(torch.cat(column) for column in zip(*found, strict=True)))
+        joined = Predictions.joined(found)
         fitted[case] = fit_case(joined.heads, joined.label_N, case, model.config.decision)
     return Calibration.model_validate(fitted)
 
 
-def calibrate_on(model: BCAF, dev: Sequence[Dialogue]) -> Calibration:
+def calibrate_on(model: DialogueModel, dev: Sequence[Dialogue]) -> Calibration:
     """Fit every case of presence by withholding modalities of the dev split."""
     return calibrate(model, [predict(model, dev, view) for view in VIEW_OF.values()])
 
 
-def scored(model: BCAF, predictions: Predictions, calibration: Calibration) -> Scored:
+def scored(model: DialogueModel, predictions: Predictions, calibration: Calibration) -> Scored:
     """Probabilities by the decision, beside the truth."""
     output = BCAFOutput(
         predictions.fused_NC[None],
@@ -129,6 +147,7 @@ def scored(model: BCAF, predictions: Predictions, calibration: Calibration) -> S
         predictions.audio_present_N[None],
         predictions.text_present_N[None],
         None,
+        None if predictions.linear_NC is None else predictions.linear_NC[None],
     )
     probs_NC = calibration.decide(output)[0].numpy()
     return Scored(

@@ -11,20 +11,30 @@ Legend: B dialogues, U utterances, C classes.
 """
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
 from bcaf_stream.errors import DataError
-from bcaf_stream.model.bcaf import BCAF
 from bcaf_stream.model.heads import IGNORED_LABEL
 from training.config import LoopConfig
 from training.dialogues import Batch, Dialogue, collate
 from training.metrics import weighted_f1
-from training.predict import calibrate, predict, scored
+from training.predict import DialogueModel, calibrate, predict, scored
 
+M_contra = TypeVar("M_contra", contravariant=True)  # the model that is trained
 WINDOW = 8  # batches among which dialogues are sorted by length, so that little is padded
+
+
+class Share(Protocol):
+    """What the loop asks of a part, whatever it holds: see Part."""
+
+    @property
+    def share(self) -> float: ...
+
+    @property
+    def mass(self) -> float: ...
 
 
 class Part(NamedTuple):
@@ -45,11 +55,11 @@ class Part(NamedTuple):
 class Step(NamedTuple):
     """One optimiser step; `utterances` counts those of all processes."""
 
-    parts: Sequence[Part]
+    parts: Sequence[Share]
     utterances: int
 
 
-class DataSource(Protocol):
+class DataSource(Protocol[M_contra]):
     """What is trained on, and how well a model does on dev."""
 
     @property
@@ -61,7 +71,7 @@ class DataSource(Protocol):
         """The steps of epoch `number` (from 1), as process `rank` of `world` sees them."""
         ...
 
-    def score(self, model: BCAF, sharded: bool) -> float:
+    def score(self, model: M_contra, sharded: bool) -> float:
         """The weighted F1 on dev; with `sharded`, each process of the group takes a part and gets the whole."""
         ...
 
@@ -94,7 +104,7 @@ class DialogueSource:
         for numbers in batches(self._train, self._config.batch, self._config.seed, number):
             yield Step([self._part(numbers, number, rank, world)], sum(len(self._train[n]) for n in numbers))
 
-    def score(self, model: BCAF, sharded: bool) -> float:
+    def score(self, model: DialogueModel, sharded: bool) -> float:
         predictions = predict(model, self._dev, sharded=sharded)
         return weighted_f1(scored(model, predictions, calibrate(model, [predictions])))
 
@@ -122,13 +132,17 @@ class DialogueSource:
 
 
 def batches(dialogues: Sequence[Dialogue], batch: int, seed: int, epoch: int) -> Iterator[list[int]]:
+    return length_batches([len(one) for one in dialogues], batch, seed, epoch)
+
+
+def length_batches(lengths: Sequence[int], batch: int, seed: int, epoch: int) -> Iterator[list[int]]:
     """Every dialogue once, in an order that (seed, epoch) decides; neighbours in length share a batch."""
     generator = torch.Generator().manual_seed(derive_seed(seed, epoch, 0))
-    order = torch.randperm(len(dialogues), generator=generator).tolist()
+    order = torch.randperm(len(lengths), generator=generator).tolist()
     window = batch * WINDOW
     groups: list[list[int]] = []
     for start in range(0, len(order), window):
-        near = sorted(order[start : start + window], key=lambda n: len(dialogues[n]))
+        near = sorted(order[start : start + window], key=lambda n: lengths[n])
         groups += [near[i : i + batch] for i in range(0, len(near), batch)]
     for number in torch.randperm(len(groups), generator=generator).tolist():
         yield groups[number]

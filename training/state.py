@@ -16,7 +16,7 @@ from training.trainer import Trainer
 FILE_NAME = "state.pt"
 
 
-def save_state(trainer: Trainer, identity: str, folder: Path) -> Path:
+def save_state(trainer: Trainer[Any], identity: str, folder: Path) -> Path:
     """Write the state into `folder`; a failure leaves the last one as it was.
 
     Raises:

@@ -1,5 +1,8 @@
 """THE TRAINING LOOP: plain PyTorch, one process or one of a group; Ray only starts it and keeps its state.
 
+Whatever is trained goes through it: a data source gives each step's parts (source.py), an objective makes losses
+of them (objective.py).
+
 What is unusual: nothing random depends on what ran before (see source.py; the dropout of an epoch follows from its
 seed and number too), so a resumed run computes what an uninterrupted one would have. `batch` counts the dialogues
 of one optimiser step over all workers, so their number changes the speed and not what is learned: only dropout is
@@ -9,35 +12,35 @@ Nothing in a step waits for a GPU: losses are summed there, and whether all were
 steps and before the epoch counts. So the weights in memory may be spoiled when a loss was not finite, but neither
 the best ones nor a stored state ever are. On a CPU, where asking is free, every step is asked before its update.
 
-Legend: C classes, P parts of the loss.
+Legend: P parts of the loss.
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from typing import Any, cast
+from typing import Any, Generic, TypeVar, cast
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
-from torch.nn import functional as F
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from bcaf_stream.errors import ModelError
-from bcaf_stream.model.bcaf import BCAF
 from training.config import LoopConfig
-from training.source import DataSource, Part, Step, derive_seed
+from training.objective import DialogueObjective, Objective
+from training.source import DataSource, Step, derive_seed
 
 INTERVAL = 50  # steps between two looks at what a GPU has summed
-PARTS = ("total", "connection", "audio", "text", "fused", "distillation")  # of the loss
 Record = dict[str, Any]  # one epoch, in plain values
+M = TypeVar("M", bound=nn.Module)
 
 
-class Trainer:
+class Trainer(Generic[M]):
     """Trains `model` on what `source` gives, watches its score on dev, and remembers the best (or last) weights.
 
-    `interval`: steps between two looks whether all was finite; None = 1 on a CPU, INTERVAL on a GPU.
+    `interval`: steps between two looks whether all was finite; None = 1 on a CPU, INTERVAL on a GPU. `objective`:
+    what a step minimises; None = the loss of a model over dialogues.
     In a process group (torch.distributed) every process builds the same Trainer and calls it alike.
 
     Raises:
@@ -46,30 +49,32 @@ class Trainer:
 
     def __init__(
         self,
-        model: BCAF,
+        model: M,
         config: LoopConfig,
-        source: DataSource,
+        source: DataSource[M],
         device: torch.device | str = "cpu",
         interval: int | None = None,
+        objective: Objective | None = None,
     ) -> None:
         grouped = dist.is_available() and dist.is_initialized()
         self.rank, self.world = (dist.get_rank(), dist.get_world_size()) if grouped else (0, 1)
         self.device = torch.device(device)
         self.model = model.to(self.device)
-        for layer in (model.audio_input, model.text_input):
-            layer.feature_dropout = config.feature_dropout
         self.config = config
+        self._objective: Objective = objective or DialogueObjective(self.model, config)
         self._source = source
         self._interval = interval or (INTERVAL if self.device.type == "cuda" else 1)
-        self._runner: BCAF | DistributedDataParallel = self.model
+        self._runner: nn.Module = self.model
         if self.world > 1:
             self._runner = DistributedDataParallel(
                 self.model, gradient_as_bucket_view=True, forward_sync_buffers=False
             )
         make = torch.optim.Adam if config.optimizer == "adam" else torch.optim.AdamW
-        self._optimizer = make(
-            self.model.parameters(), lr=config.learning_rate, weight_decay=config.l2, fused=True
-        )
+        groups = [
+            {"params": list(one.parameters), "weight_decay": one.weight_decay, "rate": one.rate}
+            for one in self._objective.groups()
+        ]
+        self._optimizer = make(groups, lr=config.learning_rate, fused=True)
         self._mean: AveragedModel | None = None
         if config.ema_decay:
             self._mean = AveragedModel(self.model, multi_avg_fn=get_ema_multi_avg_fn(config.ema_decay))
@@ -114,7 +119,7 @@ class Trainer:
             self._best = {name: value.detach().cpu().clone() for name, value in state.items()}
         return record
 
-    def best_model(self) -> BCAF:
+    def best_model(self) -> M:
         """The model with the weights that are kept, in evaluation mode."""
         self.model.load_state_dict(self._best or self.model.state_dict())
         return self.model.eval()
@@ -137,20 +142,21 @@ class Trainer:
         self._best = dict(state["best"])
         self.history = list(state["history"])
 
-    def _averaged(self) -> BCAF:
+    def _averaged(self) -> M:
         """The running mean of the weights, once it has begun."""
         if self._mean is None or not int(self._mean.n_averaged):
             return self.model
-        return cast(BCAF, self._mean.module)
+        return cast(M, self._mean.module)
 
     def _train_pass(self, epoch: int) -> tuple[dict[str, float], int]:
         self.model.train()
         torch.manual_seed(derive_seed(self.config.seed, epoch, 1 + self.rank))
-        sums = _Sums(self.device)
+        sums = _Sums(self._objective.names, self.device)
         utterances = 0
         for number, step in enumerate(self._source.epoch(epoch, self.rank, self.world), 1):
+            now = rate(self.config, (epoch - 1) * self._source.steps + number, self._source.steps)
             for group in self._optimizer.param_groups:
-                group["lr"] = rate(self.config, (epoch - 1) * self._source.steps + number, self._source.steps)
+                group["lr"] = now * group["rate"]
             self._backward(step, sums)
             norm = self._clipped()
             # After the backward pass, because there the group has shared what one process found.
@@ -171,25 +177,12 @@ class Trainer:
             last = number == len(step.parts)
             alone = isinstance(self._runner, DistributedDataParallel) and not last
             with self._runner.no_sync() if alone else nullcontext():  # type: ignore[operator]
-                loss, parts = self._loss(part)
+                loss, parts = self._objective(self._runner, part, self.device, self._precision())
                 (loss * (part.share / len(step.parts))).backward()
             sums.add(parts, part.share, part.mass)
 
-    def _loss(self, part: Part) -> tuple[Tensor, dict[str, Tensor]]:
-        batch = part.batch.to(self.device)
-        weight_C = None if part.weight_C is None else part.weight_C.to(self.device, non_blocking=True)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self._bfloat16):
-            output = self._runner(
-                batch.audio_BUA, batch.text_BUT, batch.mask_BU, batch.audio_present_BU, batch.text_present_BU
-            )
-            loss, parts = self.model.loss(output, batch.label_BU, batch.mask_BU, weight_C)
-            if part.teacher_BUC is None or not self.config.distillation_weight:
-                return loss, parts
-            teacher_BUC = part.teacher_BUC.to(self.device, non_blocking=True)
-            soft = distillation_loss(output.fused_BUC, teacher_BUC, batch.mask_BU, self.config.temperature)
-        share = self.config.distillation_weight
-        loss = (1 - share) * loss + share * soft
-        return loss, {**parts, "total": loss.detach(), "distillation": soft.detach()}
+    def _precision(self) -> torch.autocast:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self._bfloat16)
 
     def _clipped(self) -> Tensor:
         """The gradient's norm before it was clipped; without `clip` nothing is written."""
@@ -202,15 +195,15 @@ class Trainer:
     def _check(self, epoch: int, sums: "_Sums") -> None:
         step, shown = sums.first_bad()
         if step:
-            raise ModelError(_not_finite(epoch, step, shown, self.model.config.connection_form))
+            raise ModelError(_not_finite(epoch, step, shown, self.model))
 
 
 class _Sums:
     """The parts of the loss summed on the device, and the first step at which something was not finite."""
 
-    def __init__(self, device: torch.device) -> None:
-        self._names: set[str] = set()
-        self._total_P = torch.zeros(len(PARTS), dtype=torch.float64, device=device)
+    def __init__(self, names: Sequence[str], device: torch.device) -> None:
+        self._all, self._names = names, set[str]()
+        self._total_P = torch.zeros(len(names), dtype=torch.float64, device=device)
         self._zero = torch.zeros((), device=device)
         self._last_P = self._total_P
         self._step_P = self._total_P  # of the first bad step, what the parts were
@@ -218,7 +211,7 @@ class _Sums:
         self._mass = 0.0
 
     def add(self, parts: Mapping[str, Tensor], share: float, mass: float) -> None:
-        self._last_P = torch.stack([parts.get(name, self._zero).double() for name in PARTS])
+        self._last_P = torch.stack([parts.get(name, self._zero).double() for name in self._all])
         self._names |= parts.keys()
         self._total_P += self._last_P * (share * mass)
         self._mass += mass
@@ -241,7 +234,7 @@ class _Sums:
         return self._named(total_P / max(self._mass, 1e-12) / world)
 
     def _named(self, value_P: Tensor) -> dict[str, float]:
-        return {name: x for name, x in zip(PARTS, value_P.tolist(), strict=True) if name in self._names}
+        return {name: x for name, x in zip(self._all, value_P.tolist(), strict=True) if name in self._names}
 
 
 def rate(config: LoopConfig, step: int, steps: int) -> float:
@@ -252,14 +245,8 @@ def rate(config: LoopConfig, step: int, steps: int) -> float:
     return config.learning_rate * warm * (1 - step / (config.epochs * steps + 1))
 
 
-def distillation_loss(logits_BUC: Tensor, teacher_BUC: Tensor, mask_BU: Tensor, temperature: float) -> Tensor:
-    """Cross-entropy with the teacher's probabilities, both softened (Hinton et al. 2015, "Distilling the Knowledge
-    in a Neural Network", eq. 1), times the temperature squared, so that its gradients keep their size."""
-    soft_NC = (teacher_BUC[mask_BU].float() / temperature).softmax(-1)
-    return temperature**2 * F.cross_entropy(logits_BUC[mask_BU].float() / temperature, soft_NC)
-
-
-def _not_finite(epoch: int, step: int, parts: Mapping[str, float], form: str) -> str:
+def _not_finite(epoch: int, step: int, parts: Mapping[str, float], model: nn.Module) -> str:
+    form = getattr(getattr(model, "config", None), "connection_form", None)
     shown = ", ".join(f"{name} {value:.3g}" for name, value in parts.items())
     why = "connection_form: printed is unbounded below; use stable" if form == "printed" else "lower learning_rate"
     return f"the loss is not finite in epoch {epoch}, step {step} ({shown}); its weights are not kept; {why}"

@@ -36,7 +36,7 @@ def tune(config: TrainConfig, on_trial: Callable[[dict[str, Any]], None] = lambd
         for value in choice.choices or (choice.low, choice.high):
             config.changed({key: value})
     load_training_data(config)  # what is wrong with the data is found before anything is started
-    from training.ray_train import search
+    from training.ray_tune import search
 
     make_folder(config.folder / "tune")
     found = search(partial(run_trial, config), config.tune.space, config, lambda trial: on_trial(_plain(*trial)))

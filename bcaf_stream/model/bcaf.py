@@ -12,82 +12,28 @@ Legend: B dialogues, U utterances, A / T widths of the audio and text encoders, 
 C classes, K = context - 1 cached utterances, W width of one cached row; 2 is audio, text.
 """
 
-import hashlib
 import json
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Any, TypeVar
 
 import torch
 from huggingface_hub import PyTorchModelHubMixin, snapshot_download
-from pydantic import BeforeValidator, Field, ValidationError, model_validator
+from pydantic import ValidationError
 from torch import Tensor, nn
 
-from bcaf_stream.config import Config
 from bcaf_stream.errors import CheckpointError, ModelError
 from bcaf_stream.model import weights
 from bcaf_stream.model.attention import Cache, visible, visible_in_step
-from bcaf_stream.model.bimodal import Attention, BimodalAttention
-from bcaf_stream.model.connection import ConnectionForm, ConnectionNetwork, PlainLatent, connection_loss
+from bcaf_stream.model.bc_lstm import BCLSTM
+from bcaf_stream.model.bimodal import BimodalAttention
+from bcaf_stream.model.config import BCAFConfig
+from bcaf_stream.model.connection import ConnectionNetwork, PlainLatent, connection_loss
 from bcaf_stream.model.correlative import CorrelativeAttention, PlainProjection
-from bcaf_stream.model.decision import Decision
 from bcaf_stream.model.heads import IGNORED_LABEL, BCAFOutput, classifier, cross_entropy
 from bcaf_stream.model.inputs import ModalityInput
+from bcaf_stream.model.linear_path import LinearPath
 from bcaf_stream.model.parallel import ParallelLinear
 from bcaf_stream.model.state import DialogueState
-
-Count = Annotated[int, Field(ge=1)]
-Weight = Annotated[float, Field(ge=0)]
-Name = Annotated[str, BeforeValidator(lambda name: str(name) if type(name) is int else name)]  # 3 is a name too
-
-
-class BCAFConfig(Config):
-    """The architecture; `labels` are the classes in the order of the logits.
-
-    The defaults are the paper's for MELD where it names them (5 layers, dropout 0.3, 1024, 512). `heads: 1`
-    is the paper's attention. `connection_form: off`, `bimodal: false` and `correlative: false` each take one
-    network away (see PlainLatent, bimodal.py, PlainProjection). `context` counts the utterance itself and
-    means nothing when `mode` is offline. `standardize`: the weights carry mean and deviation of each dimension of
-    the training vectors, see ModalityInput; `bcaf-train fit` sets it.
-    """
-
-    labels: tuple[Name, ...]
-    audio_width: Count = 1024
-    text_width: Count = 1024
-    width: Count = 1024
-    latent: Count = 512
-    layers: Count = 5
-    heads: Count = 8
-    feed_forward: Count = 2048
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.3
-    context: Count = 32
-    mode: Literal["causal", "offline"] = "causal"
-    attention: Attention = "ban"
-    connection_form: ConnectionForm = "stable"
-    bimodal: bool = True
-    correlative: bool = True
-    mu: Weight = 0.1
-    alpha: Weight = 0.1
-    beta: Weight = 0.5
-    lambda_init: float = 0.2
-    decision: Decision = "weighted"
-    standardize: bool = False
-
-    @model_validator(mode="after")
-    def _fits(self) -> Self:
-        if len(self.labels) < 2 or len(set(self.labels)) < len(self.labels):
-            raise ValueError("labels must be at least two, all different")
-        if self.width % self.heads:
-            raise ValueError(f"width {self.width} must be a multiple of heads {self.heads}")
-        return self
-
-    @property
-    def classes(self) -> int:
-        return len(self.labels)
-
-    def digest(self) -> str:
-        # Without a key that is newer than checkpoints and stored states whose identity this is.
-        newer = None if self.standardize else {"standardize"}
-        return hashlib.sha256(self.model_dump_json(exclude=newer).encode()).hexdigest()[:16]
 
 
 def _decode_config(data: dict[str, Any]) -> BCAFConfig:
@@ -136,6 +82,7 @@ class BCAF(
             else PlainProjection(D, E)
         )
         self.unimodal_heads = ParallelLinear(2, D, C)
+        self.linear_path = LinearPath(config.audio_width, config.text_width, C) if config.linear_path else None
         self.fused_head = classifier((2 * D + 2 * E, D, E, max(E // 2, C), C), config.dropout)
         self.cache_width = self.bimodal.cache_width + self.correlative.cache_width
 
@@ -228,8 +175,13 @@ class BCAF(
         seen_B1UT: Tensor,
         cache: Cache | None,
     ) -> BCAFOutput:
+        audio_BUA = self.audio_input.scaled(audio_BUA, audio_present_BU)
+        text_BUT = self.text_input.scaled(text_BUT, text_present_BU)
         H_2BUD = torch.stack(
-            (self.audio_input(audio_BUA, audio_present_BU), self.text_input(text_BUT, text_present_BU))
+            (
+                self.audio_input.project(audio_BUA, audio_present_BU),
+                self.text_input.project(text_BUT, text_present_BU),
+            )
         )
         streams = self.bimodal(H_2BUD, seen_B1UT, cache)
         connection = None
@@ -241,6 +193,9 @@ class BCAF(
             star_2BUE = self.correlative.project(streams.self_2BUD)
         joined = torch.cat((*streams.cross_2BUD, *star_2BUE), dim=-1)  # eq. 17
         audio_BUC, text_BUC = self.unimodal_heads(streams.self_2BUD)
+        linear_BUC = None
+        if self.linear_path is not None and not self.training:
+            linear_BUC = self.linear_path(audio_BUA, text_BUT, audio_present_BU, text_present_BU)
         return BCAFOutput(
             self.fused_head(joined),
             audio_BUC,
@@ -248,6 +203,7 @@ class BCAF(
             audio_present_BU,
             text_present_BU,
             connection,
+            linear_BUC,
         )
 
     def _check(self, state: DialogueState, batch: int) -> None:
@@ -263,23 +219,33 @@ class BCAF(
             )
 
     @classmethod
-    def from_folder(cls, folder: Path, config: BCAFConfig) -> "tuple[BCAF, str]":
-        """The model with the weights of `folder`, ready to infer, and the sha256 of its weights file.
-
-        Raises:
-            CheckpointError: the weights are missing, broken, or do not fit `config`.
-        """
-        tensors, sha256 = weights.read(folder / weights.WEIGHTS_NAME)
-        with torch.random.fork_rng(devices=[]):  # the weights drawn here are thrown away; so is their randomness
-            model = cls(config)
-        weights.assign(model, tensors, folder)
-        model.identity = f"{config.digest()}-{sha256[:16]}"
-        return model.eval(), sha256
-
-    @classmethod
     def _from_pretrained(cls, *, model_id: str, config: BCAFConfig, **hub: Any) -> "BCAF":  # type: ignore[override]
         folder = Path(model_id)
         if not folder.is_dir():
             patterns = ["config.json", weights.WEIGHTS_NAME]
             folder = Path(snapshot_download(model_id, allow_patterns=patterns, **hub))
-        return cls.from_folder(folder, config)[0]
+        if config.kind != "bcaf":
+            raise CheckpointError(f"{model_id}: holds a model of kind {config.kind}, not BCAF")
+        return load_weights(cls, folder, config)[0]
+
+
+M = TypeVar("M", BCAF, BCLSTM)
+
+
+def build_model(config: BCAFConfig) -> BCAF | BCLSTM:
+    """A fresh model of the kind that the config names."""
+    return BCLSTM(config) if config.kind == "bc_lstm" else BCAF(config)
+
+
+def load_weights(cls: type[M], folder: Path, config: BCAFConfig) -> tuple[M, str]:
+    """The model with the weights of `folder`, ready to infer, and the sha256 of its weights file.
+
+    Raises:
+        CheckpointError: the weights are missing, broken, or do not fit `config`.
+    """
+    tensors, sha256 = weights.read(folder / weights.WEIGHTS_NAME)
+    with torch.random.fork_rng(devices=[]):  # the weights drawn here are thrown away; so is their randomness
+        model = cls(config)
+    weights.assign(model, tensors, folder)
+    model.identity = f"{config.digest()}-{sha256[:16]}"
+    return model.eval(), sha256

@@ -24,7 +24,9 @@ from pydantic import Field, ValidationError, model_validator
 from bcaf_stream.config import Config
 from bcaf_stream.errors import CheckpointError
 from bcaf_stream.model import weights
-from bcaf_stream.model.bcaf import BCAF, BCAFConfig
+from bcaf_stream.model.bc_lstm import BCLSTM
+from bcaf_stream.model.bcaf import BCAF, load_weights
+from bcaf_stream.model.config import BCAFConfig
 from bcaf_stream.model.decision import Calibration
 from bcaf_stream.types import Modality
 
@@ -98,7 +100,7 @@ class Checkpoint:
 
     folder: Path
     name: str
-    model: BCAF
+    model: BCAF | BCLSTM
     labels: tuple[str, ...]
     calibration: Calibration
     encoders: EncoderSpecs
@@ -118,7 +120,7 @@ class Checkpoint:
 
 def save_checkpoint(
     folder: Path | str,
-    model: BCAF,
+    model: BCAF | BCLSTM,
     *,
     encoders: EncoderSpecs,
     calibration: Calibration | None = None,
@@ -191,7 +193,11 @@ def load_checkpoint(folder: Path | str, device: torch.device | str = "cpu") -> C
             " train it again, or use the version that wrote it"
         )
     manifest = _manifest(folder, **data)
-    model, sha256 = BCAF.from_folder(folder, manifest.config)
+    model: BCAF | BCLSTM
+    if manifest.config.kind == "bc_lstm":
+        model, sha256 = load_weights(BCLSTM, folder, manifest.config)
+    else:
+        model, sha256 = load_weights(BCAF, folder, manifest.config)
     if sha256 != manifest.weights_sha256:
         raise CheckpointError(
             f"{folder}: {weights.WEIGHTS_NAME} is not the file that {CONFIG_NAME} describes;"

@@ -1,13 +1,14 @@
-"""The decision: three heads' log-probabilities, weighted and tempered, become one calibrated distribution.
+"""The decision: the heads' log-probabilities, weighted and tempered, become one calibrated distribution.
 
-log p = (w_a log p_a + w_l log p_l + w_m log p_m) / T, normalised. Weights and temperature are fitted on
+log p = (w_a log p_a + w_l log p_l + w_m log p_m) / T, normalised; a linear path (linear_path.py) is a fourth head
+where decision is `weighted`. Weights and temperature are fitted on
 the dev split, once for each case of presence, because a head whose modality is absent has nothing to say.
 
 With b = w / T the negative log-likelihood is convex in b, so one fit under b >= 0 gives weights and
 temperature at once, and its optimum is the global one. A grid over the weighted F1 would be the other
 choice; that score is a staircase on some thousand utterances, and its best stair is mostly luck.
 
-Legend: N labelled utterances, C classes, `...` any leading axes.
+Legend: N labelled utterances, C classes, H heads, `...` any leading axes.
 """
 
 from collections.abc import Mapping, Sequence
@@ -37,15 +38,20 @@ NEWTON_STEPS = 100
 
 
 class HeadLogits(NamedTuple):
-    """Logits of the same utterances from the three heads, each (..., C)."""
+    """Logits of the same utterances from the three heads and the linear path, if there is one, each (..., C)."""
 
     audio: Tensor
     text: Tensor
     fused: Tensor
+    linear: Tensor | None = None
 
     @staticmethod
     def of(output: BCAFOutput) -> "HeadLogits":
-        return HeadLogits(output.audio_BUC, output.text_BUC, output.fused_BUC)
+        return HeadLogits(output.audio_BUC, output.text_BUC, output.fused_BUC, output.linear_BUC)
+
+    @property
+    def all(self) -> list[Tensor]:
+        return [one for one in self if one is not None]
 
 
 class CaseWeights(Config):
@@ -54,17 +60,22 @@ class CaseWeights(Config):
     audio: Share
     text: Share
     fused: Share
+    linear: Share = 0.0
     temperature: Annotated[float, Field(gt=0)] = 1.0
 
     @model_validator(mode="after")
     def _sum_to_one(self) -> Self:
-        if abs(self.audio + self.text + self.fused - 1) > 1e-6:
+        if abs(sum(self.shares) - 1) > 1e-6:
             raise ValueError("the weights of the heads must sum to 1")
         return self
 
+    @property
+    def shares(self) -> tuple[float, float, float, float]:
+        return self.audio, self.text, self.fused, self.linear
+
     @staticmethod
     def fixed(case: Case, decision: Decision) -> "CaseWeights":
-        """`fused`: the fused head alone. Otherwise every head that may speak, alike."""
+        """`fused`: the fused head alone. Otherwise every head of the network that may speak, alike."""
         speaks = (False, False, True) if decision == "fused" else HEADS[case]
         audio, text, fused = (float(one) / sum(speaks) for one in speaks)
         return CaseWeights(audio=audio, text=text, fused=fused)
@@ -108,11 +119,11 @@ class Calibration(Config):
             self.audio_only,
             self.both,
         )
-        table_43 = torch.tensor([(c.audio, c.text, c.fused) for c in cases], dtype=torch.float64)
-        scale_43 = table_43 / torch.tensor([[c.temperature] for c in cases], dtype=torch.float64)
+        table_4H = torch.tensor([c.shares[: len(heads.all)] for c in cases], dtype=torch.float64)
+        scale_4H = table_4H / torch.tensor([[c.temperature] for c in cases], dtype=torch.float64)
         case_BU = 2 * output.audio_present_BU.long() + output.text_present_BU.long()
-        scale_BU31 = scale_43.to(heads.fused.device)[case_BU][..., None]
-        return (_log_probs(heads) * scale_BU31).sum(-2).softmax(-1)
+        scale_BUH1 = scale_4H.to(heads.fused.device)[case_BU][..., None]
+        return (_log_probs(heads) * scale_BUH1).sum(-2).softmax(-1)
 
 
 def fit_calibration(
@@ -138,23 +149,26 @@ def fit_case(heads: HeadLogits, labels: Tensor, case: Case, decision: Decision =
     labelled = labels != IGNORED_LABEL
     if not labelled.any():
         raise ModelError(f"no labels to fit the decision on ({case}); give a dev split with labels")
-    if any(logits.shape[:-1] != labels.shape or not logits.isfinite().all() for logits in heads):
+    if any(logits.shape[:-1] != labels.shape or not logits.isfinite().all() for logits in heads.all):
         raise ModelError(f"logits to fit the decision on ({case}) are not finite or do not fit their labels")
-    log_probs_N3C = _log_probs(HeadLogits(*(logits[labelled].detach() for logits in heads)))
+    log_probs_NHC = _log_probs(HeadLogits(*(logits[labelled].detach() for logits in heads.all)))
     start = CaseWeights.fixed(case, decision)
-    share_3 = torch.tensor((start.audio, start.text, start.fused), dtype=torch.float64)
-    free = share_3 > 0
+    share_H = torch.tensor(start.shares[: len(heads.all)], dtype=torch.float64)
     if decision == "weighted":
-        scale_3 = torch.zeros(3, dtype=torch.float64)
-        scale_3[free] = _least_nll(log_probs_N3C[:, free], labels[labelled], share_3[free])
+        if heads.linear is not None:
+            share_H[-1] = share_H.max()  # it may speak in every case
+        free = share_H > 0
+        share_H /= share_H.sum()
+        scale_H = torch.zeros_like(share_H)
+        scale_H[free] = _least_nll(log_probs_NHC[:, free], labels[labelled], share_H[free])
     else:
-        mixed_N1C = (log_probs_N3C * share_3[:, None]).sum(1, keepdim=True)
-        scale_3 = share_3 * _least_nll(mixed_N1C, labels[labelled], torch.ones(1, dtype=torch.float64))
-    temperature = min(max(1 / max(scale_3.sum().item(), 1e-12), TEMPERATURES[0]), TEMPERATURES[1])
+        mixed_N1C = (log_probs_NHC * share_H[:, None]).sum(1, keepdim=True)
+        scale_H = share_H * _least_nll(mixed_N1C, labels[labelled], torch.ones(1, dtype=torch.float64))
+    temperature = min(max(1 / max(scale_H.sum().item(), 1e-12), TEMPERATURES[0]), TEMPERATURES[1])
     # Heads that all say nothing leave no scale to share: then they weigh alike.
-    share_3 = scale_3 / scale_3.sum() if scale_3.sum() > 0 else share_3
-    audio, text, fused = share_3.tolist()
-    return CaseWeights(audio=audio, text=text, fused=fused, temperature=temperature)
+    share_H = scale_H / scale_H.sum() if scale_H.sum() > 0 else share_H
+    audio, text, fused, *linear = share_H.tolist()
+    return CaseWeights(audio=audio, text=text, fused=fused, linear=sum(linear), temperature=temperature)
 
 
 def _least_nll(log_probs_NHC: Tensor, labels_N: Tensor, start_H: Tensor) -> Tensor:
@@ -192,5 +206,5 @@ def _least_nll(log_probs_NHC: Tensor, labels_N: Tensor, start_H: Tensor) -> Tens
 
 
 def _log_probs(heads: HeadLogits) -> Tensor:
-    """(..., 3, C) in float64."""
-    return torch.stack([logits.double().log_softmax(-1) for logits in heads], dim=-2)
+    """(..., H, C) in float64."""
+    return torch.stack([logits.double().log_softmax(-1) for logits in heads.all], dim=-2)

@@ -17,7 +17,8 @@ IGNORED_LABEL = -100
 class BCAFOutput(NamedTuple):
     """Logits of the three heads, which modalities stood behind them, and what the connection loss compares.
 
-    `connection` is None in a step and without a connection network. Presence is False in padding.
+    `connection` is None in a step and without a connection network, `linear_BUC` in training and without a linear
+    path. Presence is False in padding.
     """
 
     fused_BUC: Tensor
@@ -26,6 +27,7 @@ class BCAFOutput(NamedTuple):
     audio_present_BU: Tensor
     text_present_BU: Tensor
     connection: Connection | None
+    linear_BUC: Tensor | None = None
 
 
 def classifier(widths: tuple[int, ...], dropout: float) -> nn.Sequential:

@@ -37,14 +37,23 @@ class ModalityInput(nn.Module):
         self.inverse_X.copy_(inverse_X)
 
     def forward(self, x_BUX: Tensor, present_BU: Tensor) -> Tensor:
+        return self.project(self.scaled(x_BUX, present_BU), present_BU)
+
+    def scaled(self, x_BUX: Tensor, present_BU: Tensor) -> Tensor:
+        """The vectors as the network takes them: standardised if it does that; those of absent ones are blanked.
+
+        Raises:
+            ModelError: features of another width.
+        """
         if x_BUX.shape[-1] != self.in_features:
             raise ModelError(
                 f"{self.name} features are {x_BUX.shape[-1]} wide; this model takes {self.in_features}"
             )
         # The absent vectors are blanked before the projection: NaN times a zero gradient would still be NaN.
         x_BUX = x_BUX.to(self.absent_D.dtype).masked_fill(~present_BU[..., None], 0.0)
-        if self.standardize:
-            x_BUX = standardized(x_BUX, self.mean_X, self.inverse_X)
+        return standardized(x_BUX, self.mean_X, self.inverse_X) if self.standardize else x_BUX
+
+    def project(self, x_BUX: Tensor, present_BU: Tensor) -> Tensor:
         if self.training and self.feature_dropout:
             x_BUX = nn.functional.dropout(x_BUX, self.feature_dropout)
         return torch.where(present_BU[..., None], self.projection(x_BUX), self.absent_D)

@@ -25,12 +25,12 @@ from bcaf_stream.model.checkpoint import EncoderSpec, EncoderSpecs, load_checkpo
 from bcaf_stream.model.decision import Calibration
 from training.compact.clips import read_anchors, read_clips
 from training.compact.config import CompactConfig
-from training.compact.dialogues import meld_texts
+from training.compact.dialogues import Spoken, meld_texts
 from training.compact.fusion import train_fusion
 from training.compact.lines import PLAIN
 from training.compact.report import measure, merit
 from training.compact.starts import minilm, mpnet, whisper_trunk
-from training.compact.text import TextTuner, load_tokenizer
+from training.compact.text import TunedText, build_text, load_tokenizer, teacher_logits, text_scores
 from training.compact.vectors import (
     encode_sound,
     encode_text,
@@ -42,12 +42,15 @@ from training.compact.vectors import (
     write_text_encoder,
 )
 from training.datasets.manifest import SPLITS
+from training.log import shown
+from training.trainer import Trainer
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 ConfigFile = Annotated[Path, typer.Option("--config", help="the recipe")]
 Overrides = Annotated[list[str] | None, typer.Option("--set", help="dotted.key=value, repeatable")]
 RECIPE = Path("configs/train/compact.yaml")
 TEACHER_LOGITS = "teacher_logits.safetensors"
+log = logging.getLogger(__name__)
 
 
 def _start(config: Path, overrides: list[str] | None) -> tuple[CompactConfig, Path]:
@@ -66,10 +69,10 @@ def teach(config: ConfigFile = RECIPE, overrides: Overrides = None) -> None:
     dialogues = meld_texts(Path(recipe.meld))
     torch.manual_seed(recipe.teacher.seed)
     start = Path(recipe.starts.mpnet)
-    tuner = TextTuner(recipe.teacher, mpnet(start), load_tokenizer(start))
-    tuner.run(dialogues["train"], dialogues["dev"])
+    trainer = build_text(recipe.teacher, mpnet(start), load_tokenizer(start), dialogues["train"], dialogues["dev"])
+    model = _trained("teacher", trainer, dialogues["dev"])
     save_file(
-        {"teacher_logits": torch.cat(tuner.teacher_logits(dialogues["train"]), dim=1)}, work / TEACHER_LOGITS
+        {"teacher_logits": torch.cat(teacher_logits(model, dialogues["train"]), dim=1)}, work / TEACHER_LOGITS
     )
 
 
@@ -80,14 +83,23 @@ def text(config: ConfigFile = RECIPE, overrides: Overrides = None) -> None:
     if not (work / TEACHER_LOGITS).is_file():
         raise DataError(f"{work}: no {TEACHER_LOGITS}; run `python -m training.compact teach` first")
     dialogues = meld_texts(Path(recipe.meld))
-    teacher_logits = load_file(work / TEACHER_LOGITS)["teacher_logits"].split(
-        [len(one) for one in dialogues["train"]], dim=1
-    )
+    stored = load_file(work / TEACHER_LOGITS)["teacher_logits"]
+    logits = stored.split([len(one) for one in dialogues["train"]], dim=1)
     torch.manual_seed(recipe.text.seed)
     start = Path(recipe.starts.minilm)
-    tuner = TextTuner(recipe.text, minilm(start), load_tokenizer(start))
-    model = tuner.run(dialogues["train"], dialogues["dev"], teacher_logits)
-    save_file(model.state_dict(), work / "text.safetensors")
+    trainer = build_text(
+        recipe.text, minilm(start), load_tokenizer(start), dialogues["train"], dialogues["dev"], logits
+    )
+    model = _trained("text", trainer, dialogues["dev"])
+    save_file(model.encoder.state_dict(), work / "text.safetensors")
+
+
+def _trained(name: str, trainer: Trainer[TunedText], dev: list[Spoken]) -> TunedText:
+    while not trainer.done:
+        log.info("%s: %s", name, shown(trainer.run_epoch()))
+    model = trainer.best_model()
+    log.info("%s: dev %s", name, text_scores(model, dev))
+    return model
 
 
 @app.command()
@@ -150,6 +162,7 @@ def report(config: ConfigFile = RECIPE, overrides: Overrides = None) -> None:
     """Measure the checkpoint as it lies on the disk, on dev and test."""
     recipe, work = _start(config, overrides)
     checkpoint = load_checkpoint(recipe.out)
+    assert isinstance(checkpoint.model, BCAF), "what fuse writes"
     for split in ("dev", "test"):
         found = measure(checkpoint.model, checkpoint.calibration, load_split(work, split))
         for name, numbers in found.items():

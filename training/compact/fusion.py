@@ -16,8 +16,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from bcaf_stream.model.bcaf import BCAF, BCAFConfig
-from bcaf_stream.model.decision import HEADS, Calibration, Case, CaseWeights, HeadLogits, fit_case
+from bcaf_stream.model.bcaf import BCAF
+from bcaf_stream.model.config import BCAFConfig
+from bcaf_stream.model.decision import HEADS, Calibration, Case, CaseWeights, fit_case
 from bcaf_stream.model.inputs import ModalityInput
 from training.compact.config import LABELS, FusionTraining
 from training.compact.mixing import (
@@ -151,7 +152,7 @@ def _mass(batch: Batch, weight_C: Tensor | None) -> float:
     return float(len(label_N) if weight_C is None else weight_C[label_N].sum())
 
 
-def build_fusion(config: FusionTraining, train: CompactSplit, dev: CompactSplit, seed: int) -> Trainer:
+def build_fusion(config: FusionTraining, train: CompactSplit, dev: CompactSplit, seed: int) -> Trainer[BCAF]:
     """The one trainer on the mixture; the running mean of the weights after the last epoch is what is kept."""
     source = MixedSource(config, train, dev, seed)
     torch.manual_seed(seed)
@@ -244,14 +245,8 @@ def speak(model: BCAF, dialogues: Sequence[Batch]) -> Predictions:
         numbers = order[at : at + 32]
         batch = joined([dialogues[i] for i in numbers])
         output = model(*batch[:5])
-        keep_BU = batch.mask_BU
-        call_BU = torch.tensor(numbers)[:, None].expand_as(keep_BU)
-        columns = (
-            output.audio_BUC, output.text_BUC, output.fused_BUC,
-            batch.audio_present_BU, batch.text_present_BU, batch.label_BU, call_BU,
-        )  # fmt: skip
-        parts.append(Predictions(*(x[keep_BU] for x in columns)))
-    whole = Predictions(*(torch.cat(column) for column in zip(*parts, strict=True)))
+        parts.append(Predictions.of(output, batch, torch.tensor(numbers)))
+    whole = Predictions.joined(parts)
     return whole.where(torch.argsort(whole.call_N, stable=True))
 
 
@@ -274,7 +269,7 @@ def fit_decision(model: BCAF, dev: CompactSplit, config: FusionTraining) -> Cali
             for words_NT in (worded.words_NT, neutral_lines(dev.scripts, len(worded))):
                 dialogues += single_clips(worded, words_NT=words_NT)
         found = speak(model, dialogues)
-        fitted[case] = fit_case(HeadLogits(found.audio_NC, found.text_NC, found.fused_NC), found.label_N, case)
+        fitted[case] = fit_case(found.heads, found.label_N, case)
     return Calibration.model_validate(fitted)
 
 

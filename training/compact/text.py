@@ -3,20 +3,20 @@
 Each batch is a few dialogues; every utterance is encoded once, and two heads read its vector: a linear layer,
 and a small causal transformer over the dialogue. Both heads are thrown away afterwards. A larger encoder is tuned
 first in the same way; what its two heads say of the training utterances (its logits) then teaches those of the
-encoder that ships, beside the labels (Hinton et al. 2015, "Distilling the Knowledge in a Neural Network").
+encoder that ships, beside the labels.
 
 Shape letters: H = 2 heads (dialogue, utterance), B dialogues, U utterances, N utterances of all dialogues of a
 batch, W width, C classes.
 """
 
-import logging
 import random
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import torch
-from sklearn.metrics import f1_score
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 from transformers import PreTrainedModel
@@ -27,13 +27,19 @@ from bcaf_stream.model.heads import IGNORED_LABEL
 from training.compact.config import LABELS, TextTuning
 from training.compact.dialogues import Spoken
 from training.compact.noise import spoil_text
-
-log = logging.getLogger(__name__)
+from training.config import LoopConfig
+from training.metrics import Scored, weighted_f1
+from training.objective import Group, Losses, distillation_loss, distilled
+from training.source import Step, derive_seed, length_batches
+from training.trainer import Trainer
 
 HEAD_RATE = 1e-3
+DECAY = 0.01
+WARM_UP = 0.1  # of all steps
 MOST_TOKENS = 48
 DROPOUT = 0.3
 CONTEXT = 16  # utterances
+SCORED_AT_ONCE = 16  # dialogues
 
 
 class DialogueHead(nn.Module):
@@ -61,126 +67,166 @@ class DialogueHead(nn.Module):
         return logits_BUC
 
 
-class Example(NamedTuple):
-    """One dialogue to learn from; `teacher_HUC` are the teacher's logits, where there is a teacher."""
+class TunedText(nn.Module):
+    """The encoder that is fine-tuned, with the two heads that teach it."""
 
-    spoken: Spoken
-    teacher_HUC: Tensor | None
-
-
-class TextTuner:
-    """One run from `encoder`, which is changed; `run()` gives it back after the last epoch.
-
-    The seed counts from before the encoder was loaded: call `torch.manual_seed(config.seed)` first.
-    """
-
-    def __init__(self, config: TextTuning, encoder: PreTrainedModel, tokenizer: Tokenizer) -> None:
-        self._config = config
-        self._rng = random.Random(config.seed)
-        self.model = encoder
-        self._tokenizer = tokenizer
-        width = self.model.config.hidden_size
+    def __init__(self, encoder: PreTrainedModel, tokenizer: Tokenizer) -> None:
+        super().__init__()
+        self.encoder, self._tokenizer = encoder, tokenizer
+        width = encoder.config.hidden_size
         self._dialogue_head = DialogueHead(width)
         self._utterance_head = nn.Linear(width, len(LABELS))
         self._dropout = nn.Dropout(DROPOUT)
 
-    def run(
-        self, train: Sequence[Spoken], dev: Sequence[Spoken], teacher_logits: Sequence[Tensor] | None = None
-    ) -> PreTrainedModel:
-        examples = [
-            Example(one, None if teacher_logits is None else teacher_logits[i]) for i, one in enumerate(train)
-        ]
-        heads = [*self._dialogue_head.parameters(), *self._utterance_head.parameters()]
-        encoder = list(self.model.parameters())
-        groups = [  # parameters, learning rate, weight decay; vectors (biases, norms) are not decayed
-            ([p for p in encoder if p.dim() > 1], self._config.learning_rate, 0.01),
-            ([p for p in encoder if p.dim() == 1], self._config.learning_rate, 0.0),
-            (heads, HEAD_RATE, 0.01),
-        ]
-        optimizer = torch.optim.AdamW([{"params": params, "weight_decay": decay} for params, _, decay in groups])
-        everything = [*encoder, *heads]
-        steps = self._config.epochs * -(-len(train) // self._config.dialogues)
-        step = 0
-        for epoch in range(self._config.epochs):
-            self._train_mode(True)
-            total = 0.0
-            for batch in self._batches(examples):
-                step += 1
-                share = min(step / (0.1 * steps), (steps - step) / (0.9 * steps))
-                for group, (_, rate, _) in zip(optimizer.param_groups, groups, strict=True):
-                    group["lr"] = rate * share
-                loss = self._loss(batch)
-                optimizer.zero_grad()
-                loss.backward()
-                nn.utils.clip_grad_norm_(everything, 1.0)
-                optimizer.step()
-                total += float(loss.detach()) * len(batch) / len(train)
-            log.info("text epoch %d: loss %.3f, dev %s", epoch, total, self._score(dev))
-        return self.model.eval()
-
-    @torch.inference_mode()
-    def teacher_logits(self, dialogues: Sequence[Spoken]) -> list[Tensor]:
-        """The logits of both heads for each dialogue, (H, U, C)."""
-        self._train_mode(False)
-        return [torch.stack(self._forward([one], 0.0)[:2]) for one in dialogues]
-
-    def _batches(self, examples: Sequence[Example]) -> Iterator[list[Example]]:
-        order, size = list(examples), self._config.dialogues
-        self._rng.shuffle(order)
-        pools = [
-            sorted(order[at : at + 40 * size], key=lambda one: len(one.spoken))
-            for at in range(0, len(order), 40 * size)
-        ]
-        batches = [pool[at : at + size] for pool in pools for at in range(0, len(pool), size)]
-        self._rng.shuffle(batches)
-        yield from batches
-
-    def _forward(self, batch: Sequence[Spoken], noise: float) -> tuple[Tensor, Tensor, Tensor]:
-        """Logits of the dialogue head and of the utterance head, and the labels: (N, C), (N, C), (N,)."""
-        texts = [spoil_text(text, self._rng, noise) for dialogue in batch for text, _ in dialogue]
-        vector_NW = encode(self.model, self._tokenizer, texts)
-        labels_BU = nn.utils.rnn.pad_sequence(
-            [torch.tensor([label for _, label in dialogue]) for dialogue in batch], True, IGNORED_LABEL
-        )
-        mask_BU = labels_BU != IGNORED_LABEL
+    def forward(self, texts: Sequence[Sequence[str]]) -> Tensor:
+        """Logits of the dialogue head and of the utterance head, (H, N, C); `texts` are those of each dialogue."""
+        vector_NW = encode(self.encoder, self._tokenizer, [text for one in texts for text in one])
+        mask_BU = nn.utils.rnn.pad_sequence([torch.ones(len(one), dtype=torch.bool) for one in texts], True)
         text_BUW = vector_NW.new_zeros(*mask_BU.shape, vector_NW.shape[1])
         text_BUW[mask_BU] = vector_NW
         utterance_NC = self._utterance_head(self._dropout(vector_NW))
-        return self._dialogue_head(text_BUW)[mask_BU], utterance_NC, labels_BU[mask_BU]
+        return torch.stack((self._dialogue_head(text_BUW)[mask_BU], utterance_NC))
 
-    def _loss(self, batch: Sequence[Example]) -> Tensor:
+    def groups(self, learning_rate: float) -> list[Group]:
+        """The encoder at the run's rate, without decay of its vectors (biases, norms); the heads at their own."""
+        encoder = list(self.encoder.parameters())
+        heads = [*self._dialogue_head.parameters(), *self._utterance_head.parameters()]
+        return [
+            Group([one for one in encoder if one.dim() > 1], DECAY),
+            Group([one for one in encoder if one.dim() == 1], 0.0),
+            Group(heads, DECAY, HEAD_RATE / learning_rate),
+        ]
+
+
+class TextPart(NamedTuple):
+    """Dialogues of one step: their words (spoiled), labels (N,), and a teacher's logits (H, N, C) or None."""
+
+    texts: list[list[str]]
+    label_N: Tensor
+    teacher_HNC: Tensor | None
+    share: float = 1.0
+
+    @property
+    def mass(self) -> float:
+        return float((self.label_N != IGNORED_LABEL).sum())
+
+
+class TextSource:
+    """Every dialogue of train once in an epoch; neighbours in length share a batch."""
+
+    def __init__(
+        self,
+        config: TextTuning,
+        train: Sequence[Spoken],
+        dev: Sequence[Spoken],
+        teacher_logits: Sequence[Tensor] | None = None,
+    ) -> None:
+        self._config, self._train, self._dev, self._teacher = config, train, dev, teacher_logits
+
+    @property
+    def steps(self) -> int:
+        return -(-len(self._train) // self._config.dialogues)
+
+    def epoch(self, number: int, rank: int, world: int) -> Iterator[Step]:
+        config, lengths = self._config, [len(one) for one in self._train]
+        for drawn in length_batches(lengths, config.dialogues, config.seed, number):
+            mine = drawn[rank::world] or drawn[:1]
+            whole, own = (sum(lengths[n] for n in numbers) for numbers in (drawn, drawn[rank::world]))
+            yield Step([self._part(mine, number, world * own / whole)], whole)
+
+    def _part(self, numbers: Sequence[int], epoch: int, share: float) -> TextPart:
+        rng = random.Random(derive_seed(self._config.seed, epoch, 1 + numbers[0]))
+        spoken = [self._train[n] for n in numbers]
+        teacher_HNC = None if self._teacher is None else torch.cat([self._teacher[n] for n in numbers], dim=1)
+        texts = [[spoil_text(text, rng, self._config.noise) for text, _ in one] for one in spoken]
+        return TextPart(texts, _labels(spoken), teacher_HNC, share)
+
+    def score(self, model: TunedText, sharded: bool) -> float:
+        return text_scores(model, self._dev)["dialogue"]
+
+
+class TextObjective:
+    """Cross-entropy of both heads, and with the teacher's probabilities where there is a teacher."""
+
+    names = ("total", "dialogue", "utterance", "distillation")
+
+    def __init__(self, model: TunedText, config: TextTuning) -> None:
+        self._model, self._config = model, config
+
+    def groups(self) -> Sequence[Group]:
+        return self._model.groups(self._config.learning_rate)
+
+    def __call__(
+        self, runner: nn.Module, part: TextPart, device: torch.device, precision: AbstractContextManager[None]
+    ) -> Losses:
         config = self._config
-        *heads, labels_N = self._forward([one.spoken for one in batch], config.noise)
-        loss = self._both(*(nn.functional.cross_entropy(logits_NC, labels_N) for logits_NC in heads))
-        teacher_logits = [one.teacher_HUC for one in batch if one.teacher_HUC is not None]
-        if not teacher_logits:
-            return loss
-        soft_HNC = (torch.cat(teacher_logits, dim=1) / config.temperature).softmax(-1)
-        soft = self._both(
-            *(
-                nn.functional.cross_entropy(logits_NC / config.temperature, soft_NC)
-                for logits_NC, soft_NC in zip(heads, soft_HNC, strict=True)
-            )
+        logits_HNC = runner(part.texts)
+        dialogue, utterance = (nn.functional.cross_entropy(logits_NC, part.label_N) for logits_NC in logits_HNC)
+        loss = dialogue + config.utterance_weight * utterance
+        parts = {"total": loss.detach(), "dialogue": dialogue.detach(), "utterance": utterance.detach()}
+        if part.teacher_HNC is None:
+            return loss, parts
+        pairs = zip(logits_HNC, part.teacher_HNC, strict=True)
+        of_dialogue, of_utterance = (distillation_loss(mine, theirs, config.temperature) for mine, theirs in pairs)
+        return distilled(
+            loss, of_dialogue + config.utterance_weight * of_utterance, parts, config.distillation_weight
         )
-        return (1 - config.distillation_weight) * loss + config.distillation_weight * config.temperature**2 * soft
 
-    def _both(self, dialogue: Tensor, utterance: Tensor) -> Tensor:
-        return dialogue + self._config.utterance_weight * utterance
 
-    def _train_mode(self, on: bool) -> None:
-        for module in (self.model, self._dialogue_head, self._utterance_head, self._dropout):
-            module.train(on)
+def build_text(
+    config: TextTuning,
+    encoder: PreTrainedModel,
+    tokenizer: Tokenizer,
+    train: Sequence[Spoken],
+    dev: Sequence[Spoken],
+    teacher_logits: Sequence[Tensor] | None = None,
+) -> Trainer[TunedText]:
+    """The one trainer on MELD's words; `encoder` is changed, and the last epoch's weights are kept.
 
-    @torch.inference_mode()
-    def _score(self, dialogues: Sequence[Spoken]) -> dict[str, float]:
-        self._train_mode(False)
-        ordered = sorted(dialogues, key=len)
-        parts = [self._forward(ordered[at : at + 16], 0.0) for at in range(0, len(ordered), 16)]
-        dialogue_NC, utterance_NC, labels_N = (torch.cat(column) for column in zip(*parts, strict=True))
-        return {
-            name: round(100 * f1_score(labels_N, logits.argmax(1), average="weighted"), 2)
-            for name, logits in (("dialogue", dialogue_NC), ("utterance", utterance_NC))
-        }
+    The seed counts from before the encoder was loaded: call `torch.manual_seed(config.seed)` first.
+    """
+    source = TextSource(config, train, dev, teacher_logits)
+    model = TunedText(encoder, tokenizer)
+    loop = LoopConfig(
+        epochs=config.epochs,
+        batch=config.dialogues,
+        learning_rate=config.learning_rate,
+        optimizer="adamw",
+        clip=1.0,
+        schedule="linear",
+        warm_up=round(WARM_UP * config.epochs * source.steps),
+        keep="last",
+        precision="float32",  # the encoder has its own autocast
+        seed=config.seed,
+    )
+    return Trainer(model, loop, source, objective=TextObjective(model, config))
+
+
+@torch.inference_mode()
+def teacher_logits(model: TunedText, dialogues: Sequence[Spoken]) -> list[Tensor]:
+    """The logits of both heads for each dialogue, (H, U, C)."""
+    model.eval()
+    return [model([[text for text, _ in one]]) for one in dialogues]
+
+
+@torch.inference_mode()
+def text_scores(model: TunedText, dialogues: Sequence[Spoken]) -> dict[str, float]:
+    """The weighted F1 of each head."""
+    was_training = model.training
+    model.eval()
+    ordered = sorted(dialogues, key=len)
+    groups = [ordered[at : at + SCORED_AT_ONCE] for at in range(0, len(ordered), SCORED_AT_ONCE)]
+    logits_HNC = torch.cat([model([[text for text, _ in one] for one in group]) for group in groups], dim=1)
+    model.train(was_training)
+    truth_N = _labels(ordered).numpy()
+    heads = zip(("dialogue", "utterance"), logits_HNC.double().softmax(-1).numpy(), strict=True)
+    return {
+        name: weighted_f1(Scored(LABELS, probs_NC, truth_N, np.zeros_like(truth_N))) for name, probs_NC in heads
+    }
+
+
+def _labels(dialogues: Sequence[Spoken]) -> Tensor:
+    return torch.tensor([label for one in dialogues for _, label in one])
 
 
 def load_tokenizer(folder: Path) -> Tokenizer:

@@ -6,8 +6,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bcaf_stream.model.bcaf import BCAF, BCAFConfig
+from bcaf_stream.model.bcaf import BCAF
 from bcaf_stream.model.checkpoint import EncoderSpec, EncoderSpecs
+from bcaf_stream.model.config import BCAFConfig
 
 LABELS = ("anger", "joy", "neutral", "sadness")
 

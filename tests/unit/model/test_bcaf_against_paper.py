@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from bcaf_stream.model.attention import AttentionBlocks, JointAttention, visible
-from bcaf_stream.model.bcaf import BCAF, BCAFConfig
+from bcaf_stream.model.bcaf import BCAF
 from bcaf_stream.model.bimodal import ASKERS
+from bcaf_stream.model.config import BCAFConfig
 from bcaf_stream.model.connection import connection_loss, widths
 from bcaf_stream.model.correlative import CorrelativeAttention, correlation
 from tests.unit.model import paper

@@ -30,7 +30,7 @@ def heads_of(*shape: int, seed: int = 0) -> HeadLogits:
 
 
 def reference(heads: HeadLogits, at: tuple[int, int], w: CaseWeights) -> list[float]:
-    logs = [[math.log(p) for p in paper.softmax(head[at].double().tolist())] for head in heads]
+    logs = [[math.log(p) for p in paper.softmax(head[at].double().tolist())] for head in heads.all]
     mixed = [(w.audio * a + w.text * t + w.fused * f) / w.temperature for a, t, f in zip(*logs, strict=True)]
     return paper.softmax(mixed)
 

@@ -254,7 +254,8 @@ def test_keys_that_do_not_exist_are_named(manifest, tmp_path):
 
 @pytest.fixture
 def small_trainer():
-    from bcaf_stream.model.bcaf import BCAF, BCAFConfig
+    from bcaf_stream.model.bcaf import BCAF
+    from bcaf_stream.model.config import BCAFConfig
     from tests.unit.training.made import LOOP, MODEL
 
     config = BCAFConfig.model_validate({**MODEL, "labels": tuple(MODEL["labels"])})

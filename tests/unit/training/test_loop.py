@@ -4,7 +4,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bcaf_stream.errors import DataError, ModelError
-from bcaf_stream.model.bcaf import BCAF, BCAFConfig
+from bcaf_stream.model.bcaf import BCAF
+from bcaf_stream.model.config import BCAFConfig
 from tests.unit.training.made import LOOP, MODEL, dialogues
 from training.config import LoopConfig
 from training.dialogues import collate

@@ -7,8 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bcaf_stream.emotion_model import find_checkpoint
-from bcaf_stream.model.bcaf import BCAF, BCAFConfig
+from bcaf_stream.model.bcaf import BCAF
 from bcaf_stream.model.checkpoint import load_checkpoint
+from bcaf_stream.model.config import BCAFConfig
 from bcaf_stream.model.inputs import ModalityInput, scale_of, standardized
 from tests.unit.training.made import prepared, records, train_config
 from training.evaluate import evaluate, evaluate_streaming, open_subject

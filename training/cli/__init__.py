@@ -1,0 +1,5 @@
+"""The command line of training: `bcaf-train`."""
+
+from training.cli.main import app, main
+
+__all__ = ["app", "main"]

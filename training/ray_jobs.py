@@ -1,0 +1,100 @@
+"""Ray for training: a session of it, and independent runs of one function on many jobs."""
+
+import logging
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any, TypeVar
+
+import ray
+from ray.exceptions import RayError, RayTaskError
+
+from bcaf_stream.errors import BcafError, DeploymentError
+from training.config import RayConfig
+
+J = TypeVar("J")
+R = TypeVar("R")
+
+
+@contextmanager
+def ray_session(config: RayConfig) -> Iterator[None]:
+    """Ray, as the configuration wants it; one that runs in this process already is used and left running.
+
+    Raises:
+        DeploymentError: it cannot be started or reached.
+    """
+    if ray.is_initialized():
+        yield
+        return
+    try:
+        ray.init(
+            address=config.address or "local",
+            num_cpus=None if config.address else config.num_cpus,
+            include_dashboard=None if config.address else False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+        )
+    except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
+        where = (
+            f"the Ray cluster at {config.address} cannot be reached" if config.address else "Ray cannot be started"
+        )
+        raise DeploymentError(f"{where}: {str(error).splitlines()[0]}") from None
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def check_resources(config: RayConfig) -> None:
+    """Without this, Ray waits for ever for CPUs that no autoscaler will bring."""
+    if config.address is not None:
+        return
+    least = config.num_workers if isinstance(config.num_workers, int) else config.num_workers[0]
+    there = ray.cluster_resources()
+    for kind, each in (("CPU", config.cpus_per_worker), ("GPU", float(config.use_gpu))):
+        if least * each > there.get(kind, 0.0):
+            raise DeploymentError(
+                f"training needs {least * each:g} {kind}s and Ray has {there.get(kind, 0.0):g}: "
+                "lower ray.num_workers or ray.cpus_per_worker"
+            )
+
+
+def map_on_ray(
+    function: Callable[[J], R], jobs: Sequence[J], config: RayConfig, parallel: int, on_result: Callable[[R], None]
+) -> None:
+    """Run `function` on every job, `parallel` at a time; results come as they are ready.
+
+    Raises:
+        BcafError: what `function` raised.
+        DeploymentError: Ray cannot be started, or a worker was lost.
+    """
+    with ray_session(config):
+        options = {"num_cpus": config.cpus_per_worker, "num_gpus": float(config.use_gpu), "max_retries": 1}
+        task: Any = ray.remote(_call).options(**options)
+        waiting = list(reversed(jobs))
+        running: list[Any] = []
+        while waiting or running:
+            while waiting and len(running) < parallel:
+                running.append(task.remote(function, waiting.pop()))
+            ready, running = ray.wait(running, num_returns=1)
+            try:
+                on_result(ray.get(ready[0]))
+            except RayTaskError as error:
+                if isinstance(error.cause, BcafError):
+                    raise error.cause from None
+                raise DeploymentError(f"a run failed: {str(error.cause).splitlines()[0]}") from None
+            except RayError as error:
+                raise DeploymentError(f"a run was lost: {str(error).splitlines()[0]}") from None
+
+
+def _call(function: Callable[[J], R], job: J) -> R:
+    return function(job)
+
+
+def return_to(cwd: str) -> None:
+    """Ray gives its workers a folder of their own; relative paths of the configuration belong to the user's.
+
+    A machine of a cluster may not have that one: there, whatever is relative is missed by name.
+    """
+    with suppress(OSError):
+        os.chdir(cwd)
