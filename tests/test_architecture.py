@@ -49,7 +49,7 @@ TRAINING = [  # the same inside the room
     {"training.fit"},
     {"training.ray_jobs"},
     {"training.ray_train", "training.ray_tune", "training.features", "training.evaluate"},
-    {"training.ablate", "training.tune"},
+    {"training.ablate", "training.tune", "training.adapt"},
     {"training.compact", "training.cli"},
 ]
 MAY_IMPORT = {  # third-party package -> the only modules allowed to import it

@@ -37,6 +37,8 @@ CHANGES: dict[Variant, dict[str, Any]] = {
     "fused_head": {"model.decision": "fused"},
     "mean_heads": {"model.decision": "mean"},
     "no_context": {"model.mode": "causal", "model.context": 1},
+    "no_linear_path": {"model.linear_path": False},
+    "bc_lstm": {"model.kind": "bc_lstm", "model.linear_path": False},
     "layers_1": {"model.layers": 1},
     "layers_2": {"model.layers": 2},
     "layers_3": {"model.layers": 3},

@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
@@ -26,6 +26,8 @@ Variant = Literal[
     "fused_head",
     "mean_heads",
     "no_context",
+    "no_linear_path",
+    "bc_lstm",
     "layers_1",
     "layers_2",
     "layers_3",
@@ -76,9 +78,10 @@ class FeaturesConfig(Config):
 class LoopConfig(Config):
     """The defaults are the paper's: Adam, lr 1e-4, L2 1e-4, patience 15.
 
-    `class_weights`: `balanced` is inverse frequency, `sqrt` its root. `modality_dropout` is the share of
-    dialogues that lose one modality for some or all utterances, so that the absent vectors are learned.
-    `feature_dropout` drops single dimensions of the vectors.
+    `batch`: dialogues of one step; `auto` is as many as hold some 64 utterances. `class_weights`: `balanced` is
+    inverse frequency, `sqrt` its root. `modality_dropout` is the share of dialogues that lose one modality for
+    some or all utterances, so that the absent vectors are learned. `feature_dropout` drops single
+    dimensions of the vectors.
     `precision`: `auto` is bfloat16 on a GPU and float32 on the CPU. `clip` bounds the gradient's norm (0 = off).
 
     `schedule`: the learning rate stays, or falls to 0 over all `epochs`; it rises over the first `warm_up` steps.
@@ -89,7 +92,7 @@ class LoopConfig(Config):
 
     epochs: int = Field(default=200, ge=1)
     patience: int = Field(default=15, ge=1)
-    batch: int = Field(default=16, ge=1)
+    batch: Annotated[int, Field(ge=1)] | Literal["auto"] = 16
     learning_rate: float = Field(default=1e-4, gt=0)
     l2: float = Field(default=1e-4, ge=0)
     optimizer: Literal["adam", "adamw"] = "adam"
@@ -170,7 +173,8 @@ class TuneConfig(Config):
 class TrainConfig(Config):
     """One run. `out` gets the checkpoint, the log and, without Ray, the state; the same `name` resumes.
 
-    `encoders`: None where the manifest carries vectors of encoders that the project does not know.
+    `encoders`: None where the manifest carries vectors of encoders that the project does not know; in it,
+    `audio: null` or `text: null` where it carries those of one modality.
     `encoders_from`: the checkpoint (compact, folder or hub id) whose own encoders are used for kind: compact;
     they are copied into the new checkpoint. `init`: a checkpoint whose weights training starts from. `teacher`: a
     checkpoint for the same labels and vectors, whose logits are learned beside the labels, see LoopConfig.

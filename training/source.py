@@ -24,6 +24,7 @@ from training.metrics import weighted_f1
 from training.predict import DialogueModel, calibrate, predict, scored
 
 M_contra = TypeVar("M_contra", contravariant=True)  # the model that is trained
+UTTERANCES = 64  # of a step, where batch is auto
 WINDOW = 8  # batches among which dialogues are sorted by length, so that little is padded
 
 
@@ -95,13 +96,14 @@ class DialogueSource:
     ) -> None:
         self._config, self._train, self._dev, self._teacher = config, train, dev, teacher
         self._weight_C = class_weights(train, classes, config.class_weights)
+        self._batch = automatic_batch(train) if config.batch == "auto" else config.batch
 
     @property
     def steps(self) -> int:
-        return -(-len(self._train) // self._config.batch)
+        return -(-len(self._train) // self._batch)
 
     def epoch(self, number: int, rank: int, world: int) -> Iterator[Step]:
-        for numbers in batches(self._train, self._config.batch, self._config.seed, number):
+        for numbers in batches(self._train, self._batch, self._config.seed, number):
             yield Step([self._part(numbers, number, rank, world)], sum(len(self._train[n]) for n in numbers))
 
     def score(self, model: DialogueModel, sharded: bool) -> float:
@@ -129,6 +131,11 @@ class DialogueSource:
         label_N = torch.cat(labels)
         label_N = label_N[label_N != IGNORED_LABEL]
         return float(len(label_N) if self._weight_C is None else self._weight_C[label_N].sum())
+
+
+def automatic_batch(dialogues: Sequence[Dialogue]) -> int:
+    """As many dialogues as hold UTTERANCES, so that a step learns from as much in every corpus."""
+    return max(1, round(UTTERANCES * len(dialogues) / sum(map(len, dialogues))))
 
 
 def batches(dialogues: Sequence[Dialogue], batch: int, seed: int, epoch: int) -> Iterator[list[int]]:

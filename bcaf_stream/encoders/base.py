@@ -84,5 +84,7 @@ class TextEncoderConfig(EncoderConfig):
 
 
 class EncodersConfig(Config):
-    audio: AudioEncoderConfig = AudioEncoderConfig()
-    text: TextEncoderConfig = TextEncoderConfig()
+    """One encoder for each modality; null where the vectors are given instead."""
+
+    audio: AudioEncoderConfig | None = AudioEncoderConfig()
+    text: TextEncoderConfig | None = TextEncoderConfig()

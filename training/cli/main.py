@@ -9,6 +9,7 @@ import typer
 
 from bcaf_stream.config import load_config
 from bcaf_stream.console import run, stderr_note
+from training.cli.adapt import adapt
 from training.cli.evaluate import evaluate
 from training.cli.prepare import preparing
 
@@ -27,11 +28,12 @@ app.add_typer(
     preparing, name="prepare", help="Read a corpus, listen to every clip, audit it, and write one manifest."
 )
 app.command()(evaluate)
+app.command()(adapt)
 
 
 @app.callback()
 def main_help() -> None:
-    """Prepare a corpus, compute features, train, evaluate, ablate, search."""
+    """Prepare a corpus, compute features, train, adapt, evaluate, ablate, search."""
 
 
 @app.command()

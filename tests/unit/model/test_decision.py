@@ -81,7 +81,7 @@ def test_unfitted_decisions():
 def sampled(scale: tuple[float, float, float], N: int, seed: int = 0) -> tuple[HeadLogits, torch.Tensor]:
     """Labels drawn from the log-linear mix of three heads with these scales (weight / temperature)."""
     heads = heads_of(N, 4, seed=seed)
-    mixed = sum(s * head.log_softmax(-1) for s, head in zip(scale, heads, strict=True))
+    mixed = sum(s * head.log_softmax(-1) for s, head in zip(scale, heads.all, strict=True))
     generator = torch.Generator().manual_seed(seed + 1)
     return heads, torch.multinomial(mixed.softmax(-1), 1, generator=generator)[:, 0]
 

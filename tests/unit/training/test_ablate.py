@@ -5,7 +5,7 @@ import torch
 
 from bcaf_stream.config import load_config
 from bcaf_stream.errors import ConfigError
-from bcaf_stream.model.bcaf import BCAF
+from bcaf_stream.model.bcaf import build_model
 from tests.unit.training.made import prepared, records, train_config
 from training.ablate import CHANGES, PAPER, ablate
 from training.config import TrainConfig
@@ -24,7 +24,7 @@ def test_every_parameter_of_every_variant_learns(manifest, tmp_path, variant):
     """A process group waits for ever for a gradient that never comes."""
     torch.set_num_threads(1)
     config = train_config(manifest, tmp_path / "run").changed(CHANGES[variant])
-    model = BCAF(config.model)
+    model = build_model(config.model)
     batch = collate(load_training_data(config).train)
     output = model(batch.audio_BUA, batch.text_BUT, batch.mask_BU, batch.audio_present_BU, batch.text_present_BU)
     model.loss(output, batch.label_BU, batch.mask_BU)[0].backward()

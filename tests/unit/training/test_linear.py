@@ -7,6 +7,9 @@ import pytest
 import torch
 
 from bcaf_stream.errors import CheckpointError
+from bcaf_stream.model.bcaf import BCAF
+from bcaf_stream.model.checkpoint import load_checkpoint
+from bcaf_stream.model.config import BCAFConfig
 from tests.unit.training.made import MODEL, dialogues, prepared, records, train_config, write_jsonl
 from training.cli import app
 from training.datasets.manifest import write_manifest
@@ -16,6 +19,7 @@ from training.fit import RESULTS, fit_here
 from training.inspection import inspect
 from training.linear import FILE_NAME, LinearFloor, compared, fit_floor
 from training.metrics import weighted_f1
+from training.predict import predict
 from training.training_data import load_training_data
 
 SMALL = {"train": 30, "dev": 10, "test": 10}
@@ -143,3 +147,34 @@ def test_what_stands_twice_or_in_two_splits_is_counted_before_training(tmp_path)
     )
     assert any(line.startswith("1 speakers in more than one split") for line in lines)
     assert not any("that is what" in line for line in lines)
+
+
+@pytest.mark.parametrize("standardize", [True, False])
+def test_the_linear_path_says_what_the_floor_says(standardize):
+    train, dev = dialogues(60, 1), dialogues(20, 2)
+    floor = fit_floor(("calm", "cross"), train, dev)
+    config = BCAFConfig.model_validate(
+        {**MODEL, "labels": tuple(MODEL["labels"]), "linear_path": True, "standardize": standardize}
+    )
+    model = BCAF(config).eval()
+    if standardize:
+        model.audio_input.set_scale(*floor.scales["audio"])
+        model.text_input.set_scale(*floor.scales["text"])
+    floor.install(model)
+    for view, expected in floor.score(dev).items():
+        probs_NC = predict(model, dev, view).linear_NC.double().softmax(-1).numpy()
+        np.testing.assert_allclose(probs_NC, expected.probs_NC, atol=1e-5)
+
+
+def test_with_a_linear_path_a_poor_network_is_as_good_as_the_floor(untrained, tmp_path):
+    config = untrained.changed({"model.linear_path": True, "out": str(tmp_path / "run")})
+    folder = fit_here(config)
+    dev = json.loads((config.folder / RESULTS).read_text())["dev"]
+    for view in ("both", "text"):
+        assert dev["causal"][view]["weighted_f1"] >= dev["linear"][view]["weighted_f1"] - 0.02
+    loaded = load_checkpoint(folder)
+    assert loaded.calibration.text_only.linear > 0.5
+    data = load_training_data(config)
+    expected = LinearFloor.from_bytes((folder / FILE_NAME).read_bytes()).score(data.dev)["text"].probs_NC
+    found = predict(loaded.model, data.dev, "text").linear_NC.double().softmax(-1).numpy()
+    np.testing.assert_allclose(found, expected, atol=1e-4)

@@ -11,7 +11,15 @@ from training.config import LoopConfig
 from training.dialogues import collate
 from training.metrics import weighted_f1
 from training.predict import VIEW_OF, Predictions, calibrate, calibrate_on, in_mode, predict, scored
-from training.source import DialogueSource, batches, class_weights, derive_seed, hide_modalities
+from training.source import (
+    UTTERANCES,
+    DialogueSource,
+    automatic_batch,
+    batches,
+    class_weights,
+    derive_seed,
+    hide_modalities,
+)
 from training.trainer import Trainer, rate
 
 TRAIN, DEV, TEST = dialogues(120, 1), dialogues(40, 2), dialogues(60, 3)
@@ -271,3 +279,12 @@ def test_a_head_whose_best_weight_has_no_end_does_not_stop_the_run(signal, noise
     model = trainer().model
     probs_NC = scored(model, found, calibrate(model, [found])).probs_NC
     assert probs_NC.sum(1) == pytest.approx(1.0)
+
+
+def test_an_automatic_batch_holds_as_many_utterances_in_every_corpus():
+    size = automatic_batch(TRAIN)
+    assert 0.5 * UTTERANCES < size * sum(map(len, TRAIN)) / len(TRAIN) < 1.5 * UTTERANCES
+    long = [one for one in TRAIN if len(one) == 8]
+    assert automatic_batch(long) == UTTERANCES // 8
+    options = LoopConfig(batch="auto")
+    assert DialogueSource(options, 2, TRAIN, DEV).steps == -(-len(TRAIN) // size)
