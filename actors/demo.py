@@ -12,9 +12,9 @@ from bcaf_stream.config import load_config
 from bcaf_stream.console import EventView, clock, lag_ms
 from bcaf_stream.demo import CALL
 from bcaf_stream.events.codec import to_json
-from bcaf_stream.events.listener import EventListener
-from bcaf_stream.events.messages import Event
-from bcaf_stream.events.settled import settled
+from bcaf_stream.events.event import Event, topic_prefix
+from bcaf_stream.events.progress import settled
+from bcaf_stream.events.subscriber import EventSubscriber
 from bcaf_stream.loops import spawn_thread
 from bcaf_stream.recording import Recording
 
@@ -32,7 +32,7 @@ def play(output: Path, speed: float, overrides: Sequence[str] = ()) -> None:
         print("starting Ray, the encoders and the speech recognition ...", file=sys.stderr)
         with Deployment(config) as deployment:
             endpoints = deployment.up()
-            with EventListener(endpoints.events, call=recording.call.id) as listener:
+            with EventSubscriber(endpoints.events, None, [topic_prefix(recording.call.id)]) as listener:
                 deployment.wait_for_listener(timeout_s=10)
                 sender = _Sender(recording, endpoints.audio, speed)
                 events = _show(listener, sender)
@@ -72,7 +72,7 @@ class _Sender:
             self.error = error
 
 
-def _show(listener: EventListener, sender: _Sender) -> list[Event]:
+def _show(listener: EventSubscriber, sender: _Sender) -> list[Event]:
     events: list[Event] = []
     with EventView("table", live=True, title="BCAF Stream: a made call, played as if it were live") as view:
         while not sender.error:

@@ -11,8 +11,8 @@ from pydantic import Field
 
 from actors import metrics
 from actors.readiness import Readiness
+from bcaf_stream.events.event import Event
 from bcaf_stream.events.hub import EventHub, EventHubConfig
-from bcaf_stream.events.messages import Event
 from bcaf_stream.events.progress import Progress
 from bcaf_stream.loops import exit_on_death, faults, spawn_task, watch_event_loop
 

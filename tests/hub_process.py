@@ -13,8 +13,8 @@ from collections.abc import Sequence
 import msgpack
 
 from bcaf_stream.events.codec import decode, encode
+from bcaf_stream.events.event import Event
 from bcaf_stream.events.hub import EventHub, EventHubConfig
-from bcaf_stream.events.messages import Event
 
 
 class HubProcess:

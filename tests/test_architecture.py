@@ -14,6 +14,7 @@ LAYERS = [  # low to high; members of one set must not import each other
         "bcaf_stream.config",
         "bcaf_stream.addresses",
         "bcaf_stream.ahead",
+        "bcaf_stream.files",
         "bcaf_stream.folders",
         "bcaf_stream.loops",
         "bcaf_stream.display",
@@ -169,6 +170,43 @@ def test_imports_point_down_inside_training(path: Path):
         there = unit_of(name, TRAINING)
         if there is not None and there[1] != here[1]:
             assert there[0] < here[0], f"{me} (layer {here[0]}) imports {name} (layer {there[0]})"
+
+
+EVENTS = "bcaf_stream.events"
+EVENT_FLOORS = [  # low to high, inside the room of the events; what stands on one floor doesn't know each other
+    {"event", "subscriptions"},
+    {"codec", "progress", "connections"},
+    {"writer", "auth", "journal"},
+    {"publisher", "subscriber", "inventory"},
+    {"replay"},
+    {"hub", "schema_files"},
+]
+OLD_NAMES = {"messages", "settled", "keys", "journal_file", "listener"}
+
+
+def event_part(name: str) -> str | None:
+    """The part of the room of the events that a module belongs to; None for one of another room."""
+    if not within(name, EVENTS) or name == EVENTS:
+        return None
+    return name.removeprefix(f"{EVENTS}.").partition(".")[0]
+
+
+def event_floor(part: str) -> int:
+    return next((floor for floor, parts in enumerate(EVENT_FLOORS) if part in parts), -1)
+
+
+@pytest.mark.parametrize("path", [p for p in FILES if "events" in p.parts], ids=module_name)
+def test_events_have_floors_too(path: Path):
+    me = module_name(path)
+    part = event_part(me)
+    if part is None or part in OLD_NAMES:
+        return
+    here = event_floor(part)
+    assert here != -1, f"{me} is on no floor: add it to EVENT_FLOORS"
+    for name in imported(path):
+        other = event_part(name)
+        if other is not None and other != part:
+            assert event_floor(other) < here, f"{me} imports upwards or sideways: {name}"
 
 
 LOOPS = "bcaf_stream.loops"  # every thread and task begins there: it cannot fail or end unseen

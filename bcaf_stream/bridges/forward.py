@@ -15,7 +15,7 @@ from pydantic import Field
 from bcaf_stream.addresses import is_local
 from bcaf_stream.config import Config
 from bcaf_stream.errors import DeliveryError, UsageError
-from bcaf_stream.events.messages import Event
+from bcaf_stream.events.event import Event
 from bcaf_stream.events.subscriber import AsyncEventSubscriber
 
 log = logging.getLogger(__name__)

@@ -15,7 +15,7 @@ from bcaf_stream.bridges.forward import must_be_private
 from bcaf_stream.config import Config
 from bcaf_stream.errors import DeliveryError, EventError, UsageError
 from bcaf_stream.events.codec import to_json
-from bcaf_stream.events.messages import Event
+from bcaf_stream.events.event import Event
 
 FOR_EVER = ("WRONGTYPE", "NOPERM", "WRONGPASS", "NOAUTH")  # how such an error begins
 

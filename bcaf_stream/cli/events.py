@@ -4,7 +4,7 @@ import csv
 import sys
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Literal, TextIO
 
@@ -17,9 +17,9 @@ from bcaf_stream.console import EventView, cell, stderr_note, whole_file, writin
 from bcaf_stream.display import csv_cell, json_for_terminal, printable
 from bcaf_stream.errors import EventError, UsageError
 from bcaf_stream.events.codec import to_json, to_map
-from bcaf_stream.events.journal import Journal
-from bcaf_stream.events.journal_file import JournalConfig
-from bcaf_stream.events.messages import Event, topic_prefix
+from bcaf_stream.events.event import Event, topic_prefix
+from bcaf_stream.events.journal.journal import Journal
+from bcaf_stream.events.journal.sqlite import JournalConfig
 
 COLUMNS = (
     "offset",
@@ -35,6 +35,8 @@ COLUMNS = (
     "text",
 )
 
+HIGH_WATER_MARK = 10_000
+LIVE_HIGH_WATER_MARK = 100_000  # events, about 100 MB: what does not fit is lost
 UNBOUNDED = 10_000  # columns of a pipe
 
 JournalFile = Annotated[Path, typer.Option("--journal", help="the journal's file")]
@@ -58,19 +60,22 @@ def listen(
     until_end: Annotated[bool, typer.Option(help="leave after the end of the first call")] = False,
 ) -> None:
     """Show the events of a deployment as they come, until Ctrl-C."""
-    from bcaf_stream.events.listener import EventListener
     from bcaf_stream.events.subscriber import EventSubscriber
 
     topics = [*(topic or []), *([topic_prefix(call)] if call is not None else [])] or [topic_prefix()]
-    with ExitStack() as stack:
-        if from_ is None and position is None and not topic:
-            source: EventListener | EventSubscriber = EventListener(connect, call=call, key=key)
-        else:
-            source = EventSubscriber(connect, replay, topics, from_ or "new", position, key)
-        stack.enter_context(source)
-        with suppress(KeyboardInterrupt):  # the way to leave
-            _show(source, format, until_end)
-    if isinstance(source, EventListener) and source.gaps:
+    live_alone = from_ is None and position is None and not topic
+    source = EventSubscriber(
+        connect,
+        None if live_alone else replay,
+        topics,
+        from_ or "new",
+        position,
+        key,
+        high_water_mark=LIVE_HIGH_WATER_MARK if live_alone else HIGH_WATER_MARK,
+    )
+    with source, suppress(KeyboardInterrupt):  # the way to leave
+        _show(source, format, until_end)
+    if source.missed:
         note = f"{source.missed} events were published before or while nobody here took them"
         stderr_note(f"bcaf-stream: {note}; --from start asks for them")
 
@@ -84,7 +89,7 @@ def replay(
     journal: JournalFile = DEFAULT_JOURNAL,
 ) -> None:
     """Publish a call of the journal again, on an address of its own: bcaf-stream listen --connect there."""
-    from bcaf_stream.events.bus import BusConfig, EventPublisher
+    from bcaf_stream.events.publisher import BusConfig, EventPublisher
 
     bus = load_config(BusConfig, None, [f"bind={bind!r}", f"insecure={insecure}"])
     with Journal(JournalConfig(path=journal), read_only=True) as opened, EventPublisher(bus) as publisher:
@@ -111,7 +116,7 @@ def export(
     journal: JournalFile = DEFAULT_JOURNAL,
 ) -> None:
     """Write the events of the journal to a file, for other programs."""
-    from bcaf_stream.events.follow import parse_start
+    from bcaf_stream.events.subscriber.follow import parse_start
 
     with Journal(JournalConfig(path=journal), read_only=True) as opened:
         begin = parse_start(since or "0")
@@ -138,7 +143,7 @@ def erase(
 
     The damaged copies of the journal that `repair` has kept are deleted as well.
     """
-    from bcaf_stream.events.retention import erase as erase_call
+    from bcaf_stream.events.journal.retention import erase as erase_call
 
     if not yes:
         typer.confirm(printable(f"Erase call {call} from {journal} for good?"), abort=True)
@@ -155,7 +160,7 @@ def erase(
 
 def repair(journal: JournalFile = DEFAULT_JOURNAL) -> None:
     """Save what can be read of a damaged journal into a new one; the damaged file is kept under another name."""
-    from bcaf_stream.events.repair import repair as repair_journal
+    from bcaf_stream.events.journal.repair import repair as repair_journal
 
     kept, lost, broken = repair_journal(journal, time.time())
     if broken is None:
@@ -184,7 +189,7 @@ def calls(journal: JournalFile = DEFAULT_JOURNAL) -> None:
 @keys_app.command("new")
 def keys_new(name: Annotated[str, typer.Argument(help="the client's")], folder: Folder = DEFAULT_KEYS) -> None:
     """Make a key for a client; give it the file, and nobody else."""
-    from bcaf_stream.events.keys import KeyRing
+    from bcaf_stream.events.auth import KeyRing
 
     print(KeyRing(folder).new(name))
 
@@ -196,7 +201,7 @@ def keys_allow(
     folder: Folder = DEFAULT_KEYS,
 ) -> None:
     """Let a client read the topics with these beginnings, and no others."""
-    from bcaf_stream.events.keys import KeyRing
+    from bcaf_stream.events.auth import KeyRing
 
     topics = KeyRing(folder).allow(name, topics)
     print(f"{name} may read {', '.join(topics)}")
@@ -205,7 +210,7 @@ def keys_allow(
 @keys_app.command("revoke")
 def keys_revoke(name: Annotated[str, typer.Argument(help="the client's")], folder: Folder = DEFAULT_KEYS) -> None:
     """Shut a client out; a running hub notices within a second."""
-    from bcaf_stream.events.keys import KeyRing
+    from bcaf_stream.events.auth import KeyRing
 
     KeyRing(folder).revoke(name)
     print(f"{name} may read nothing any more")

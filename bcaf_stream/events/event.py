@@ -145,6 +145,11 @@ def call_of_prefix(prefix: bytes) -> str | None:
         return None
 
 
+def topics_of(call: str, channel: str) -> list[str]:
+    """The prefixes of one channel with what concerns its whole call."""
+    return [topic_prefix(call, channel), topic_prefix(call, "")]
+
+
 def parse_topic(text: str) -> Topic:
     """The inverse of `topic`.
 
@@ -174,6 +179,16 @@ def _unquote(quoted: str) -> str:
     if _quote(name) != quoted:
         raise EventError("topic: a name is not percent-encoded as event v1 does it")
     return name
+
+
+EVERYTHING = topic_prefix()
+HEARTBEAT = (topic_prefix("", "") + "heartbeat").encode()  # anybody who is let in may see that the hub lives
+DAMAGED = ("journal",)  # the `degraded` of an event that stands for one that cannot be read any more
+
+
+def is_stand_in(event: Event) -> bool:
+    """Whether an event of the journal stands for one that cannot be read."""
+    return event.degraded == DAMAGED and event.offset is not None
 
 
 def heartbeat(seq: int, now: int, offset: int | None = None, epoch: int = 0) -> Event:

@@ -18,15 +18,15 @@ from pydantic import Field, model_validator
 from bcaf_stream.addresses import is_local
 from bcaf_stream.config import Config
 from bcaf_stream.errors import EventError, JournalError
-from bcaf_stream.events.bus import BusConfig, EventPublisher
 from bcaf_stream.events.codec import draft
 from bcaf_stream.events.event import Event
-from bcaf_stream.events.journal import NOT_STORED, Journal
-from bcaf_stream.events.journal_file import JournalConfig
+from bcaf_stream.events.journal.journal import NOT_STORED, Journal
+from bcaf_stream.events.journal.retention import expire
+from bcaf_stream.events.journal.rows import Entry
+from bcaf_stream.events.journal.sqlite import JournalConfig
 from bcaf_stream.events.progress import Progress, progress_of
-from bcaf_stream.events.replay import ReplayConfig, ReplayServer
-from bcaf_stream.events.retention import expire
-from bcaf_stream.events.rows import Entry
+from bcaf_stream.events.publisher import BusConfig, EventPublisher
+from bcaf_stream.events.replay.server import ReplayConfig, ReplayServer
 from bcaf_stream.loops import start_thread
 
 log = logging.getLogger(__name__)

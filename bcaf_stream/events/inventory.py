@@ -13,9 +13,9 @@ import zmq
 from zmq.utils.monitor import recv_monitor_message
 
 from bcaf_stream.errors import EventError
+from bcaf_stream.events.auth import load_client_key
 from bcaf_stream.events.codec import LIMITS
-from bcaf_stream.events.follow import message
-from bcaf_stream.events.keys import EVERYTHING, load_client_key
+from bcaf_stream.events.event import EVERYTHING
 
 ANSWER_S = 5.0
 _REFUSED = zmq.EVENT_HANDSHAKE_FAILED_AUTH | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
@@ -88,7 +88,7 @@ class Inventory:
         assert self._socket is not None
         deadline = time.monotonic() + self._patience_s
         self._request += 1
-        self._socket.send(msgpack.packb(message(ask=ask, id=self._request, **fields)))
+        self._socket.send(msgpack.packb(dict(v=1, ask=ask, id=self._request, **fields)))
         while (left := deadline - time.monotonic()) > 0:
             self._look()
             if not self._socket.poll(int(min(left, 0.2) * 1000) + 1):

@@ -1,11 +1,10 @@
-"""How far a call has got, as its events tell: what somebody must know who goes on with it."""
+"""What a call's events say together: how far it has got, for whoever goes on with it; what holds in the end."""
 
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
-from bcaf_stream.events.damage import is_stand_in
-from bcaf_stream.events.event import UNDECIDED, Event, EventType
+from bcaf_stream.events.event import UNDECIDED, Event, EventType, is_stand_in
 from bcaf_stream.types import TextSource
 
 REMEMBERED = 64  # the last utterances of a channel, which make the context of the next one
@@ -124,3 +123,14 @@ def _leave_out(progress: Progress, unknown: Counter[str]) -> None:
     for channel in channels | {""}:
         for type in ("audio.gap", "degraded"):
             progress.occurrences[channel, type] += unknown[channel] + anywhere
+
+
+def settled(events: Iterable[Event]) -> list[Event]:
+    """Each utterance's last word on its emotion, in the order of the first: nothing interim, nothing revised."""
+    last: dict[tuple[str, str, int | None], Event] = {}
+    for event in events:
+        if event.type in ("emotion.final", "emotion.revised"):
+            key = (event.call, event.channel, event.utterance)
+            if key not in last or event.revision >= last[key].revision:
+                last[key] = event
+    return list(last.values())

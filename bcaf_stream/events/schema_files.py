@@ -11,11 +11,11 @@ from typing import Any
 import msgspec
 from pydantic import BaseModel
 
-from bcaf_stream.events.bus import BUDGET, BusConfig
 from bcaf_stream.events.codec import EventMap
 from bcaf_stream.events.event import VERSION, Event
-from bcaf_stream.events.replay import MAX_FRAME_BYTES, MAX_REQUEST_BYTES, ReplayConfig
-from bcaf_stream.events.replay_request import KINDS
+from bcaf_stream.events.publisher import BUDGET, BusConfig
+from bcaf_stream.events.replay.protocol import KINDS
+from bcaf_stream.events.replay.server import MAX_FRAME_BYTES, MAX_REQUEST_BYTES, ReplayConfig
 from bcaf_stream.events.subscriptions import EACH_BYTES
 
 FOLDER = Path(__file__).with_name("schema")

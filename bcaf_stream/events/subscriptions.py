@@ -4,14 +4,33 @@ ZeroMQ keeps every subscription that it is sent, and would read them for as long
 that is beyond its limits is dropped, and with it goes what ZeroMQ keeps for it.
 """
 
-from collections import Counter
+import time
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
-from bcaf_stream.events.rate_limit import RateLimiter
-
 EACH_BYTES = 65_536  # of one connection's subscriptions
 ALL_BYTES = 2_000_000  # of everybody's; ZeroMQ takes up to fifty times as much where prefixes begin differently
+MAX_SOURCES = 10_000  # remembered at once
+
+
+class RateLimiter:
+    """Lets each source ask `per_second` times on average, and twice as often at once: a token bucket for each."""
+
+    def __init__(self, per_second: float) -> None:
+        self._per_second = per_second
+        self._left: OrderedDict[bytes, tuple[float, float]] = OrderedDict()
+
+    def allows(self, source: bytes, now: float | None = None) -> bool:
+        """Whether this one more is allowed; it counts if it is. `now` is seconds of a monotonic clock."""
+        now = time.monotonic() if now is None else now
+        most = 2 * self._per_second
+        left, since = self._left.pop(source, (most, now))
+        left = min(most, left + (now - since) * self._per_second)
+        self._left[source] = (left - 1 if left >= 1 else left, now)
+        if len(self._left) > MAX_SOURCES:
+            self._left.popitem(last=False)
+        return left >= 1
 
 
 class Connection(NamedTuple):

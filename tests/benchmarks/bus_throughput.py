@@ -20,14 +20,13 @@ from pathlib import Path
 import msgpack
 import zmq
 
-from bcaf_stream.events.bus import BusConfig, EventPublisher
 from bcaf_stream.events.codec import decode, encode, to_map
+from bcaf_stream.events.event import Event, event_id, topic, topic_prefix
 from bcaf_stream.events.hub import EventHub, EventHubConfig
-from bcaf_stream.events.journal import Journal
-from bcaf_stream.events.journal_file import JournalConfig
-from bcaf_stream.events.listener import EventListener
-from bcaf_stream.events.messages import Event, event_id, topic, topic_prefix
-from bcaf_stream.events.replay import ReplayConfig
+from bcaf_stream.events.journal.journal import Journal
+from bcaf_stream.events.journal.sqlite import JournalConfig
+from bcaf_stream.events.publisher import BusConfig, EventPublisher
+from bcaf_stream.events.replay.server import ReplayConfig
 from bcaf_stream.events.subscriber import EventSubscriber
 
 LABELS = ("anger", "disgust", "fear", "joy", "neutral", "sadness", "surprise")
@@ -77,7 +76,7 @@ def plain_listener(endpoint: str, count: int, done: Address) -> None:
 
 
 def our_listener(endpoint: str, count: int, done: Address) -> None:
-    with EventListener(endpoint) as listener:
+    with EventSubscriber(endpoint, None) as listener:
         for _ in range(count):
             assert listener.receive(60) is not None
         done.put(str(listener.missed))
@@ -172,7 +171,7 @@ def added_latency(count: int, per_second: int) -> str:
     with tempfile.TemporaryDirectory() as folder, EventHub(hub_config(folder, "power_loss")) as hub:
 
         def listen() -> None:
-            with EventListener(hub.bus.endpoint) as listener:
+            with EventSubscriber(hub.bus.endpoint, None) as listener:
                 for _ in range(count):
                     event = listener.receive(60)
                     assert event is not None

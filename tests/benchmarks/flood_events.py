@@ -14,11 +14,11 @@ from pathlib import Path
 
 import msgpack
 
-from bcaf_stream.events.bus import BusConfig
+from bcaf_stream.events.event import Event
 from bcaf_stream.events.hub import EventHubConfig
-from bcaf_stream.events.journal_file import JournalConfig
-from bcaf_stream.events.messages import Event
-from bcaf_stream.events.replay import ReplayConfig
+from bcaf_stream.events.journal.sqlite import JournalConfig
+from bcaf_stream.events.publisher import BusConfig
+from bcaf_stream.events.replay.server import ReplayConfig
 from bcaf_stream.events.subscriber import EventSubscriber
 from tests.deployed import free_address
 from tests.hub_process import HubProcess

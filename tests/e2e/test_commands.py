@@ -14,7 +14,7 @@ import pytest
 
 from bcaf_stream.demo import CALL
 from bcaf_stream.events.codec import from_json
-from bcaf_stream.events.settled import settled
+from bcaf_stream.events.progress import settled
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent

@@ -12,7 +12,7 @@ from typer.main import get_command
 import actors.cli
 import bcaf_stream.cli.main
 import training.cli
-from bcaf_stream.events.bus import BusConfig, EventPublisher
+from bcaf_stream.events.publisher import BusConfig, EventPublisher
 from bcaf_stream.events.writer import EventWriter
 from bcaf_stream.types import Call, Channel
 

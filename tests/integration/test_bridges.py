@@ -24,11 +24,11 @@ from bcaf_stream.bridges.kafka import Kafka, KafkaConfig
 from bcaf_stream.bridges.redis import Redis, RedisConfig
 from bcaf_stream.bridges.webhook import Webhook, WebhookConfig, read_secret, signed
 from bcaf_stream.errors import DeliveryError, EventError, UsageError
-from bcaf_stream.events.bus import BusConfig
+from bcaf_stream.events.event import Event
 from bcaf_stream.events.hub import EventHub, EventHubConfig
-from bcaf_stream.events.journal_file import JournalConfig
-from bcaf_stream.events.messages import Event
-from bcaf_stream.events.replay import ReplayConfig
+from bcaf_stream.events.journal.sqlite import JournalConfig
+from bcaf_stream.events.publisher import BusConfig
+from bcaf_stream.events.replay.server import ReplayConfig
 from bcaf_stream.events.subscriber import AsyncEventSubscriber
 from tests.commands import hears_interrupts
 from tests.components import require

@@ -12,10 +12,9 @@ import zmq
 
 from bcaf_stream.config import load_config
 from bcaf_stream.errors import ConfigError, EventError
-from bcaf_stream.events.bus import BusConfig, EventPublisher
-from bcaf_stream.events.listener import AsyncEventListener, EventListener
-from bcaf_stream.events.messages import Event
-from bcaf_stream.events.reception import Gap
+from bcaf_stream.events.event import Event, topic_prefix, topics_of
+from bcaf_stream.events.publisher import BusConfig, EventPublisher
+from bcaf_stream.events.subscriber import AsyncEventSubscriber, EventGap, EventSubscriber
 
 FREE = BusConfig(bind="tcp://127.0.0.1:0")
 WAIT_S = 10.0  # only a failing test waits that long
@@ -29,7 +28,7 @@ def end(seq: int, call: str = "a") -> Event:
     return replace(event(seq, call, ""), type="call.end")
 
 
-def until_end(listener: EventListener) -> list[Event]:
+def until_end(listener: EventSubscriber) -> list[Event]:
     events = []
     for e in listener.events(WAIT_S):
         events.append(e)
@@ -40,7 +39,7 @@ def until_end(listener: EventListener) -> list[Event]:
 
 def test_a_listener_gets_every_event_in_order():
     sent = [event(n, text="sécret") for n in range(500)] + [end(500)]
-    with EventPublisher(FREE) as publisher, EventListener(publisher.endpoint) as listener:
+    with EventPublisher(FREE) as publisher, EventSubscriber(publisher.endpoint, None) as listener:
         assert publisher.wait_for_subscriber(WAIT_S)
         for e in sent:
             publisher.publish(e)
@@ -52,8 +51,8 @@ def test_a_call_or_a_channel_can_be_chosen():
     sent = [event(0, "7"), event(0, "77"), event(1, "7", "right"), event(2, "7"), end(3, "7"), end(1, "77")]
     with (
         EventPublisher(FREE) as publisher,
-        EventListener(publisher.endpoint, call="7") as call,
-        EventListener(publisher.endpoint, call="7", channel="left") as channel,
+        EventSubscriber(publisher.endpoint, None, [topic_prefix("7")]) as call,
+        EventSubscriber(publisher.endpoint, None, topics_of("7", "left")) as channel,
     ):
         wait_for_subscribers(publisher, 2)
         for e in sent:
@@ -73,9 +72,9 @@ def test_subscribers_are_counted_as_they_come_and_go():
     with EventPublisher(FREE) as publisher:
         assert publisher.subscribers == 0
         assert not publisher.wait_for_subscriber(0)
-        with EventListener(publisher.endpoint), EventListener(publisher.endpoint):
+        with EventSubscriber(publisher.endpoint, None), EventSubscriber(publisher.endpoint, None):
             wait_for_subscribers(publisher, 2)
-            with EventListener(publisher.endpoint, call="7", heartbeats=True):
+            with EventSubscriber(publisher.endpoint, None, [topic_prefix("7")], heartbeats=True):
                 wait_for_subscribers(publisher, 3)
             wait_for_subscribers(publisher, 2)
         wait_for_subscribers(publisher, 0)
@@ -86,7 +85,7 @@ def test_a_thread_may_wait_for_the_first_subscriber_while_another_publishes():
         found: list[bool] = []
         waiting = threading.Thread(target=lambda: found.append(publisher.wait_for_subscriber(WAIT_S)))
         waiting.start()
-        with EventListener(publisher.endpoint):
+        with EventSubscriber(publisher.endpoint, None):
             seq = 0
             while waiting.is_alive():
                 publisher.publish(event(seq))
@@ -96,24 +95,24 @@ def test_a_thread_may_wait_for_the_first_subscriber_while_another_publishes():
 
 
 def test_a_late_listener_knows_what_it_missed():
-    gaps: list[Gap] = []
+    gaps: list[EventGap] = []
     with EventPublisher(FREE) as publisher:
         publisher.publish(event(0))
         publisher.publish(event(1))
-        with EventListener(publisher.endpoint, on_gap=gaps.append) as listener:
+        with EventSubscriber(publisher.endpoint, None, on_gap=gaps.append) as listener:
             assert publisher.wait_for_subscriber(WAIT_S)
             publisher.publish(event(2))
             publisher.publish(end(3))
             assert [e.seq for e in until_end(listener)] == [2, 3]
-            assert (listener.gaps, listener.missed, gaps) == (1, 2, [Gap("a", 0, 1)])
+            assert (listener.gaps, listener.missed, gaps) == (1, 2, [EventGap("a", 0, 1)])
 
 
 def test_a_slow_listener_loses_events_knows_how_many_and_holds_up_nobody():
     config = FREE.model_copy(update={"high_water_mark": 4})
     with (
         EventPublisher(config) as publisher,
-        EventListener(publisher.endpoint, high_water_mark=4) as slow,
-        EventListener(publisher.endpoint) as quick,
+        EventSubscriber(publisher.endpoint, None, high_water_mark=4) as slow,
+        EventSubscriber(publisher.endpoint, None) as quick,
     ):
         wait_for_subscribers(publisher, 2)
         seq, got_quick = 0, []
@@ -136,7 +135,7 @@ def test_a_slow_listener_loses_events_knows_how_many_and_holds_up_nobody():
 
 def test_blocking_instead_of_dropping_ends_in_an_error_that_says_so():
     config = FREE.model_copy(update={"high_water_mark": 4, "when_full": "block", "block_s": 0.2, "linger_s": 0.0})
-    with EventPublisher(config) as publisher, EventListener(publisher.endpoint, high_water_mark=4) as slow:
+    with EventPublisher(config) as publisher, EventSubscriber(publisher.endpoint, None, high_water_mark=4) as slow:
         assert publisher.wait_for_subscriber(WAIT_S)
         sent = 0
         with pytest.raises(EventError, match=r"took nothing for 0\.2 s: .*when_full: drop"):  # noqa: PT012
@@ -149,7 +148,7 @@ def test_blocking_instead_of_dropping_ends_in_an_error_that_says_so():
 
 
 def test_what_was_published_last_survives_the_end_of_the_publisher():
-    with EventPublisher(FREE) as publisher, EventListener(publisher.endpoint) as listener:
+    with EventPublisher(FREE) as publisher, EventSubscriber(publisher.endpoint, None) as listener:
         assert publisher.wait_for_subscriber(WAIT_S)
         for seq in range(2000):
             publisher.publish(event(seq, text="x" * 1000))
@@ -160,7 +159,7 @@ def test_what_was_published_last_survives_the_end_of_the_publisher():
 
 def test_a_publishing_process_that_ends_at_once_loses_nothing_and_does_not_hang():
     script = (
-        "from bcaf_stream.events.bus import *; from bcaf_stream.events.messages import Event\n"
+        "from bcaf_stream.events.publisher import *; from bcaf_stream.events.event import Event\n"
         "with EventPublisher(BusConfig(bind='tcp://127.0.0.1:0')) as p:\n"
         "    print(p.endpoint, flush=True)\n"
         "    assert p.wait_for_subscriber(30)\n"
@@ -170,7 +169,7 @@ def test_a_publishing_process_that_ends_at_once_loses_nothing_and_does_not_hang(
     )
     command = [sys.executable, "-W", "error", "-c", script]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        with EventListener(process.stdout.readline().strip()) as listener:
+        with EventSubscriber(process.stdout.readline().strip(), None) as listener:
             assert len(until_end(listener)) == 301
         assert process.wait(WAIT_S) == 0
         assert process.stderr.read() == ""
@@ -179,7 +178,7 @@ def test_a_publishing_process_that_ends_at_once_loses_nothing_and_does_not_hang(
 def test_closing_does_not_wait_longer_than_allowed_for_a_listener_that_takes_nothing():
     config = FREE.model_copy(update={"linger_s": 0.1})
     publisher = EventPublisher(config)
-    with EventListener(publisher.endpoint, high_water_mark=1):
+    with EventSubscriber(publisher.endpoint, None, high_water_mark=1):
         assert publisher.wait_for_subscriber(WAIT_S)
         for seq in range(200):
             publisher.publish(event(seq, text="x" * 300_000))
@@ -194,7 +193,7 @@ def test_closing_does_not_wait_longer_than_allowed_for_a_listener_that_takes_not
 def test_a_listener_finds_the_publisher_that_comes_later_and_comes_again():
     with EventPublisher(FREE) as first:
         endpoint = first.endpoint
-    with EventListener(endpoint) as listener:
+    with EventSubscriber(endpoint, None) as listener:
         for seq in range(2):
             with EventPublisher(BusConfig(bind=endpoint)) as publisher:
                 while not publisher.wait_for_subscriber(0):
@@ -206,8 +205,8 @@ def test_a_listener_finds_the_publisher_that_comes_later_and_comes_again():
 def test_heartbeats_tell_the_last_offset_to_those_who_asked():
     with (
         EventPublisher(FREE) as publisher,
-        EventListener(publisher.endpoint, call="7", heartbeats=True) as listener,
-        EventListener(publisher.endpoint) as other,
+        EventSubscriber(publisher.endpoint, None, [topic_prefix("7")], heartbeats=True) as listener,
+        EventSubscriber(publisher.endpoint, None) as other,
     ):
         wait_for_subscribers(publisher, 2)
         first = publisher.heartbeat(now=5)
@@ -223,7 +222,7 @@ def test_heartbeats_tell_the_last_offset_to_those_who_asked():
 def test_foreign_messages_are_skipped():
     with zmq.Context() as context, context.socket(zmq.XPUB) as socket:
         socket.bind("tcp://127.0.0.1:0")
-        with EventListener(socket.getsockopt_string(zmq.LAST_ENDPOINT)) as listener:
+        with EventSubscriber(socket.getsockopt_string(zmq.LAST_ENDPOINT), None) as listener:
             assert socket.poll(WAIT_S * 1000)
             socket.send_multipart([b"emo.v1.a.left.alert", b"\x00\xff"])
             socket.send(b"emo.v1.")
@@ -234,7 +233,7 @@ def test_foreign_messages_are_skipped():
 
 def test_asyncio_and_a_cancelled_receive():
     async def run() -> list[Event]:
-        async with AsyncEventListener(publisher.endpoint) as listener:
+        async with AsyncEventSubscriber(publisher.endpoint, None) as listener:
             assert await asyncio.to_thread(publisher.wait_for_subscriber, WAIT_S)
             assert await listener.receive(0.01) is None
             waiting = asyncio.create_task(listener.receive())
@@ -263,7 +262,7 @@ def test_a_port_in_use_is_named_with_the_way_out():
 @pytest.mark.parametrize("endpoint", ["nowhere", "tcp://", "smoke://x"])
 def test_addresses_that_are_none(endpoint: str):
     with pytest.raises(EventError, match=endpoint):
-        EventListener(endpoint)
+        EventSubscriber(endpoint, None)
     with pytest.raises(EventError, match=endpoint):
         EventPublisher(BusConfig(bind=endpoint, insecure=True))
 

@@ -16,10 +16,9 @@ from bcaf_stream.client.recorded import send_recording
 from bcaf_stream.config import load_config
 from bcaf_stream.demo import CALL, SCRIPT
 from bcaf_stream.errors import BcafError, LinkError
-from bcaf_stream.events.journal import Journal
-from bcaf_stream.events.journal_file import JournalConfig
-from bcaf_stream.events.listener import EventListener
-from bcaf_stream.events.messages import Event
+from bcaf_stream.events.event import Event, topic_prefix
+from bcaf_stream.events.journal.journal import Journal
+from bcaf_stream.events.journal.sqlite import JournalConfig
 from bcaf_stream.events.subscriber import EventSubscriber
 from bcaf_stream.ingest.protocols.link import Closed
 from bcaf_stream.recording import Analysis, Recording
@@ -84,7 +83,7 @@ def test_a_killed_emotion_actor_costs_no_event(running: Running, tiny: Path):
     recording = Recording.open(str(CALL), {}, {}, "failover")
     config = load_config(AnalyzerConfig, None, [f"model.checkpoint={tiny}"])
     expected = list(Analysis(recording, config, "given", recording.transcript(SCRIPT)))
-    with EventListener(running.endpoints.events, call="failover") as listener:
+    with EventSubscriber(running.endpoints.events, None, [topic_prefix("failover")]) as listener:
         assert running.deployment.wait_for_listener(10)
         sending = Sending(recording, running.endpoints.audio, speed=15)
         sending.start()
@@ -162,7 +161,7 @@ def test_a_killed_hub_costs_no_event(running: Running, tiny: Path):
 def test_a_killed_ingest_actor_comes_back_and_its_sender_is_told(running: Running):
     recording = Recording.open(str(CALL), {}, {}, "lost")
     sending = Sending(recording, running.endpoints.audio, speed=5)
-    with EventListener(running.endpoints.events, call="lost") as listener:
+    with EventSubscriber(running.endpoints.events, None, [topic_prefix("lost")]) as listener:
         assert running.deployment.wait_for_listener(10)
         sending.start()
         assert listener.receive(60) is not None

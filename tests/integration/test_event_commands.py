@@ -13,14 +13,14 @@ import pytest
 from typer.testing import CliRunner
 
 from bcaf_stream.cli.main import app
-from bcaf_stream.events.bus import BusConfig
 from bcaf_stream.events.codec import to_map
+from bcaf_stream.events.event import Event
 from bcaf_stream.events.hub import EventHub, EventHubConfig
-from bcaf_stream.events.journal import Journal
-from bcaf_stream.events.journal_file import JournalConfig
-from bcaf_stream.events.listener import EventListener
-from bcaf_stream.events.messages import Event
-from bcaf_stream.events.replay import ReplayConfig
+from bcaf_stream.events.journal.journal import Journal
+from bcaf_stream.events.journal.sqlite import JournalConfig
+from bcaf_stream.events.publisher import BusConfig
+from bcaf_stream.events.replay.server import ReplayConfig
+from bcaf_stream.events.subscriber import EventSubscriber
 from bcaf_stream.events.writer import EventWriter
 from bcaf_stream.types import Call, Channel, EmotionPrediction, Utterance
 from tests.deployed import free_address
@@ -105,7 +105,7 @@ def test_a_call_is_published_again(journal: JournalConfig):
     bind = free_address()
     command = ["-m", "bcaf_stream.cli.main", "replay", "second", "--speed", "0", "--bind", bind]
     arguments = [sys.executable, *command, "--journal", str(journal.path)]
-    with EventListener(bind) as listener:
+    with EventSubscriber(bind, None) as listener:
         process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         found = [listener.receive(30) for _ in range(6)]
         out, _ = process.communicate(timeout=30)

@@ -10,12 +10,12 @@ from types import ModuleType
 
 import pytest
 
-from bcaf_stream.events import listener, subscriber
-from bcaf_stream.events.bus import BusConfig
+from bcaf_stream.events import publisher, subscriber
+from bcaf_stream.events.event import Event
 from bcaf_stream.events.hub import EventHub, EventHubConfig
-from bcaf_stream.events.journal_file import JournalConfig
-from bcaf_stream.events.messages import Event
-from bcaf_stream.events.replay import ReplayConfig
+from bcaf_stream.events.journal.sqlite import JournalConfig
+from bcaf_stream.events.publisher import BusConfig
+from bcaf_stream.events.replay.server import ReplayConfig
 from tests.components import require
 
 
@@ -54,8 +54,11 @@ def test_the_subscriber_of_ten_lines(hub: EventHub, tmp_path: Path):
     assert (tmp_path / "my-place.json").exists()
 
 
+README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+
+
 def test_plain_pyzmq_and_msgpack_read_along(hub: EventHub):
-    code = example_of(listener).replace("tcp://127.0.0.1:5561", hub.bus.endpoint)
+    code = example_of(publisher).replace("tcp://127.0.0.1:5561", hub.bus.endpoint)
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert hub.bus.wait_for_subscriber(30)
@@ -67,9 +70,6 @@ def test_plain_pyzmq_and_msgpack_read_along(hub: EventHub):
             lines += [] if line.startswith("heartbeat") else [line]
         process.kill()
     assert lines == ["emotion.final 0\n", "call.end 1\n"]
-
-
-README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="session")

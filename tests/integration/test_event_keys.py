@@ -17,13 +17,13 @@ from actors.config import ServeConfig
 from bcaf_stream.cli.main import main as stream
 from bcaf_stream.config import load_config
 from bcaf_stream.errors import ConfigError, EventError
-from bcaf_stream.events.bus import BusConfig
+from bcaf_stream.events.auth import KeyRing, load_client_key
+from bcaf_stream.events.event import Event
 from bcaf_stream.events.hub import EventHub, EventHubConfig
-from bcaf_stream.events.journal import Journal
-from bcaf_stream.events.journal_file import JournalConfig
-from bcaf_stream.events.keys import KeyRing, load_client_key
-from bcaf_stream.events.messages import Event
-from bcaf_stream.events.replay import ReplayConfig
+from bcaf_stream.events.journal.journal import Journal
+from bcaf_stream.events.journal.sqlite import JournalConfig
+from bcaf_stream.events.publisher import BusConfig
+from bcaf_stream.events.replay.server import ReplayConfig
 from bcaf_stream.events.subscriber import EventSubscriber
 from tests.commands import run_command
 from tests.deployed import free_address

@@ -13,15 +13,21 @@ import msgpack
 import pytest
 import zmq
 
-from bcaf_stream.events.bus import BusConfig
 from bcaf_stream.events.codec import encode
+from bcaf_stream.events.event import Event, topic
 from bcaf_stream.events.hub import EventHub, EventHubConfig
-from bcaf_stream.events.journal import Journal
-from bcaf_stream.events.journal_file import JournalConfig
-from bcaf_stream.events.messages import Event, topic
-from bcaf_stream.events.replay import MAX_FRAME_BYTES, MAX_REQUEST_BYTES, REFRESH_S, ReplayConfig, ReplayServer
-from bcaf_stream.events.replay_job import QUIET_S
-from bcaf_stream.events.retention import erase
+from bcaf_stream.events.journal.journal import Journal
+from bcaf_stream.events.journal.retention import erase
+from bcaf_stream.events.journal.sqlite import JournalConfig
+from bcaf_stream.events.publisher import BusConfig
+from bcaf_stream.events.replay.job import QUIET_S
+from bcaf_stream.events.replay.server import (
+    MAX_FRAME_BYTES,
+    MAX_REQUEST_BYTES,
+    REFRESH_S,
+    ReplayConfig,
+    ReplayServer,
+)
 from bcaf_stream.events.subscriber import EventSubscriber
 from bcaf_stream.loops import faults
 from tests.deployed import free_address

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from bcaf_stream.events.bus import BusConfig
+from bcaf_stream.events.event import Event, topic
 from bcaf_stream.events.hub import EventHub, EventHubConfig
-from bcaf_stream.events.journal_file import JournalConfig
-from bcaf_stream.events.messages import Event, topic
-from bcaf_stream.events.replay import ReplayConfig
+from bcaf_stream.events.journal.sqlite import JournalConfig
+from bcaf_stream.events.publisher import BusConfig
+from bcaf_stream.events.replay.server import ReplayConfig
 from bcaf_stream.events.subscriber import EventSubscriber
 from tests.deployed import free_address
 from tests.tcp_proxy import TcpProxy

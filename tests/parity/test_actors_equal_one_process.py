@@ -10,7 +10,8 @@ from bcaf_stream.analyzer import AnalyzerConfig
 from bcaf_stream.client.recorded import send_recording
 from bcaf_stream.config import load_config
 from bcaf_stream.demo import CALL, SCRIPT
-from bcaf_stream.events.listener import EventListener
+from bcaf_stream.events.event import topic_prefix
+from bcaf_stream.events.subscriber import EventSubscriber
 from bcaf_stream.recording import Analysis, Recording, TextMode
 from tests.deployed import serve_config
 from tests.same import assert_same_events
@@ -32,7 +33,7 @@ def test_three_actors_equal_one_process(running: tuple[Deployment, Endpoints], t
     config = load_config(AnalyzerConfig, None, [f"model.checkpoint={tiny}"])
     here = list(Analysis(recording, config, text, words))
 
-    with EventListener(endpoints.events, call=recording.call.id) as listener:
+    with EventSubscriber(endpoints.events, None, [topic_prefix(recording.call.id)]) as listener:
         assert deployment.wait_for_listener(10)
         closed = send_recording(recording, endpoints.audio, 0, text, words)
         there = [event for _ in here if (event := listener.receive(10)) is not None]

@@ -9,7 +9,7 @@ from bcaf_stream.analyzer import AnalyzerConfig, ConversationAnalyzer
 from bcaf_stream.audio.sources import FileSource
 from bcaf_stream.demo import CALL, SCRIPT
 from bcaf_stream.emotion_model import EmotionEngine, ModelConfig
-from bcaf_stream.events.messages import Event
+from bcaf_stream.events.event import Event
 from bcaf_stream.recording import Recording
 from bcaf_stream.types import AudioChunk, PcmN
 from tests.same import assert_same_events

@@ -21,7 +21,7 @@ from bcaf_stream.context import Answer, Predict
 from bcaf_stream.conversation import Conversation, Result, Step, Work
 from bcaf_stream.emotion_model import EmotionEngine, ModelConfig
 from bcaf_stream.errors import AsrError, ModelError
-from bcaf_stream.events.messages import Event
+from bcaf_stream.events.event import Event
 from bcaf_stream.ingest.media import CallEnd, Degraded, TextUpdate
 from bcaf_stream.ingest.sink import CallHandle
 from bcaf_stream.transcripts.asr import Transcription

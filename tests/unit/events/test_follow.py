@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from bcaf_stream.errors import EventError
 from bcaf_stream.events.event import Event, topic
-from bcaf_stream.events.follow import Follower, parse_start, whole_calls
+from bcaf_stream.events.subscriber.follow import Follower, parse_start, whole_calls
 
 ACTIONS = st.lists(
     st.tuples(st.sampled_from(["publish", "publish", "publish", "beat", "serve", "break"]), st.integers(0, 8)),

@@ -15,9 +15,9 @@ from bcaf_stream.config import load_config
 from bcaf_stream.errors import EventError
 from bcaf_stream.events.codec import decode, from_json
 from bcaf_stream.events.event import Event
-from bcaf_stream.events.journal import PAGE, Journal
-from bcaf_stream.events.journal_file import JournalConfig
-from bcaf_stream.events.repair import repair
+from bcaf_stream.events.journal.journal import PAGE, Journal
+from bcaf_stream.events.journal.repair import repair
+from bcaf_stream.events.journal.sqlite import JournalConfig
 from tests.unit.events.test_codec import EVENTS
 
 
@@ -138,7 +138,7 @@ def test_threads_may_share_it(journal: Journal):
 def test_what_was_appended_survives_the_death_of_the_process(config: JournalConfig):
     script = (
         "import os, sys; from pathlib import Path\n"
-        "from bcaf_stream.events.journal import *\n"
+        "from bcaf_stream.events.journal.journal import *\n"
         "j = Journal(JournalConfig(path=Path(sys.argv[1])))\n"
         "j.append([Event(type='alert', id=str(n), call='a', seq=n, emitted_at=1) for n in range(3)])\n"
         "os.kill(os.getpid(), 9)"

@@ -6,10 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bcaf_stream.errors import EventError
-from bcaf_stream.events.rate_limit import MAX_ASKERS, RateLimiter
-from bcaf_stream.events.replay_job import HOLD_S, ReplayJob
-from bcaf_stream.events.replay_request import KINDS, MIN_SPEED, id_of, request_of, unpacked
-from bcaf_stream.events.rows import Entry
+from bcaf_stream.events.journal.rows import Entry
+from bcaf_stream.events.replay.job import HOLD_S, ReplayJob
+from bcaf_stream.events.replay.protocol import KINDS, MIN_SPEED, id_of, request_of, unpacked
+from bcaf_stream.events.subscriptions import MAX_SOURCES, RateLimiter
 
 SECOND = 10**9
 
@@ -103,9 +103,9 @@ def test_who_asks_too_often_has_to_wait():
 
 def test_the_memory_of_askers_is_bounded():
     limiter = RateLimiter(per_second=1)
-    for n in range(MAX_ASKERS + 10):
+    for n in range(MAX_SOURCES + 10):
         limiter.allows(str(n).encode(), 0.0)
-    assert len(limiter._left) == MAX_ASKERS
+    assert len(limiter._left) == MAX_SOURCES
 
 
 GOOD = {

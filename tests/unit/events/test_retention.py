@@ -6,9 +6,9 @@ import pytest
 
 from bcaf_stream.errors import JournalError
 from bcaf_stream.events.event import Event
-from bcaf_stream.events.journal import NOT_STORED, Journal
-from bcaf_stream.events.journal_file import JournalConfig
-from bcaf_stream.events.retention import DAY_NS, erase, expire
+from bcaf_stream.events.journal.journal import NOT_STORED, Journal
+from bcaf_stream.events.journal.retention import DAY_NS, erase, expire
+from bcaf_stream.events.journal.sqlite import JournalConfig
 
 
 def event(n: int, call: str = "a", text: str = "hello") -> Event:

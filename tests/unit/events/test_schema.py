@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from bcaf_stream.errors import EventError
 from bcaf_stream.events.codec import to_map
 from bcaf_stream.events.event import EVENT_TYPES, heartbeat
-from bcaf_stream.events.replay_request import request_of
+from bcaf_stream.events.replay.protocol import request_of
 from bcaf_stream.events.schema_files import FOLDER, event_schema, rendered
 from tests.unit.events.test_replay_job import FIELDS, GOOD
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from bcaf_stream.events.rows import Entry
+from bcaf_stream.events.journal.rows import Entry
 
 HOLD_S = 30.0  # a client that asked for events and takes none for so long is given up
 QUIET_S = 5.0  # one that was given nothing for so long makes room when all places are taken

@@ -4,13 +4,13 @@ Everything up to `offset` is done, and of what lies behind it the ids in `seen`.
 """
 
 import json
-import os
 import time
 from pathlib import Path
 from typing import Any
 
 from bcaf_stream.errors import EventError
-from bcaf_stream.events.follow import Delivered
+from bcaf_stream.events.subscriber.follow import Delivered
+from bcaf_stream.files import replacing
 
 SAVE_S = 0.2  # at most so much is done a second time after a crash
 
@@ -69,13 +69,10 @@ class Position:
             return
         if not force and time.monotonic() - self._written < SAVE_S:
             return
-        draft = self._path.with_name(f".{self._path.name}.part")
+        place = {"journal": self._journal, "offset": self._offset, "seen": self._seen}
         try:
-            with draft.open("w", encoding="utf-8") as file:
-                json.dump({"journal": self._journal, "offset": self._offset, "seen": self._seen}, file)
-                file.flush()
-                os.fsync(file.fileno())  # or a power cut may leave the new name and no content
-            draft.replace(self._path)
+            with replacing(self._path, sync=True) as draft:
+                draft.write_text(json.dumps(place), encoding="utf-8")
         except OSError as error:
             raise EventError(f"{self._path}: the position cannot be written: {error.strerror}") from None
         self._changed, self._written = False, time.monotonic()

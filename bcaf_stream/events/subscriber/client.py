@@ -1,18 +1,4 @@
-"""EventSubscriber: events that cannot be lost. It notices gaps, fills them by replay, and remembers its place.
-
-It may be used from one thread, or with AsyncEventSubscriber from one event loop; `subscription` is its inside.
-
-    from pathlib import Path
-    from bcaf_stream.events.subscriber import EventSubscriber
-
-    place = Path("my-place.json")  # delete it to begin again
-    with EventSubscriber(start="start", position=place) as subscriber:
-        for event in subscriber:
-            if event.emotion is not None:
-                print(event.call, event.channel, event.emotion, event.confidence)
-            if event.type == "call.end":
-                break
-"""
+"""EventSubscriber and its twin for asyncio: every event once, in order; without replay, whatever came in time."""
 
 import asyncio
 import contextlib
@@ -23,18 +9,13 @@ from typing import Self
 import zmq
 
 from bcaf_stream.events.event import Event
-from bcaf_stream.events.subscription import Subscription
+from bcaf_stream.events.subscriber.subscription import Subscription
 
 _SLICE_S = 0.05
 
 
 class EventSubscriber(Subscription):
-    """Every event once, in order; see `Subscription` for the arguments.
-
-    with EventSubscriber(start="start", position=Path("place.json")) as subscriber:
-        for event in subscriber:
-            ...
-    """
+    """To be used from one thread; see `Subscription` for the arguments."""
 
     def receive(self, timeout_s: float | None = None) -> Event | None:
         """The next event; None when none came within `timeout_s` (None: wait for ever)."""
@@ -51,8 +32,8 @@ class EventSubscriber(Subscription):
             if left <= 0:
                 break
             poller = zmq.Poller()
-            poller.register(self._live, zmq.POLLIN)
-            poller.register(self._dealer, zmq.POLLIN)
+            for socket in self._sockets:
+                poller.register(socket, zmq.POLLIN)
             poller.poll(max(1, int(left * 1000)))
         return events
 
@@ -109,9 +90,8 @@ class AsyncEventSubscriber(Subscription):
 
     async def _wait(self, timeout_s: float) -> None:
         """Until something arrives; ZeroMQ may signal less often than that, so never for long."""
-        assert self._dealer is not None
         loop, arrived = asyncio.get_running_loop(), asyncio.Event()
-        numbers = [self._live.fileno(), self._dealer.fileno()]
+        numbers = [socket.fileno() for socket in self._sockets]
         for number in numbers:
             loop.add_reader(number, arrived.set)
         try:

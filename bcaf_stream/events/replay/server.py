@@ -30,15 +30,15 @@ from pydantic import Field
 from bcaf_stream.addresses import why_not_bound
 from bcaf_stream.config import Config
 from bcaf_stream.errors import EventError
-from bcaf_stream.events.bus import LAST, MORE, BusConfig, keep_alive, raw_send
+from bcaf_stream.events.auth import Gate
+from bcaf_stream.events.connections import Budget, Refusals
 from bcaf_stream.events.event import call_of_prefix
-from bcaf_stream.events.journal import Journal
-from bcaf_stream.events.journal_file import JournalConfig
-from bcaf_stream.events.keys import Gate
-from bcaf_stream.events.rate_limit import RateLimiter
-from bcaf_stream.events.refusals import Budget, Refusals
-from bcaf_stream.events.replay_job import QUIET_S, ReplayJob
-from bcaf_stream.events.replay_request import (
+from bcaf_stream.events.journal.journal import Journal
+from bcaf_stream.events.journal.rows import Entry
+from bcaf_stream.events.journal.sqlite import JournalConfig
+from bcaf_stream.events.publisher import LAST, MORE, BusConfig, keep_alive, raw_send
+from bcaf_stream.events.replay.job import QUIET_S, ReplayJob
+from bcaf_stream.events.replay.protocol import (
     MAX_CREDIT,
     AnyRequest,
     CancelRequest,
@@ -51,7 +51,7 @@ from bcaf_stream.events.replay_request import (
     request_of,
     unpacked,
 )
-from bcaf_stream.events.rows import Entry
+from bcaf_stream.events.subscriptions import RateLimiter
 from bcaf_stream.loops import faults, start_thread
 
 MAX_REQUEST_BYTES = 65_536

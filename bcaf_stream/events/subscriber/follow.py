@@ -1,23 +1,24 @@
-"""The pure half of a subscriber that misses nothing: live events and replayed ones in, each event once out.
+"""The pure half of a subscriber: live events and replayed ones in, each event once out.
 
-`base` is the offset up to which everything is known to have been delivered. Live events go out at once as long
-as nothing can be missing before them; otherwise they wait while the replay fills the gap from `base` on (the
-Clone pattern of the ZeroMQ guide). What shows a gap: an offset that is not the next one, where all topics are
-subscribed to; a `seq` that is not the next one of its call; and for what no later event shows, the heartbeat,
-whose offset is compared by asking the hub how many events of these topics there are.
+Without replay `LiveFollower` says what is missing. With it `Follower` gets that back: `base` is the offset up to
+which everything is known to have been delivered. Live events go out at once as long as nothing can be missing
+before them; otherwise they wait while the replay fills the gap from `base` on (the Clone pattern of the ZeroMQ
+guide). What shows a gap: an offset that is not the next one, where all topics are subscribed to; a `seq` that is
+not the next one of its call; and for what no later event shows, the heartbeat, whose offset is compared by asking
+the hub how many events of these topics there are.
 """
 
 from collections import OrderedDict, deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 from bcaf_stream.errors import EventError
-from bcaf_stream.events.event import Event
-from bcaf_stream.events.keys import EVERYTHING
+from bcaf_stream.events.event import EVERYTHING, Event
 
 MAX_PENDING = 50_000  # live events that wait for a replay; beyond it they come by replay as well
-MAX_CALLS = 100_000
+MAX_CALLS = 100_000  # remembered at once; the call that was silent for longest is forgotten first
 
 Start = Literal["start", "new", "last"] | dict[str, int]
 
@@ -28,6 +29,62 @@ class Delivered(NamedTuple):
     event: Event
     base: int
     live: bool
+
+
+@dataclass(frozen=True, slots=True)
+class EventGap:
+    """Events `first` to `last` (`seq`, both included) of a call were missed.
+
+    `first` is 0 when the call had begun before its first event was seen.
+    """
+
+    call: str
+    first: int
+    last: int
+
+    @property
+    def events(self) -> int:
+        return self.last - self.first + 1
+
+
+class GapDetector:
+    """Takes events as they arrive and tells what is missing before each: where `seq` jumps, there was a loss.
+
+    A call that is forgotten (beyond `max_calls`) and comes back is reported as missed from its beginning.
+    """
+
+    def __init__(self, max_calls: int = MAX_CALLS) -> None:
+        self._max_calls = max_calls
+        self._next: OrderedDict[str, int] = OrderedDict()
+
+    def push(self, event: Event) -> EventGap | None:
+        """The gap before this event, if there is one; an event seen before is none."""
+        if not event.call:
+            return None  # of the publisher itself: numbered since its start, whenever a subscriber came
+        expected = self._next.pop(event.call, 0)
+        self._next[event.call] = max(expected, event.seq + 1)
+        if len(self._next) > self._max_calls:
+            self._next.popitem(last=False)
+        return EventGap(event.call, expected, event.seq - 1) if event.seq > expected else None
+
+
+class LiveFollower:
+    """Delivers what comes, and says what is missing before it; asks for nothing."""
+
+    def __init__(self, on_gap: Callable[[EventGap], None] | None = None) -> None:
+        self.gaps = 0  # how often something was missed
+        self.missed = 0  # how many events were
+        self._on_gap = on_gap
+        self._detector = GapDetector()
+
+    def live(self, event: Event) -> list[Delivered]:
+        gap = self._detector.push(event)
+        if gap is not None:
+            self.gaps += 1
+            self.missed += gap.events
+            if self._on_gap is not None:
+                self._on_gap(gap)
+        return [Delivered(event, 0, True)]
 
 
 class Follower:
@@ -170,8 +227,3 @@ def whole_calls(topic: str) -> str:
     """The prefix of the whole calls that a prefix chooses a part of."""
     parts = topic.split(".")
     return topic if len(parts) < 4 or parts[3:] == [""] else ".".join(parts[:3]) + "."
-
-
-def message(**fields: Any) -> dict[str, Any]:
-    """A request to the replay socket."""
-    return {"v": 1, **fields}

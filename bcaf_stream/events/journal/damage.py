@@ -8,10 +8,8 @@ from typing import Any
 
 from bcaf_stream.errors import EventError
 from bcaf_stream.events.codec import encode
-from bcaf_stream.events.event import INT64, Event, EventType, event_id, topic_of
-from bcaf_stream.events.rows import Entry
-
-DAMAGED = ("journal",)  # the `degraded` of such an event
+from bcaf_stream.events.event import DAMAGED, INT64, Event, EventType, event_id, topic_of
+from bcaf_stream.events.journal.rows import Entry
 
 
 def stand_in(row: tuple[Any, ...], before: int, now: int) -> Entry:
@@ -38,11 +36,6 @@ def stand_in(row: tuple[Any, ...], before: int, now: int) -> Entry:
         return Entry(offset, stored_at, topic, encode(event))
     except EventError:  # its names are none
         return stand_in((offset, *[None] * 9), before, now)
-
-
-def is_stand_in(event: Event) -> bool:
-    """Whether an event of the journal stands for one that cannot be read."""
-    return event.degraded == DAMAGED and event.offset is not None
 
 
 def _text(value: object) -> str:

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import zmq
 from zmq.utils.monitor import recv_monitor_message
 
+from bcaf_stream.events.subscriptions import Connection
 from bcaf_stream.loops import LoopThread, start_thread
 
 log = logging.getLogger(__name__)
@@ -156,3 +157,27 @@ def _port_of(socket: "zmq.Socket[Any] | None") -> int | None:
     assert socket is not None
     kind, _, rest = socket.getsockopt_string(zmq.LAST_ENDPOINT).partition("://")
     return int(rest.rpartition(":")[2]) if kind == "tcp" else None
+
+
+def connection_of(frame: zmq.Frame) -> Connection | None:
+    """Where a message of a subscriber came from; None when that connection is gone."""
+    try:
+        descriptor = int(frame.get(zmq.SRCFD))
+        return Connection(descriptor, os.fstat(descriptor).st_ino)
+    except (zmq.ZMQError, OSError):
+        return None
+
+
+def is_gone(connection: Connection) -> bool:
+    try:
+        return os.fstat(connection.descriptor).st_ino != connection.inode
+    except OSError:
+        return True
+
+
+def disconnect(connection: Connection) -> None:
+    """End one connection, for which ZeroMQ has no call: its side of the socket sees the end of the stream."""
+    with contextlib.suppress(OSError):
+        if not is_gone(connection):
+            with socket.socket(fileno=os.dup(connection.descriptor)) as same:
+                same.shutdown(socket.SHUT_RDWR)

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from bcaf_stream.errors import JournalError
-from bcaf_stream.events.journal import Journal
-from bcaf_stream.events.journal_file import locked
+from bcaf_stream.events.journal.journal import Journal
+from bcaf_stream.events.journal.sqlite import locked
 
 WAIT_S = 10.0  # for those who read the journal meanwhile
 SLICE = 1000  # events deleted at once: nobody who appends waits for long

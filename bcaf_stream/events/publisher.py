@@ -1,15 +1,22 @@
-"""Events over ZeroMQ: an XPUB socket that publishes; `listener` and `subscriber` are the other side.
+"""Events over ZeroMQ: an XPUB socket that publishes; `subscriber` is the other side.
 
 A message has two parts, the topic (UTF-8) and the event (msgpack). Delivery is at most once and in order per
 call; who needs every event reads the journal. XPUB and not PUB, because it sees subscriptions arrive: what
-is published before the first one is gone.
+is published before the first one is gone. Nothing of ours is needed to read along:
+
+    import msgpack, zmq
+
+    socket = zmq.Context().socket(zmq.SUB)
+    socket.setsockopt(zmq.SUBSCRIBE, b"emo.v1.")
+    socket.connect("tcp://127.0.0.1:5561")
+    while True:
+        topic, data = socket.recv_multipart()
+        event = msgpack.unpackb(data)
+        print(event["type"], event["seq"], flush=True)
 """
 
-import contextlib
 import math
-import os
 import select
-import socket
 import threading
 import time
 from collections.abc import Sequence
@@ -22,11 +29,11 @@ from pydantic import Field, ValidationInfo, field_validator
 from bcaf_stream.addresses import is_local, why_not_bound
 from bcaf_stream.config import Config
 from bcaf_stream.errors import EventError
+from bcaf_stream.events.auth import Gate
 from bcaf_stream.events.codec import encode
-from bcaf_stream.events.event import Event, heartbeat, hub_degraded, topic_of
-from bcaf_stream.events.keys import HEARTBEAT, Gate
-from bcaf_stream.events.refusals import Budget, Refusals
-from bcaf_stream.events.rows import Entry
+from bcaf_stream.events.connections import Budget, Refusals, connection_of, disconnect, is_gone
+from bcaf_stream.events.event import HEARTBEAT, Event, heartbeat, hub_degraded, topic_of
+from bcaf_stream.events.journal.rows import Entry
 from bcaf_stream.events.subscriptions import Connection, Subscriptions
 
 MAX_SUBSCRIPTION_BYTES = 1024  # what a subscriber may send at once; beyond it its connection ends
@@ -179,7 +186,7 @@ class EventPublisher:
         """Subscriptions at this moment, not counting those to heartbeats alone; a listener has one."""
         with self._lock:
             self._read_subscriptions()
-            self._subscriptions.forget(_is_gone)
+            self._subscriptions.forget(is_gone)
             return sum(name != HEARTBEAT for name in self._subscriptions.names())
 
     def wait_for_subscriber(self, timeout_s: float) -> bool:
@@ -275,20 +282,20 @@ class EventPublisher:
         now = time.monotonic()
         if now >= self._next_look:
             self._next_look = now + LOOK_S
-            self._subscriptions.forget(_is_gone)
+            self._subscriptions.forget(is_gone)
         for number in range(READ_AT_ONCE):
             try:
                 frame = self._socket.recv(zmq.NOBLOCK, copy=False)
             except zmq.Again:
                 return number > 0
-            connection = _connection_of(frame)
+            connection = connection_of(frame)
             if connection is None or self._subscriptions.is_dropped(connection):
                 continue
             self._change(connection, frame)
             excess = self._subscriptions.excess(connection, now)
             if excess is not None:
                 self._refusals.add("a connection with too many subscriptions, which is dropped")
-                _disconnect(excess)
+                disconnect(excess)
         return True
 
     def _change(self, connection: Connection, frame: zmq.Frame) -> None:
@@ -307,27 +314,3 @@ class EventPublisher:
                 return
         for prefix in changed:
             self._socket.setsockopt(option, prefix)
-
-
-def _connection_of(frame: zmq.Frame) -> Connection | None:
-    """Where a message of a subscriber came from; None when that connection is gone."""
-    try:
-        descriptor = int(frame.get(zmq.SRCFD))
-        return Connection(descriptor, os.fstat(descriptor).st_ino)
-    except (zmq.ZMQError, OSError):
-        return None
-
-
-def _is_gone(connection: Connection) -> bool:
-    try:
-        return os.fstat(connection.descriptor).st_ino != connection.inode
-    except OSError:
-        return True
-
-
-def _disconnect(connection: Connection) -> None:
-    """End one connection, for which ZeroMQ has no call: its side of the socket sees the end of the stream."""
-    with contextlib.suppress(OSError):
-        if not _is_gone(connection):
-            with socket.socket(fileno=os.dup(connection.descriptor)) as same:
-                same.shutdown(socket.SHUT_RDWR)

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from bcaf_stream.events.codec import numbered, read_map
 from bcaf_stream.events.event import Event, EventType, topic_of
-from bcaf_stream.events.rows_of_schema_2 import Context, is_of_schema_2, map_of
+from bcaf_stream.events.journal.schema_2 import Context, is_of_schema_2, map_of
 
 CREATE = """
 CREATE TABLE events (

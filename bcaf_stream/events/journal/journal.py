@@ -15,11 +15,11 @@ from itertools import chain, repeat
 
 from bcaf_stream.errors import DamagedError
 from bcaf_stream.events.codec import decode, draft, numbered
-from bcaf_stream.events.damage import stand_in
 from bcaf_stream.events.event import Event, topic_of
-from bcaf_stream.events.journal_file import JournalConfig, JournalFile
-from bcaf_stream.events.rows import COLUMNS, INSERT, Entry, Row, entry_of, row_of
-from bcaf_stream.events.rows_of_schema_2 import Context
+from bcaf_stream.events.journal.damage import stand_in
+from bcaf_stream.events.journal.rows import COLUMNS, INSERT, Entry, Row, entry_of, row_of
+from bcaf_stream.events.journal.schema_2 import Context
+from bcaf_stream.events.journal.sqlite import JournalConfig, JournalFile
 
 ROWS = 100  # inserted by one statement: Python hands its lock over at each, and may wait to get it back
 PAGE = 500  # rows fetched at once: a reader holds no lock while it looks at them

@@ -1,0 +1,1 @@
+"""Replay: a second socket that gives back what is in the journal."""
