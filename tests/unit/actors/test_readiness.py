@@ -1,6 +1,7 @@
 """How an actor starts: it waits for what may come, and says for what; a first start says what is wrong."""
 
 import asyncio
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -38,7 +39,7 @@ def test_what_is_missing_for_a_moment_is_waited_for(tmp_path: Path):
         readiness.done()
         await readiness.wait(first=True)
         readiness.check()
-        assert readiness.stats == {"ready": True}
+        assert readiness.stats == {"ready": True, "pid": os.getpid()}
         await asyncio.to_thread(hub.close)
 
     asyncio.run(scene())
