@@ -22,7 +22,7 @@ def monitor(
     audit: Annotated[
         Path | None, typer.Option(help="who looked at what goes there; default: bcaf-monitor-audit.jsonl")
     ] = None,
-    config: Annotated[Path | None, typer.Option("--config", help="a YAML file; see configs/monitor")] = None,
+    config: Annotated[Path | None, typer.Option("--config", help="a YAML file")] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="dotted.key=value, over the file")] = None,
 ) -> None:
     """Serve a page of the live calls, of each call, of alerts, replay and search, until Ctrl-C."""
