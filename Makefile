@@ -8,7 +8,7 @@ demo: .venv/.ready
 	@$(BIN)/bcaf-serve demo --output demo-events.jsonl
 
 test: .venv/.ready lint
-	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadgroup --no-loadscope-reorder $(PYTEST_ARGS)
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadscope --no-loadscope-reorder $(PYTEST_ARGS)
 
 setup: .venv/.ready
 

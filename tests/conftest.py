@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 from hypothesis import settings
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 from tests.components import COMPONENTS, require
 from tests.tiny import tiny_checkpoint
@@ -44,14 +46,23 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         require(mark.args[0])
 
 
-@pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the marks in the same hook
+class ByFile(LoadScopeScheduling):
+    """A file goes to one process, for its tests share fixtures; those of WHOLE_MACHINE all to the same one."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0].removeprefix("tests/")
+        return "machine" if file in WHOLE_MACHINE else file
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> ByFile:
+    return ByFile(config, log)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What takes longest begins first; a file's tests share its fixtures, so they stay in one process."""
+    """What takes longest begins first."""
     here = ROOT / "tests"
-    files = {item: item.path.relative_to(here).as_posix() for item in items}
-    for item, file in files.items():
-        item.add_marker(pytest.mark.xdist_group("machine" if file in WHOLE_MACHINE else file))
-    items.sort(key=lambda item: files[item] not in WHOLE_MACHINE)
+    items.sort(key=lambda item: item.path.relative_to(here).as_posix() not in WHOLE_MACHINE)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
