@@ -74,9 +74,11 @@ def find_checkpoint(name: str) -> Path:
 
 
 def load_encoders(
-    checkpoint: Checkpoint, config: ModelConfig, device: str
+    checkpoint: Checkpoint, config: ModelConfig, device: str, words: bool = True
 ) -> tuple[AudioEncoder | None, TextEncoder | None]:
     """The encoders that `checkpoint` was trained with; None for a modality that it was not trained on.
+
+    Without `words` none is loaded for text.
 
     Raises:
         EncoderError: they cannot be loaded.
@@ -95,7 +97,7 @@ def load_encoders(
         audio_config = config.audio_encoder or _from_spec(specs.audio, AudioEncoderConfig, device)
         audio = load_audio_encoder(audio_config, checkpoint.folder)
         _check_same(checkpoint, "audio", specs.audio, audio)
-    if specs.text is not None:
+    if specs.text is not None and words:
         text_config = config.text_encoder or _from_spec(specs.text, TextEncoderConfig, device)
         text = load_text_encoder(text_config, checkpoint.folder)
         _check_same(checkpoint, "text", specs.text, text)
@@ -105,17 +107,20 @@ def load_encoders(
 class EmotionEngine:
     """Encodes utterances in batches and moves each one's dialogue a step on.
 
+    Args:
+        words: whether utterances may have words; without, a third of the memory is enough.
+
     Raises:
         CheckpointError, EncoderError: the weights cannot be loaded, or are not the ones trained with.
     """
 
-    def __init__(self, config: ModelConfig | None = None) -> None:
+    def __init__(self, config: ModelConfig | None = None, words: bool = True) -> None:
         config = config or ModelConfig()
         device = config.device
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
         self._checkpoint = load_checkpoint(find_checkpoint(config.checkpoint))
-        self._audio, self._text = load_encoders(self._checkpoint, config, device)
+        self._audio, self._text = load_encoders(self._checkpoint, config, device, words)
         self._dialogue = DialogueAnalyzer(self._checkpoint, device)
 
     @property
@@ -148,6 +153,8 @@ class EmotionEngine:
         """One vector per utterance and present modality that the model knows; each encoder sees one batch."""
         waves = {i: u.samples for i, u in enumerate(utterances) if u.samples is not None}
         texts = {i: words for i, u in enumerate(utterances) if (words := u.judged_text) is not None}
+        if texts and not self._text and "text" in self.modalities:
+            raise EncoderError("an utterance has words, and the text encoder was not loaded")
         audio = _numbered(self._audio.encode, waves) if self._audio else {}
         text = _numbered(self._text.encode, texts) if self._text else {}
         return [Features(audio.get(i), text.get(i)) for i in range(len(utterances))]

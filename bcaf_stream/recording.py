@@ -169,7 +169,7 @@ class Analysis:
         self._recording = recording
         self._progress = progress
         self._notes: Sequence[str] = ()
-        self.engine = EmotionEngine(config.model)
+        self.engine = EmotionEngine(config.model, words=text != "none")
         if text == "none" and "audio" not in self.engine.modalities:
             raise UsageError(f"{self.engine.model_id} judges words alone: give --transcript or --text asr")
         self._transcriber = load_transcriber(config.text.asr) if text == "asr" else None

@@ -24,7 +24,7 @@ from bcaf_stream.config import Config
 from bcaf_stream.encoders.base import AudioEncoderConfig, VectorsBD
 from bcaf_stream.encoders.logmel import HOP, MELS, LogMel
 from bcaf_stream.encoders.pooling import length_groups, pad_rows
-from bcaf_stream.encoders.storage import hash_of, load_weights
+from bcaf_stream.encoders.storage import Uninitialised, hash_of, load_weights
 from bcaf_stream.errors import EncoderError
 
 LONGEST = 480_000  # samples: 30 s, the length that the positions were trained for
@@ -166,7 +166,8 @@ class CompactAudioEncoder:
             raise EncoderError(
                 f"{folder}/config.json: no compact audio encoder: {str(error).splitlines()[0]}"
             ) from None
-        trunk = AudioTrunk(shape)
+        with Uninitialised():
+            trunk = AudioTrunk(shape)
         try:
             trunk.load_state_dict(load_weights(folder / "weights.safetensors"), assign=True)
         except RuntimeError:

@@ -17,7 +17,7 @@ from torch import Tensor
 from bcaf_stream.encoders.base import TextEncoderConfig, VectorsBD
 from bcaf_stream.encoders.bert import BertShape, BertTrunk
 from bcaf_stream.encoders.pooling import length_groups, masked_mean, pad_rows
-from bcaf_stream.encoders.storage import hash_of, load_weights
+from bcaf_stream.encoders.storage import Uninitialised, hash_of, load_weights
 from bcaf_stream.errors import EncoderError
 
 MEAN_OF_LAYERS = 4
@@ -56,7 +56,8 @@ class CompactTextEncoder:
             tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         except Exception as error:  # the tokenizers library raises bare Exception
             raise EncoderError(f"{folder}/tokenizer.json: cannot be read: {error}") from None
-        model = BertTrunk(shape)
+        with Uninitialised():
+            model = BertTrunk(shape)
         try:
             model.load_state_dict(load_weights(folder / "weights.safetensors"), assign=True)
         except RuntimeError:

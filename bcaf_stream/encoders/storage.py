@@ -5,18 +5,40 @@ A tensor `x` in int8 is followed by `x::scale` (float16, one per row of the firs
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from bcaf_stream.errors import EncoderError
 
 SCALE = "::scale"
 SMALLEST_QUANTISED = 4096  # elements; below that int8 saves nothing worth its error
+
+
+class Uninitialised(TorchFunctionMode):
+    """While it is entered, modules are built without numbers in their weights, for whoever loads them all at once.
+
+    What is never written takes no memory. torch's own `skip_init` goes by the meta device, which imports a second
+    of Python here.
+    """
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        kwargs = kwargs or {}
+        if getattr(func, "__module__", None) == "torch.nn.init":
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **kwargs)
 
 
 def save_weights(path: Path, weights: Mapping[str, Tensor], int8: bool = True) -> None:

@@ -55,8 +55,9 @@ class MoonshineTranscriber:
                 f"speech recognition needs moonshine-voice 0.1.0, which is not installed: install it, {WAY_OUT}"
             ) from None
         try:
-            self._encoder = _session(folder / "encoder_model.ort", threads)
+            # The larger one first: while it is loaded, its file is in memory as well.
             self._decoder = _session(folder / "decoder_model_merged.ort", threads)
+            self._encoder = _session(folder / "encoder_model.ort", threads)
             self._vocabulary = list(_tokens((folder / "tokenizer.bin").read_bytes()))
         except Exception as error:  # ONNX Runtime raises its own, by the dozen
             reason = " ".join(str(error).split())

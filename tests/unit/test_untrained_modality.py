@@ -1,7 +1,9 @@
 """A model that was trained on one modality says nothing of the other, and says that it does not."""
 
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -9,10 +11,11 @@ from bcaf_stream.analyzer import AnalyzerConfig
 from bcaf_stream.demo import CALL, SCRIPT
 from bcaf_stream.emotion_model import EmotionEngine, ModelConfig
 from bcaf_stream.encoders.base import AudioEncoderConfig
-from bcaf_stream.errors import CheckpointError, UsageError
+from bcaf_stream.errors import CheckpointError, EncoderError, UsageError
 from bcaf_stream.model.checkpoint import EncoderSpecs, load_checkpoint, save_checkpoint
 from bcaf_stream.recording import Analysis, Recording
 from bcaf_stream.transcripts.pairing import TextConfig
+from bcaf_stream.types import SAMPLE_RATE, Utterance
 from tests.tiny import tiny_checkpoint
 
 RECORDING = Recording.open(str(CALL), {}, {}, "one")
@@ -73,3 +76,13 @@ def test_a_model_of_nothing_is_refused(tiny: Path, tmp_path: Path):
     model = load_checkpoint(tiny).model
     with pytest.raises(CheckpointError, match="trained on neither audio nor text"):
         save_checkpoint(tmp_path / "none", model, encoders=EncoderSpecs(audio=None, text=None))
+
+
+def test_without_words_the_text_encoder_is_not_loaded(tiny: Path):
+    engine = EmotionEngine(ModelConfig(checkpoint=str(tiny)), words=False)
+    utterance = Utterance("c", "mono", "speaker", 0, 0, 1000, np.zeros(SAMPLE_RATE, np.int16), None, "none")
+    assert engine.modalities == ("audio", "text")
+    (features,) = engine.encode([utterance])
+    assert features.audio is not None and features.text is None
+    with pytest.raises(EncoderError, match="not loaded"):
+        engine.encode([replace(utterance, text="so what", text_source="given")])

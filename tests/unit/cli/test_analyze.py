@@ -299,3 +299,14 @@ def test_what_analyze_does_not_need_is_not_imported(tmp_path: Path):
     script += f"print(*sorted({NOT_FOR_ANALYZE!r} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == ""
+
+
+def test_a_process_leaves_when_all_is_written(tmp_path: Path):
+    """The end takes nothing apart, and loses nothing either."""
+    sound = write_wav(tmp_path / "silence.wav", np.zeros(8000))
+    command = [sys.executable, "-m", "bcaf_stream.cli.main", "analyze", str(sound), "--text", "none"]
+    done = subprocess.run([*command, "--format", "jsonl"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0
+    assert [json.loads(line)["type"] for line in done.stdout.splitlines()] == ["call.start", "call.end"]
+    wrong = subprocess.run([*command, "--format", "xml"], capture_output=True, text=True, check=False)
+    assert wrong.returncode == 2 and wrong.stderr.count("\n") == 1

@@ -12,7 +12,7 @@ from transformers import BertConfig, BertModel
 from bcaf_stream.encoders.base import TextEncoderConfig
 from bcaf_stream.encoders.bert import BertShape, BertTrunk
 from bcaf_stream.encoders.load import load_text_encoder
-from bcaf_stream.encoders.storage import dequantise, hash_of, load_weights, quantise, save_weights
+from bcaf_stream.encoders.storage import Uninitialised, dequantise, hash_of, load_weights, quantise, save_weights
 from bcaf_stream.errors import EncoderError
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "oh", "my", "god", "it", "'", "s", "you", "!", "fine"]
@@ -138,3 +138,23 @@ def test_a_broken_file_is_named(checkpoint, tmp_path, name, content):
     with pytest.raises(EncoderError, match=name) as caught:
         load_text_encoder(TextEncoderConfig(), tmp_path)
     assert "\n" not in str(caught.value)
+
+
+def test_nothing_is_drawn_for_weights_that_are_loaded():
+    """They would be thrown away at once, and cost more than reading the weights."""
+    before = torch.get_rng_state()
+    shape = BertShape(
+        vocab_size=50,
+        hidden_size=8,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=16,
+        max_position_embeddings=20,
+    )
+    with Uninitialised():
+        model = BertTrunk(shape)
+    assert torch.equal(torch.get_rng_state(), before)
+    drawn = BertTrunk(shape)
+    assert {name: value.shape for name, value in model.state_dict().items()} == {
+        name: value.shape for name, value in drawn.state_dict().items()
+    }
