@@ -83,6 +83,7 @@ def test_without_words_the_text_encoder_is_not_loaded(tiny: Path):
     utterance = Utterance("c", "mono", "speaker", 0, 0, 1000, np.zeros(SAMPLE_RATE, np.int16), None, "none")
     assert engine.modalities == ("audio", "text")
     (features,) = engine.encode([utterance])
-    assert features.audio is not None and features.text is None
+    assert features.audio is not None
+    assert features.text is None
     with pytest.raises(EncoderError, match="not loaded"):
         engine.encode([replace(utterance, text="so what", text_source="given")])

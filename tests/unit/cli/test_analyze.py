@@ -309,4 +309,5 @@ def test_a_process_leaves_when_all_is_written(tmp_path: Path):
     assert done.returncode == 0
     assert [json.loads(line)["type"] for line in done.stdout.splitlines()] == ["call.start", "call.end"]
     wrong = subprocess.run([*command, "--format", "xml"], capture_output=True, text=True, check=False)
-    assert wrong.returncode == 2 and wrong.stderr.count("\n") == 1
+    assert wrong.returncode == 2
+    assert wrong.stderr.count("\n") == 1
