@@ -19,11 +19,12 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from bcaf_stream.audio.frames import decimated
 from bcaf_stream.config import Config
 from bcaf_stream.types import SAMPLE_RATE, PcmN, SpeechSegment
 
-RATE = 8000  # Hz; what is above 4 kHz tells nothing more
-STEP = SAMPLE_RATE // RATE
+STEP = 2
+RATE = SAMPLE_RATE // STEP  # 8 kHz; what is above 4 kHz tells nothing more
 PER_MS = RATE // 1000
 WINDOW = 256  # of the coherence: 32 ms
 BLOCK = RATE // 2  # the ends of a segment are judged in such parts: an answer after an echo is an answer
@@ -58,40 +59,41 @@ class Image(NamedTuple):
 
 
 class History:
-    """The latest sound of one channel, at RATE, by its place in the stream; silence where none is known."""
+    """The latest sound of one channel, by its place in the stream; silence where none is known.
+
+    It is kept as it came: only what is read, which is little of a call, is brought to RATE.
+    """
 
     def __init__(self) -> None:
-        self._parts: deque[tuple[int, SoundN]] = deque()
-        self._end = 0  # in samples at RATE
-        self._odd: PcmN = np.zeros(0, np.int16)
+        self._parts: deque[tuple[int, PcmN]] = deque()
+        self._end = 0  # in samples at SAMPLE_RATE
 
     @property
     def end_ms(self) -> int:
-        return self._end // PER_MS
+        return self._end * 1000 // SAMPLE_RATE
 
     def push(self, samples: PcmN) -> None:
-        samples = np.concatenate([self._odd, samples]) if len(self._odd) else samples
-        whole = len(samples) // STEP * STEP
-        self._odd = samples[whole:].copy()
-        if whole:
-            self._parts.append((self._end, decimated(samples[:whole])))
-            self._end += whole // STEP
+        self._parts.append((self._end, samples.copy()))
+        self._end += len(samples)
 
     def skip(self, ms: int) -> None:
         """Let time pass without sound."""
-        self._end += ms * PER_MS
+        self._end += ms * SAMPLE_RATE // 1000
 
     def read(self, start: int, end: int) -> SoundN:
         """From `start` to before `end`, in samples at RATE."""
-        sound = np.zeros(end - start, np.float32)
-        for begin, part in self._parts:
-            low, high = max(start, begin), min(end, begin + len(part))
+        first, last = start * STEP, end * STEP
+        sound = np.zeros(last - first, np.int16)
+        for begin, part in reversed(self._parts):
+            low, high = max(first, begin), min(last, begin + len(part))
             if low < high:
-                sound[low - start : high - start] = part[low - begin : high - begin]
-        return sound
+                sound[low - first : high - first] = part[low - begin : high - begin]
+            elif begin < first:
+                break
+        return decimated(sound)
 
     def forget_before(self, ms: int) -> None:
-        while self._parts and self._parts[0][0] + len(self._parts[0][1]) <= ms * PER_MS:
+        while self._parts and (self._parts[0][0] + len(self._parts[0][1])) * 1000 <= ms * SAMPLE_RATE:
             self._parts.popleft()
 
 
@@ -267,9 +269,3 @@ def _part(segment: SpeechSegment, start: int, end: int) -> SpeechSegment:
         samples=segment.samples[start * STEP : end * STEP],
         speech_ended_at=spoken_at,
     )
-
-
-def decimated(samples: PcmN) -> SoundN:
-    """Sound at RATE, in units of full scale; an odd last sample is left out."""
-    pairs = samples[: len(samples) // STEP * STEP].reshape(-1, STEP)
-    return pairs.sum(1, dtype=np.int32).astype(np.float32) * np.float32(1 / (32768 * STEP))

@@ -6,8 +6,6 @@ Down to 0 dB the voice activity detector finds nine tenths of the frames of spee
 
 from collections.abc import Iterable
 
-import numpy as np
-
 from bcaf_stream.audio.frames import FRAME_MS, Frame
 
 WINDOW = 500  # frames: 10 s
@@ -26,22 +24,24 @@ class NoiseWatch:
         self._heard = 0
 
     def push(self, frames: Iterable[Frame]) -> None:
+        if self.too_noisy_ms is not None:
+            return
         for frame in frames:
-            if self.too_noisy_ms is not None:
-                return
             self._levels.append(frame.level_db)
             self._heard += frame.speech
-            self._frames += 1
-            if len(self._levels) == WINDOW:
-                self._judge()
+            if len(self._levels) == WINDOW and self._judge():
+                return
 
     def skip(self, frames: int) -> None:
         """Let time pass without sound: a new window begins."""
-        self._frames += frames
+        self._frames += len(self._levels) + frames
         self._levels, self._heard = [], 0
 
-    def _judge(self) -> None:
-        floor_db, loud_db = np.percentile(self._levels, (10, 95))
+    def _judge(self) -> bool:
+        self._frames += WINDOW
+        levels = sorted(self._levels)
+        floor_db, loud_db = levels[WINDOW // 10], levels[WINDOW * 95 // 100]
         if floor_db > FLOOR_DB and loud_db - floor_db < EVEN_DB and self._heard < HEARD * WINDOW:
             self.too_noisy_ms = self._frames * FRAME_MS
         self._levels, self._heard = [], 0
+        return self.too_noisy_ms is not None

@@ -23,6 +23,7 @@ from bcaf_stream.errors import SourceError
 from bcaf_stream.types import AudioChunk, Call, SpeechSegment
 
 REACH_MS = 2000  # of what is compared, before the begin of the longest segment
+TIDY_MS = 1000  # how often what is older is forgotten
 FELT_GAP_S = 1  # silence enough to end what was said before it, and to be the pre-roll of what comes after
 
 
@@ -176,6 +177,7 @@ class CallCutter:
         self._order.reset()
         self._crosstalk.reset()
         self._noisy: set[str] = set()
+        self._tidied_ms = 0
         self._cutters = {c.name: _ChannelCutter(c.name, self.config, self._crosstalk) for c in self.call.channels}
 
     def resume(self, channel: str, index: int, start: int, rate: int) -> None:
@@ -265,9 +267,11 @@ class CallCutter:
         return self.push(AudioChunk(channel, start, rate, np.zeros(count, np.int16), received_at))
 
     def _take(self, channel: str, segments: list[SpeechSegment]) -> list[SpeechSegment]:
-        released = self._order.push(segments, channel, self._cutter(channel).segmenter.progressed_ms)
-        own = self._own(released)
-        self._crosstalk.forget_before(self.progressed_ms - self.config.segmenter.max_ms - REACH_MS)
+        progressed_ms = self._cutter(channel).segmenter.progressed_ms
+        own = self._own(self._order.push(segments, channel, progressed_ms))
+        if progressed_ms >= self._tidied_ms + TIDY_MS:
+            self._tidied_ms = progressed_ms
+            self._crosstalk.forget_before(self.progressed_ms - self.config.segmenter.max_ms - REACH_MS)
         return own
 
     def _cutter(self, channel: str) -> _ChannelCutter:

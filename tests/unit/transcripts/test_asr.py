@@ -114,7 +114,7 @@ def test_without_the_package_the_message_says_the_way_out(monkeypatch):
 
 
 def test_where_its_networks_do_not_load_the_message_says_so(monkeypatch, tmp_path):
-    (tmp_path / "encoder_model.ort").write_bytes(b"ORTM")
+    (tmp_path / "decoder_model_merged.ort").write_bytes(b"ORTM")
     monkeypatch.setattr(moonshine_module, "_folder", lambda: tmp_path)
     with pytest.raises(AsrError, match=r"cannot run here \(.*model verification failed.*--text none"):
         load_transcriber(AsrConfig())
