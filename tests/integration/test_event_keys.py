@@ -177,7 +177,8 @@ def test_overlapping_prefixes_give_their_union_and_no_event_twice(hub: EventHub,
     with subscriber(hub, tmp_path, "carl", asked) as carl:
         assert [carl.receive(WAIT_S).id for _ in range(2)] == ["callA-0", "callB-0"]
         hub.publish([event(1, "other"), event(1, "callB"), event(1, "callA")]).result(WAIT_S)
-        assert [carl.receive(WAIT_S).id for _ in range(2)] == ["callB-1", "callA-1"]
+        # In order within a call: of two calls, the one whose subscription is heard later may come by replay.
+        assert {carl.receive(WAIT_S).id for _ in range(2)} == {"callA-1", "callB-1"}
         assert ids_within(carl, 0.5) == []
         assert carl.duplicates == 0
 

@@ -64,9 +64,13 @@ def test_a_checkpoint_learns_on_and_shows_before_and_after(tiny, tmp_path, capsy
 
 
 def test_what_is_not_better_is_refused_and_taken_away(tiny, tmp_path):
-    corpus = calls(tmp_path, swapped=("test",))
-    path = write_adaptation(str(tiny), corpus, tmp_path / "mine")
-    config = load_config(TrainConfig, path, ["loop.learning_rate=3e-3"])
+    """A checkpoint that knows these words is given calls that call them by the others' names."""
+    (tmp_path / "right").mkdir()
+    (tmp_path / "wrong").mkdir()
+    right, wrong = calls(tmp_path / "right"), calls(tmp_path / "wrong", swapped=("train", "dev"))
+    fast = ["loop.learning_rate=3e-3"]
+    good = adapt(load_config(TrainConfig, write_adaptation(str(tiny), right, tmp_path / "good"), fast))
+    config = load_config(TrainConfig, write_adaptation(str(good.folder), wrong, tmp_path / "mine"), fast)
     with pytest.raises(ModelError, match=r"not adapted: the weighted F1 on test would change by") as error:
         adapt(config)
     assert "\n" not in str(error.value)
