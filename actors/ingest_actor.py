@@ -18,7 +18,7 @@ from actors.readiness import NotReadyError, Readiness
 from actors.replica_pool import EmotionPool
 from bcaf_stream.context import Answer, State
 from bcaf_stream.errors import BcafError, BusyError, JournalError
-from bcaf_stream.events.messages import Event
+from bcaf_stream.events.event import Event
 from bcaf_stream.events.progress import Progress
 from bcaf_stream.ingest.servers import make_servers
 from bcaf_stream.ingest.sink import IngestServer

@@ -25,7 +25,7 @@ from bcaf_stream.audio.sources import FileSource
 from bcaf_stream.client.link import LinkSender
 from bcaf_stream.demo import CALL, SCRIPT
 from bcaf_stream.errors import BcafError, DeploymentError, UsageError
-from bcaf_stream.events.messages import Event
+from bcaf_stream.events.event import Event
 from bcaf_stream.events.subscriber import EventSubscriber
 from bcaf_stream.loops import spawn_thread
 from bcaf_stream.recording import Recording, TextMode

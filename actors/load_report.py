@@ -16,7 +16,7 @@ from rich.table import Table
 
 from bcaf_stream.console import cell
 from bcaf_stream.errors import UsageError
-from bcaf_stream.events.messages import Event
+from bcaf_stream.events.event import Event
 from bcaf_stream.recording import TextMode
 
 Arrived = tuple[float, Event]  # unix time, in seconds

@@ -19,7 +19,7 @@ from prometheus_client import CollectorRegistry, Gauge, Histogram
 from prometheus_client.metrics_core import CounterMetricFamily, Metric
 from ray.util import metrics as ray_metrics
 
-from bcaf_stream.events.messages import Event
+from bcaf_stream.events.event import Event
 from bcaf_stream.loops import faults, start_task
 
 EVERYWHERE, INGEST, EMOTION, HUB = (CollectorRegistry() for _ in range(4))

@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Sequence
 from typing import Protocol
 
 from bcaf_stream.context import Answer, State
-from bcaf_stream.events.messages import Event
+from bcaf_stream.events.event import Event
 from bcaf_stream.events.progress import Progress
 from bcaf_stream.transcripts.asr import Transcriber
 from bcaf_stream.types import Modality, Utterance

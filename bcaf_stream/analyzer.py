@@ -10,7 +10,7 @@ from bcaf_stream.context import Answer, Predict
 from bcaf_stream.conversation import Conversation, Result, Step, Work
 from bcaf_stream.emotion_model import EmotionEngine, ModelConfig
 from bcaf_stream.errors import BcafError
-from bcaf_stream.events.messages import Event
+from bcaf_stream.events.event import Event
 from bcaf_stream.ingest.media import CallEnd
 from bcaf_stream.transcripts.asr import Transcriber
 from bcaf_stream.transcripts.pairing import TextConfig

@@ -23,7 +23,7 @@ from typer.exceptions import TyperException
 from bcaf_stream.display import json_for_terminal, printable
 from bcaf_stream.errors import BcafError, UsageError
 from bcaf_stream.events.codec import to_json
-from bcaf_stream.events.messages import Event
+from bcaf_stream.events.event import Event
 
 Format = Literal["table", "jsonl"]
 

@@ -24,7 +24,7 @@ from bcaf_stream.audio.turns import AudioConfig, CallCutter
 from bcaf_stream.context import Answer, DialogueContext, Predict
 from bcaf_stream.display import printable
 from bcaf_stream.errors import BcafError
-from bcaf_stream.events.messages import Event
+from bcaf_stream.events.event import Event
 from bcaf_stream.events.writer import EventWriter
 from bcaf_stream.ingest.media import CallEnd, Degraded, TextUpdate
 from bcaf_stream.resumption import Resumption

@@ -14,7 +14,7 @@ from bcaf_stream.audio.sources import FileSource
 from bcaf_stream.audio.tracks import Location, split_track
 from bcaf_stream.emotion_model import EmotionEngine
 from bcaf_stream.errors import SourceError, UsageError
-from bcaf_stream.events.messages import Event
+from bcaf_stream.events.event import Event
 from bcaf_stream.transcripts.asr import load_transcriber
 from bcaf_stream.transcripts.lanes import Cut, LaneCutter, cuts_between
 from bcaf_stream.transcripts.sources import Transcript, check_fits, read_transcript

@@ -13,7 +13,7 @@ from collections import Counter
 from dataclasses import dataclass, field, replace
 
 from bcaf_stream.audio.turns import CallCutter
-from bcaf_stream.events.messages import Event
+from bcaf_stream.events.event import Event
 from bcaf_stream.events.progress import Progress, Spoken
 from bcaf_stream.events.writer import EventWriter
 from bcaf_stream.transcripts.asr import Transcription

@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, field, replace
 from itertools import pairwise
 from typing import Any, Literal
 
-from bcaf_stream.events.messages import Event
+from bcaf_stream.events.event import Event
 from bcaf_stream.types import Modality, Role, TextSource
 
 NEGATIVE = ("anger", "disgust", "fear", "sadness")

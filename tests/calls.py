@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from bcaf_stream.events.messages import Event
+from bcaf_stream.events.event import Event
 from bcaf_stream.events.writer import EventWriter
 from bcaf_stream.types import Call, Channel, EmotionPrediction, Utterance
 

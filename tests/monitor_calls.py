@@ -4,7 +4,7 @@ import random
 import time
 from collections.abc import Iterator
 
-from bcaf_stream.events.messages import Event
+from bcaf_stream.events.event import Event
 from bcaf_stream.events.writer import EventWriter
 from bcaf_stream.types import Call, Channel, EmotionPrediction, Utterance
 

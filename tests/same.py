@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from bcaf_stream.events.messages import Event
+from bcaf_stream.events.event import Event
 
 _NUMBERS = ("probs", "audio_probs", "text_probs")
 

@@ -12,7 +12,7 @@ import typer
 from bcaf_stream.bridges.secrets import has_secret, read_private
 from bcaf_stream.console import stderr_note
 from bcaf_stream.errors import UsageError
-from bcaf_stream.events.messages import topic_prefix
+from bcaf_stream.events.event import topic_prefix
 
 if TYPE_CHECKING:
     from bcaf_stream.bridges.forward import Receiver

@@ -10,8 +10,8 @@ from matplotlib.patches import Patch
 from bcaf_stream.console import EMOTION_COLOURS, OTHER_COLOUR
 from bcaf_stream.display import printable
 from bcaf_stream.errors import SourceError
-from bcaf_stream.events.messages import Event
-from bcaf_stream.events.settled import settled
+from bcaf_stream.events.event import Event
+from bcaf_stream.events.progress import settled
 
 
 def save_timeline(events: Sequence[Event], path: Path, title: str) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from bcaf_stream.events.codec import to_map
-from bcaf_stream.events.messages import Event
+from bcaf_stream.events.event import Event
 from bcaf_stream.summary import CallSummary
 
 KEEP = 60  # utterances of a call that are remembered: enough for SPARK_MS

@@ -12,9 +12,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from bcaf_stream.errors import EventError
+from bcaf_stream.events.event import EVERYTHING, topic_prefix
 from bcaf_stream.events.inventory import Inventory
-from bcaf_stream.events.keys import EVERYTHING
-from bcaf_stream.events.messages import topic_prefix
 from bcaf_stream.events.subscriber import EventSubscriber
 from bcaf_stream.loops import start_thread
 from bcaf_stream.monitor.board import Board

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bcaf_stream.events.codec import to_map
-from bcaf_stream.events.messages import Event
+from bcaf_stream.events.event import Event
 
 _SCHEMA = """
 CREATE TABLE calls (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);

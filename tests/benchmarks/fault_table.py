@@ -28,7 +28,7 @@ from typing import Any
 from actors.status import read_status
 from bcaf_stream.demo import CALL, SCRIPT
 from bcaf_stream.errors import BcafError
-from bcaf_stream.events.messages import Event
+from bcaf_stream.events.event import Event
 from bcaf_stream.events.subscriber import EventSubscriber
 from tests.deployment_processes import BIN, processes
 

@@ -36,7 +36,7 @@ from bcaf_stream.client.link import LinkSender
 from bcaf_stream.client.recorded import send_recording
 from bcaf_stream.config import load_config
 from bcaf_stream.demo import CALL
-from bcaf_stream.events.messages import Event
+from bcaf_stream.events.event import Event
 from bcaf_stream.events.subscriber import EventSubscriber
 from bcaf_stream.ingest.media import TextUpdate
 from bcaf_stream.ingest.protocols.link import Audio, Close, Open, pack

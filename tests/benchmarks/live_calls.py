@@ -28,8 +28,8 @@ from bcaf_stream.audio.sources import FileSource
 from bcaf_stream.client.link import LinkSender
 from bcaf_stream.config import load_config
 from bcaf_stream.demo import CALL, SCRIPT
-from bcaf_stream.events.listener import EventListener
-from bcaf_stream.events.messages import Event
+from bcaf_stream.events.event import Event
+from bcaf_stream.events.subscriber import EventSubscriber
 from bcaf_stream.recording import Recording
 from bcaf_stream.types import Call, PcmN, TextSource, Words
 
@@ -95,7 +95,7 @@ def measure(calls: int, text: TextSource, seconds: float, overrides: list[str]) 
                 Caller(Call(f"call-{i}", channels), endpoints.audio, text, seconds, 7.3 * i % 60)
                 for i in range(calls)
             ]
-            with EventListener(endpoints.events) as listener:
+            with EventSubscriber(endpoints.events, None, high_water_mark=100_000) as listener:
                 deployment.wait_for_listener(10)
                 before, busy, begun = own_mb("IngestActor"), cpu_s(), time.monotonic()
                 for caller in callers:
@@ -113,7 +113,7 @@ def measure(calls: int, text: TextSource, seconds: float, overrides: list[str]) 
         }
 
 
-def listen(listener: EventListener, deployment: Deployment, calls: int, seconds: float):
+def listen(listener: EventSubscriber, deployment: Deployment, calls: int, seconds: float):
     arrived: list[tuple[float, Event]] = []
     ended, peak, stats, give_up = 0, 0.0, {}, time.monotonic() + seconds + 120
     looked = 0.0

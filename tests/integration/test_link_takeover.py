@@ -18,7 +18,7 @@ from bcaf_stream.client.link import SenderConfig
 from bcaf_stream.client.recorded import send_recording
 from bcaf_stream.demo import CALL, SCRIPT
 from bcaf_stream.emotion_model import EmotionEngine, ModelConfig
-from bcaf_stream.events.messages import Event
+from bcaf_stream.events.event import Event
 from bcaf_stream.ingest.protocols.link import Closed
 from bcaf_stream.ingest.transports.zmq_link import LinkConfig, LinkServer
 from bcaf_stream.recording import Analysis, Recording

@@ -18,7 +18,7 @@ from bcaf_stream.client.recorded import send_recording
 from bcaf_stream.config import load_config
 from bcaf_stream.demo import CALL, SCRIPT
 from bcaf_stream.errors import BcafError
-from bcaf_stream.events.messages import Event
+from bcaf_stream.events.event import Event
 from bcaf_stream.events.subscriber import EventSubscriber
 from bcaf_stream.ingest.protocols.link import Closed
 from bcaf_stream.recording import Analysis, Recording

@@ -10,7 +10,7 @@ from bcaf_stream.audio.turns import AudioConfig
 from bcaf_stream.context import Predict
 from bcaf_stream.conversation import Conversation, Item, Result, Work
 from bcaf_stream.errors import AsrError, ModelError
-from bcaf_stream.events.messages import Event
+from bcaf_stream.events.event import Event
 from bcaf_stream.events.progress import progress_of
 from bcaf_stream.ingest.media import CallEnd, TextUpdate
 from bcaf_stream.resumption import Resumption, resend_from_ms

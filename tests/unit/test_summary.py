@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bcaf_stream.events.messages import Event
+from bcaf_stream.events.event import Event
 from bcaf_stream.summary import CallSummary, Floor, RoleSummary, sparkline, trend
 from tests.calls import CallScript
 

@@ -15,7 +15,7 @@ from bcaf_stream.context import Answer, State
 from bcaf_stream.demo import CALL
 from bcaf_stream.emotion_model import EmotionEngine
 from bcaf_stream.errors import JournalError, ModelError
-from bcaf_stream.events.messages import Event
+from bcaf_stream.events.event import Event
 from bcaf_stream.events.progress import Progress, progress_of
 from bcaf_stream.ingest.media import CallStart
 from bcaf_stream.ingest.sink import CallHandle

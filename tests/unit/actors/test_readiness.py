@@ -12,7 +12,7 @@ from ray.exceptions import RayActorError
 from actors.readiness import NotReadyError, Readiness
 from bcaf_stream.errors import BcafError, EventError
 from bcaf_stream.events.hub import EventHub, EventHubConfig
-from bcaf_stream.events.journal_file import JournalConfig
+from bcaf_stream.events.journal import JournalConfig
 
 WORDS = "my card number is"
 

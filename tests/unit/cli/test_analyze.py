@@ -14,7 +14,7 @@ import pytest
 from bcaf_stream.cli.main import main
 from bcaf_stream.demo import CALL, SCRIPT
 from bcaf_stream.events.codec import from_json
-from bcaf_stream.events.messages import Event
+from bcaf_stream.events.event import Event
 from tests.commands import Outcome, run_command
 from tests.tiny import tiny_checkpoint
 from tests.unit.audio.signals import TrackOf, late, mux, without

@@ -16,9 +16,8 @@ from bcaf_stream.cli.plot import save_timeline
 from bcaf_stream.console import EventView, line
 from bcaf_stream.display import csv_cell, json_for_terminal, printable, without_secrets
 from bcaf_stream.events.codec import from_json
-from bcaf_stream.events.journal import Journal
-from bcaf_stream.events.journal_file import JournalConfig
-from bcaf_stream.events.messages import Event
+from bcaf_stream.events.event import Event
+from bcaf_stream.events.journal import Journal, JournalConfig
 from bcaf_stream.events.writer import EventWriter
 from bcaf_stream.types import Call, Channel, EmotionPrediction, Utterance
 

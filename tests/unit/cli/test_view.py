@@ -6,8 +6,8 @@ from dataclasses import replace
 import pytest
 
 from bcaf_stream.console import EventView, line
-from bcaf_stream.events.messages import Event
-from bcaf_stream.events.settled import settled
+from bcaf_stream.events.event import Event
+from bcaf_stream.events.progress import settled
 from bcaf_stream.events.writer import EventWriter
 from bcaf_stream.types import Call, Channel, EmotionPrediction, Utterance
 
