@@ -47,6 +47,19 @@ class Material:
     rate: int
     words: tuple[Words, ...] = ()
 
+    def from_place(self, seconds: float) -> "Material":
+        """The same, beginning elsewhere: what was before that place comes after the end."""
+        step = round(STEP_S * self.rate)
+        skip = round(seconds * self.rate) // step * step
+        skip_ms, length_ms = skip * 1000 // self.rate, len(self.samples_NC) * 1000 // self.rate
+        starts = [(word.start_ms - skip_ms) % length_ms for word in self.words]
+        moved = [
+            Words(start_ms, start_ms + word.end_ms - word.start_ms, word.text, word.channel)
+            for start_ms, word in zip(starts, self.words, strict=True)
+        ]
+        moved.sort(key=lambda word: word.start_ms)
+        return Material(np.roll(self.samples_NC, -skip, axis=0), self.rate, tuple(moved))
+
 
 def demo_material() -> list[Material]:
     """The call that ships with the project, with its words."""
@@ -88,9 +101,10 @@ class Caller:
     def __init__(self, number: int, run: str, endpoint: str, material: Material, plan: LoadPlan) -> None:
         self.call = Call(f"{run}{number}", ROLES)
         self.error: str | None = None
-        self._endpoint, self._material, self._plan = endpoint, material, plan
+        self._endpoint, self._plan = endpoint, plan
         self._dice = random.Random(f"{plan.seed}-{number}")
-        self._begin_s = self._dice.uniform(0, len(material.samples_NC) / material.rate)
+        begin_s = self._dice.uniform(0, len(material.samples_NC) / material.rate)
+        self._material = material.from_place(begin_s)
         self._thread = spawn_thread("load caller", self._run)
 
     def join(self) -> None:
@@ -103,33 +117,29 @@ class Caller:
             self.error = str(error) if isinstance(error, BcafError) else type(error).__name__
 
     def _play(self) -> None:
-        rate, step = self._material.rate, round(STEP_S * self._material.rate)
-        skip = round(self._begin_s * rate) // step * step
-        sound_NC = np.roll(self._material.samples_NC, -skip, axis=0)
-        length_ms = len(sound_NC) * 1000 // rate
-        words = _shifted(self._material.words, skip * 1000 // rate, length_ms)
-        text: TextMode = self._plan.text
+        rate, text = self._material.rate, self._plan.text
         with LinkSender(self._endpoint, self.call, rate, text, live=True) as sender:
-            begun = time.monotonic()
-            for number in range(round(self._plan.minutes * 60 / STEP_S)):
-                at = number * step % len(sound_NC)
-                if text == "given" and at == 0:
-                    base = number * step * 1000 // rate
-                    sender.send_words(
-                        [Words(w.start_ms + base, w.end_ms + base, w.text, w.channel) for w in words]
-                    )
-                late_s = self._dice.uniform(0, self._plan.jitter_ms / 1000)
-                time.sleep(max(0.0, begun + (number + 1) * STEP_S + late_s - time.monotonic()))
-                sender.send(sound_NC[at : at + step])
+            play(sender, self._material, self._plan.minutes * 60, text, self._late_s)
             sender.close()
 
+    def _late_s(self) -> float:
+        return self._dice.uniform(0, self._plan.jitter_ms / 1000)
 
-def _shifted(words: Sequence[Words], by_ms: int, length_ms: int) -> list[Words]:
-    moved = []
-    for word in words:
-        start_ms = (word.start_ms - by_ms) % length_ms
-        moved.append(Words(start_ms, start_ms + word.end_ms - word.start_ms, word.text, word.channel))
-    return sorted(moved, key=lambda word: word.start_ms)
+
+def play(
+    sender: LinkSender, material: Material, seconds: float, text: TextMode, late_s: Callable[[], float]
+) -> None:
+    """Send the material over and over at real time; `late_s` is asked by how much each step comes late."""
+    sound_NC, step = material.samples_NC, round(STEP_S * material.rate)
+    begun = time.monotonic()
+    for number in range(round(seconds / STEP_S)):
+        at = number * step % len(sound_NC)
+        if text == "given" and at == 0:
+            base = number * step * 1000 // material.rate
+            words = [Words(w.start_ms + base, w.end_ms + base, w.text, w.channel) for w in material.words]
+            sender.send_words(words)
+        time.sleep(max(0.0, begun + (number + 1) * STEP_S + late_s() - time.monotonic()))
+        sender.send(sound_NC[at : at + step])
 
 
 class LoadTest:

@@ -23,17 +23,16 @@ from rich.table import Table
 
 from actors.config import ServeConfig
 from actors.launch import Deployment
+from actors.load import demo_material, play
 from bcaf_stream.audio.segmenter import SegmenterConfig
-from bcaf_stream.audio.sources import FileSource
 from bcaf_stream.client.link import LinkSender
 from bcaf_stream.config import load_config
-from bcaf_stream.demo import CALL, SCRIPT
+from bcaf_stream.demo import CALL
 from bcaf_stream.events.event import Event
 from bcaf_stream.events.subscriber import EventSubscriber
 from bcaf_stream.recording import Recording
-from bcaf_stream.types import Call, PcmN, TextSource, Words
+from bcaf_stream.types import Call, TextSource
 
-STEP_S = 0.1
 WAITED_MS = SegmenterConfig().stop_window_ms - SegmenterConfig().hangover_ms
 
 
@@ -45,42 +44,10 @@ class Caller(threading.Thread):
         self.call, self.endpoint, self.text, self.seconds, self.offset_s = call, endpoint, text, seconds, offset_s
 
     def run(self) -> None:
-        sound_NC, rate = demo_sound()
-        sound_NC = np.roll(sound_NC, -round(self.offset_s * rate), axis=0)
-        words = shifted_words(self.call.id, self.offset_s, len(sound_NC) / rate)
-        step = round(STEP_S * rate)
-        with LinkSender(self.endpoint, self.call, rate, self.text) as sender:
-            begun = time.monotonic()
-            for number in range(round(self.seconds / STEP_S)):
-                at = number * step % len(sound_NC)
-                if self.text == "given" and at < step:
-                    base_ms = round(number * STEP_S * 1000)
-                    sender.send_words(
-                        [Words(w.start_ms + base_ms, w.end_ms + base_ms, w.text, w.channel) for w in words]
-                    )
-                time.sleep(max(0.0, begun + (number + 1) * STEP_S - time.monotonic()))
-                sender.send(sound_NC[at : at + step])
+        material = demo_material()[0].from_place(self.offset_s)
+        with LinkSender(self.endpoint, self.call, material.rate, self.text) as sender:
+            play(sender, material, self.seconds, self.text, lambda: 0.0)
             sender.close()
-
-
-def demo_sound() -> tuple[PcmN, int]:
-    with FileSource(CALL) as source:
-        chunks = list(source)
-    names = list(dict.fromkeys(chunk.channel for chunk in chunks))
-    columns = [np.concatenate([c.samples for c in chunks if c.channel == name]) for name in names]
-    step = round(STEP_S * chunks[0].rate)
-    length = min(map(len, columns)) // step * step
-    return np.stack([column[:length] for column in columns], axis=1), chunks[0].rate
-
-
-def shifted_words(call: str, offset_s: float, length_s: float) -> list[Words]:
-    recording = Recording.open(str(CALL), {}, {}, call)
-    offset_ms, length_ms = round(offset_s * 1000), round(length_s * 1000)
-    moved = []
-    for word in recording.transcript(SCRIPT):
-        start_ms = (word.start_ms - offset_ms) % length_ms
-        moved.append(Words(start_ms, start_ms + word.end_ms - word.start_ms, word.text, word.channel))
-    return sorted(moved, key=lambda word: word.start_ms)
 
 
 def measure(calls: int, text: TextSource, seconds: float, overrides: list[str]) -> dict[str, float]:
