@@ -6,12 +6,12 @@ samples go to `ray.util.metrics`, so that the scrape configuration that Ray writ
 """
 
 import asyncio
-import contextlib
 import os
 import re
 import time
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
 import prometheus_client as prometheus
@@ -27,7 +27,7 @@ LATENCY_S = (0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0)
 WORK_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 SHARES = tuple(n / 10 for n in range(1, 10))
 MOST_REASONS = 60  # label values of one kind; what comes after them is counted as "other"
-LAG_LOOK_S = 0.25
+LAG_LOOK_S, LAG_S = 0.25, 15.0  # two read it, Prometheus and Ray: so it is of a time, not since the last reading
 RAY_S = 10.0  # Ray itself flushes as often
 
 calls_active = Gauge("bcaf_calls_active", "Live calls that are running.", registry=INGEST)
@@ -73,7 +73,7 @@ utterances = prometheus.Counter("bcaf_utterances", "Utterances judged.", ["emoti
 confidence = Histogram("bcaf_confidence", "Confidence of the utterances judged.", buckets=SHARES, registry=INGEST)
 loop_lag = Gauge(
     "bcaf_loop_lag_seconds",
-    "The longest that the event loop was late, since it was last read.",
+    f"The longest that the event loop was late, in the last {LAG_S:g} s.",
     registry=EVERYWHERE,
 )
 journal_offset = Gauge("bcaf_journal_offset", "Offset of the last event in the journal.", registry=HUB)
@@ -135,11 +135,10 @@ def _family(metric: Metric) -> Family:
     return Family(metric.name, metric.type, metric.documentation, samples)
 
 
-@contextlib.contextmanager
-def timed(name: str) -> Any:
+def timed(name: str) -> AbstractContextManager[Any]:
     """The time of a block, as `bcaf_stage_seconds{stage=name}`."""
-    with stage.labels(name).time():
-        yield
+    timer: AbstractContextManager[Any] = stage.labels(name).time()
+    return timer
 
 
 def count_events(events: Sequence[Event], now_ns: int) -> None:
@@ -180,15 +179,14 @@ class Watch:
 
     def __init__(self, own: CollectorRegistry, look: Callable[[], None]) -> None:
         self._own, self._look = own, look
-        self._worst_lag_s = 0.0
+        self._lags_s: deque[float] = deque([0.0], maxlen=round(LAG_S / LAG_LOOK_S))
         start_task("loop lag", self._measure_lag())
         start_task("metrics for Ray", self._hand_to_ray())
 
     def snapshot(self) -> Snapshot:
-        """The samples now; the loop's lag is the longest since the last time."""
+        """The samples now; with what is a state, and not a count, as it is now."""
         self._look()
-        loop_lag.set(self._worst_lag_s)
-        self._worst_lag_s = 0.0
+        loop_lag.set(max(self._lags_s))
         return snapshot(self._own)
 
     async def _measure_lag(self) -> None:
@@ -196,7 +194,7 @@ class Watch:
         while True:
             due = loop.time() + LAG_LOOK_S
             await asyncio.sleep(LAG_LOOK_S)
-            self._worst_lag_s = max(self._worst_lag_s, loop.time() - due)
+            self._lags_s.append(loop.time() - due)
 
     async def _hand_to_ray(self) -> None:
         series = RaySeries()
