@@ -15,6 +15,11 @@ def is_local(address: str) -> bool:
         return host == "localhost"
 
 
+def in_url(host: str) -> str:
+    """A host as it stands in an address: IPv6 in brackets (RFC 3986, section 3.2.2)."""
+    return f"[{host}]" if ":" in host else host
+
+
 def why_not_bound(address: str, number: int | None, reason: str) -> str:
     """One line on a bind that failed with this errno."""
     if number == errno.EADDRINUSE:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import uvicorn
 
+from bcaf_stream.addresses import in_url
 from bcaf_stream.errors import LinkError
 from bcaf_stream.ingest.security import Access
 from bcaf_stream.monitor.config import MonitorConfig
@@ -29,7 +30,7 @@ class Monitor:
         self._config = config
         self._socket = _bound(config)
         port = self._socket.getsockname()[1]
-        shown = f"[{config.host}]" if ":" in config.host else config.host
+        shown = in_url(config.host)
         self.address = f"{'https' if config.certificate else 'http'}://{shown}:{port}/"
         try:
             tls = Access(config).tls  # what is wrong with the certificate is one line

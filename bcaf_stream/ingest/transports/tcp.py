@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 from bcaf_stream import loops
+from bcaf_stream.addresses import in_url
 from bcaf_stream.display import printable
 from bcaf_stream.errors import BusyError, LinkError
 from bcaf_stream.ingest.media import CallEnd, CallStart
@@ -101,7 +102,7 @@ class _Port:
         except OSError as error:
             raise LinkError(f"{self.name}: {where} cannot be bound: {error.strerror or error}") from None
         port = self._server.sockets[0].getsockname()[1]
-        shown = f"[{self.config.host}]" if ":" in self.config.host else self.config.host
+        shown = in_url(self.config.host)
         self.endpoint = f"{'tls' if self.tls else 'tcp'}://{shown}:{port}"
 
     async def close(self) -> None:

@@ -15,6 +15,7 @@ from dataclasses import asdict
 from typing import Any
 
 from bcaf_stream import loops
+from bcaf_stream.addresses import in_url
 from bcaf_stream.display import printable
 from bcaf_stream.errors import BusyError, LinkError
 from bcaf_stream.ingest.media import CallEnd, CallStart, Degraded
@@ -156,7 +157,7 @@ class RtpServer:
         except LinkError:
             await self.close()
             raise
-        host_shown = f"[{self._config.host}]" if ":" in self._config.host else self._config.host
+        host_shown = in_url(self._config.host)
         self.endpoint = f"rtp://{host_shown}:{','.join(map(str, ports))}"
         self._keep(loops.start_task("rtp", self._watch()))
 

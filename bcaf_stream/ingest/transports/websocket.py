@@ -27,6 +27,7 @@ from websockets.protocol import State
 from websockets.typing import Subprotocol
 
 from bcaf_stream import loops
+from bcaf_stream.addresses import in_url
 from bcaf_stream.errors import LinkError
 from bcaf_stream.ingest.protocol import Clock, Request, WebSocketProtocol
 from bcaf_stream.ingest.security import Access
@@ -201,7 +202,7 @@ class WebSocketListener:
             reason = error.strerror or type(error).__name__
             raise LinkError(f"{self.name}: {config.host} port {config.port} cannot be bound: {reason}") from None
         port = self._server.sockets[0].getsockname()[1]
-        shown = f"[{config.host}]" if ":" in config.host else config.host
+        shown = in_url(config.host)
         scheme = "http" if self.protocol.page else "ws"  # a page knows the rest
         self.endpoint = f"{scheme}{'s' if self.tls else ''}://{shown}:{port}{'/' if self.protocol.page else ''}"
 
