@@ -1,6 +1,5 @@
 """The state of a run between two epochs: one file, written beside the old one and put in its place."""
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ import pyarrow.fs
 import torch
 
 from bcaf_stream.errors import DataError, DeploymentError
+from bcaf_stream.files import replacing
 from bcaf_stream.model.checkpoint import SCHEMA
 from training.trainer import Trainer
 
@@ -22,16 +22,12 @@ def save_state(trainer: Trainer[Any], identity: str, folder: Path) -> Path:
     Raises:
         DataError: it cannot be written.
     """
-    path, draft = folder / FILE_NAME, folder / f".{FILE_NAME}.part"
+    path = folder / FILE_NAME
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with draft.open("wb") as file:
+        with replacing(path, sync=True) as draft, draft.open("wb") as file:
             torch.save({"schema": SCHEMA, "identity": identity, **trainer.state_dict()}, file)
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(path)
     except (OSError, RuntimeError) as error:  # torch's writer turns some of the system's errors into its own
-        draft.unlink(missing_ok=True)
         cause = error if isinstance(error, OSError) else error.__context__
         reason = getattr(cause, "strerror", None) or str(error).splitlines()[0]
         kept = f"the state of epoch {trainer.epoch - 1} is intact" if path.is_file() else "there is none yet"

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 import bcaf_stream.encoders
 from bcaf_stream.errors import DataError
+from bcaf_stream.files import replacing
 from bcaf_stream.types import Modality
 from training.datasets.manifest import content_key
 
@@ -100,13 +101,11 @@ class FeatureStore:
         table = table.replace_schema_metadata({"maker": self.maker.digest})
         name = content_key(*(key.encode() for key in keys))[:16]
         path = self.folder / f"part-{name}.parquet"
-        draft = path.with_name(f".{path.name}.part")
         try:
             self._announce()
-            pq.write_table(table, draft, compression="zstd")
-            draft.replace(path)
+            with replacing(path) as draft:
+                pq.write_table(table, draft, compression="zstd")
         except OSError as error:
-            draft.unlink(missing_ok=True)
             raise DataError(f"{path}: cannot be written: {error.strerror or error}") from None
         return path
 

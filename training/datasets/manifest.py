@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from bcaf_stream.errors import DataError
+from bcaf_stream.files import replacing
 from bcaf_stream.types import VectorD
 
 SCHEMA = 1
@@ -144,15 +145,16 @@ def write_manifest(manifest: Manifest, folder: Path) -> Path:
     about = {"schema": SCHEMA, **asdict(manifest.corpus)}
     schema = SCHEMA_OF_ROWS.with_metadata({"bcaf": json.dumps(about)})
     words = [name for name in schema.names if name not in VECTORS]  # no two numbers of a vector are the same
-    path, draft = folder / FILE_NAME, folder / f".{FILE_NAME}.part"
+    path = folder / FILE_NAME
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with pq.ParquetWriter(draft, schema, compression="zstd", use_dictionary=words) as file:
+        with (
+            replacing(path) as draft,
+            pq.ParquetWriter(draft, schema, compression="zstd", use_dictionary=words) as file,
+        ):
             for start in range(0, len(manifest.rows), ROWS_AT_ONCE):
                 file.write_table(_table(manifest.rows[start : start + ROWS_AT_ONCE], schema))
-        draft.replace(path)
     except OSError as error:
-        draft.unlink(missing_ok=True)
         raise DataError(f"{folder}: the manifest cannot be written: {error.strerror or error}") from None
     return path
 

@@ -19,6 +19,7 @@ from bcaf_stream.events.journal.journal import Journal
 from bcaf_stream.events.journal.rows import COLUMNS, INSERT, Row, entry_of
 from bcaf_stream.events.journal.schema_2 import Context
 from bcaf_stream.events.journal.sqlite import JournalConfig, create, locked, remove_database, repaired_path
+from bcaf_stream.files import sync_to_disk
 
 LEAP = 1_000_000  # left out where the last offset cannot be read
 PAGE = 500
@@ -174,20 +175,12 @@ def _exchange(path: Path, new: Path, broken: Path) -> None:
     if broken.exists():
         raise JournalError(f"{broken}: exists already: move it away, and repair again")
     try:
-        _sync(new)
+        sync_to_disk(new)
         for suffix in ("-wal", "-shm"):
             if (log := path.with_name(path.name + suffix)).exists():
                 log.rename(broken.with_name(broken.name + suffix))
         os.link(path, broken)  # the journal's name is never missing: a hub would begin a new journal
         new.replace(path)
-        _sync(path.parent)
+        sync_to_disk(path.parent)
     except OSError as error:
         raise JournalError(f"journal {path}: cannot be exchanged: {error.strerror}") from None
-
-
-def _sync(path: Path) -> None:
-    number = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(number)
-    finally:
-        os.close(number)

@@ -1,7 +1,7 @@
 """How an event lies in the journal: columns for what is looked up by, and the map as it is published.
 
 Of the map only the offset is missing, which is known when the row is. So a new field of events changes nothing
-here. Rows of journals that were written before (schema 2) are read by `rows_of_schema_2`.
+here. Rows of journals that were written before (schema 2) are read by `schema_2`.
 """
 
 from collections.abc import Callable
