@@ -17,7 +17,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from bcaf_stream.model.config import BCAFConfig
 from bcaf_stream.model.heads import IGNORED_LABEL, BCAFOutput, cross_entropy
-from bcaf_stream.model.inputs import ModalityInput
+from bcaf_stream.model.inputs import ModalityInput, presence
 
 
 class BCLSTM(nn.Module):
@@ -45,8 +45,7 @@ class BCLSTM(nn.Module):
     ) -> BCAFOutput:
         """Whole dialogues; what mask_BU leaves out is skipped, wherever it stands. Presence None = all present."""
         mask_BU = mask_BU.bool()
-        audio_present_BU = mask_BU if audio_present_BU is None else mask_BU & audio_present_BU
-        text_present_BU = mask_BU if text_present_BU is None else mask_BU & text_present_BU
+        audio_present_BU, text_present_BU = presence(mask_BU, audio_present_BU, text_present_BU)
         inputs = (self.audio_input(audio_BUA, audio_present_BU), self.text_input(text_BUT, text_present_BU))
         order_BU = (~mask_BU).to(torch.int8).argsort(dim=1, stable=True)  # the utterances first, in their order
         joined_BUD = _along(self.dropout(torch.cat(inputs, -1)), order_BU)

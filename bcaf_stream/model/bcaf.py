@@ -30,7 +30,7 @@ from bcaf_stream.model.config import BCAFConfig
 from bcaf_stream.model.connection import ConnectionNetwork, PlainLatent, connection_loss
 from bcaf_stream.model.correlative import CorrelativeAttention, PlainProjection
 from bcaf_stream.model.heads import IGNORED_LABEL, BCAFOutput, classifier, cross_entropy
-from bcaf_stream.model.inputs import ModalityInput
+from bcaf_stream.model.inputs import ModalityInput, presence
 from bcaf_stream.model.linear_path import LinearPath
 from bcaf_stream.model.parallel import ParallelLinear
 from bcaf_stream.model.state import DialogueState
@@ -100,8 +100,7 @@ class BCAF(
             ModelError: features of another width than the encoders' in the config.
         """
         mask_BU = mask_BU.bool()
-        audio_present_BU = mask_BU if audio_present_BU is None else mask_BU & audio_present_BU
-        text_present_BU = mask_BU if text_present_BU is None else mask_BU & text_present_BU
+        audio_present_BU, text_present_BU = presence(mask_BU, audio_present_BU, text_present_BU)
         seen_B1UU = visible(mask_BU, self.config.context if self.config.mode == "causal" else None)
         return self._run(audio_BUA, text_BUT, audio_present_BU, text_present_BU, seen_B1UU, None)
 

@@ -12,6 +12,16 @@ BOUND = 10.0  # deviations: what lies further out than any training vector must 
 CONSTANT = 1e-6  # a deviation under this part of the largest value is rounding
 
 
+def presence(
+    mask_BU: Tensor, audio_present_BU: Tensor | None, text_present_BU: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """Where audio and text are there, of what `mask_BU` keeps; None = everywhere."""
+    return (
+        mask_BU if audio_present_BU is None else mask_BU & audio_present_BU,
+        mask_BU if text_present_BU is None else mask_BU & text_present_BU,
+    )
+
+
 class ModalityInput(nn.Module):
     """H_m: the encoder's vector, projected if its width is not D, or the learned absent vector.
 
