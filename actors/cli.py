@@ -24,7 +24,7 @@ app = typer.Typer(
 
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="a YAML file; see configs/serve")]
 Overrides = Annotated[list[str] | None, typer.Option("--set", help="dotted.key=value, over the file")]
-INSECURE = ("hub.bus.insecure=true", "ingest.link.insecure=true")  # the other doors have secrets of their own
+INSECURE = ("hub.bus.insecure=true", "ingest.link.insecure=true")  # the other servers have secrets of their own
 Name = Annotated[str, typer.Option(help="the deployment's name")]
 
 
@@ -216,7 +216,7 @@ def _show(report: dict[str, Any]) -> None:
     for key in ("audio", "events", "replay", "metrics", "model"):
         if key in report:
             console.print(cell(f"{key:<11} {report[key]}"))
-    for protocol, address in report.get("doors", {}).items():
+    for protocol, address in report.get("servers", {}).items():
         if protocol != "link":  # which is `audio`
             console.print(cell(f"{protocol:<11} {address}"))
 
@@ -227,7 +227,7 @@ def _announce(name: str, endpoints: dict[str, Any]) -> None:
         print(f"bcaf-serve: {caveat}", file=sys.stderr)
     print(f"  bcaf-stream listen --connect {endpoints['events']}")
     print(f"  bcaf-stream send CALL.wav --to {endpoints['audio']}")
-    for protocol, address in endpoints["doors"].items():
+    for protocol, address in endpoints["servers"].items():
         if protocol != "link":
             print(f"  {protocol}: {address}")
     sys.stdout.flush()

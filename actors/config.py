@@ -14,7 +14,7 @@ from bcaf_stream.ingest.servers import ServersConfig
 
 
 class IngestConfig(ServersConfig):
-    """The doors and what is behind them. `num_cpus` is what Ray reserves; speech recognition takes most of it."""
+    """All servers and the calls. `num_cpus` is what Ray reserves; speech recognition takes most of it."""
 
     num_cpus: float = Field(1.0, ge=0)
     max_calls: int = Field(64, ge=1)

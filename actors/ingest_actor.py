@@ -1,4 +1,4 @@
-"""IngestActor: the doors for live calls, and the calls themselves. Frames never leave this process."""
+"""IngestActor: the servers for live calls, and the calls themselves. Frames never leave this process."""
 
 import asyncio
 import time
@@ -33,7 +33,7 @@ T = TypeVar("T")
 
 
 class IngestActor:
-    """Owns the calls that come in by its doors. It is made at once; its doors open when the model is known.
+    """Owns the calls that come in by its servers. It is made at once; its servers open when the model is known.
 
     Args:
         emotions: names of the EmotionActors in this Ray namespace.
@@ -50,7 +50,7 @@ class IngestActor:
         self.modalities: tuple[Modality, ...] = ()
         self.transcriber: Transcriber | None = None
         self.executor = ThreadPoolExecutor(1, thread_name_prefix="start")
-        self._doors: list[IngestServer] = []
+        self._servers: list[IngestServer] = []
         self._calls = CallRegistry(config.analyzer, config.ingest, self)
         self._pool: EmotionPool
         self._readiness = Readiness("the ingest actor")
@@ -59,21 +59,21 @@ class IngestActor:
         self._running = start_task("ingest actor", self._run())
 
     async def ready(self, first: bool = False) -> dict[str, Any]:
-        """Where each door is reached, once all of them are open.
+        """Where each server is reached, once all of them are open.
 
         Raises:
             BcafError: with `first`: why one cannot be opened, or what else is in the way. Without, it is tried
                 for ever.
         """
         await self._readiness.wait(first)
-        names = dict.fromkeys(door.name for door in self._doors)
-        doors = {name: ", ".join(d.endpoint for d in self._doors if d.name == name) for name in names}
-        return {"audio": await self.endpoint(), "doors": doors}
+        names = dict.fromkeys(server.name for server in self._servers)
+        servers = {name: ", ".join(d.endpoint for d in self._servers if d.name == name) for name in names}
+        return {"audio": await self.endpoint(), "servers": servers}
 
     async def endpoint(self) -> str:
         """Where `bcaf-stream send` goes."""
         self._readiness.check()
-        return self._doors[0].endpoint  # the link's
+        return self._servers[0].endpoint  # the link's
 
     async def predict(self, state: State | None, utterance: Utterance, urgent: bool = True) -> Answer:
         with metrics.timed("emotion"):
@@ -110,11 +110,13 @@ class IngestActor:
         return progress
 
     async def stats(self) -> dict[str, Any]:
-        counted = {door.endpoint: {name: n for name, n in door.counters().items() if n} for door in self._doors}
+        counted = {
+            server.endpoint: {name: n for name, n in server.counters().items() if n} for server in self._servers
+        }
         return {
             **self._readiness.stats,
             **self._calls.stats(),
-            "refused": sum(door.refused for door in self._doors),
+            "refused": sum(server.refused for server in self._servers),
             "failovers": self._pool.failovers if self._hub else 0,
             "retried": self._retried,
             "faults": faults.counts,
@@ -127,20 +129,20 @@ class IngestActor:
     async def drain(self) -> None:
         """Let the running calls end at once, with what was heard of them, and hang up."""
         await self._calls.drain()
-        for door in self._doors:
-            await door.close()
+        for server in self._servers:
+            await server.close()
         self._running.cancel()
 
     async def _run(self) -> None:
-        """Open the doors, and follow the load for ever."""
+        """Open the servers, and follow the load for ever."""
         attempt = self._readiness.attempt
         await attempt(self._find_actors)
         asr = self._config.analyzer.text.asr
         self.transcriber = await attempt(lambda: self._on_thread(lambda: load_transcriber(asr)))
-        self._doors = await attempt(self._make_doors)
+        self._servers = await attempt(self._make_servers)
         described = await attempt(self._pool.describe)
         self.model_id, self.modalities = described["model"], described["modalities"]
-        await asyncio.gather(self._open_doors(), self._calls.monitor_load(), self._close_orphans())
+        await asyncio.gather(self._open_servers(), self._calls.monitor_load(), self._close_orphans())
 
     async def _find_actors(self) -> None:
         def find() -> list[Any]:
@@ -150,16 +152,16 @@ class IngestActor:
         self._pool = EmotionPool(emotions, self._config.emotion.retry_s)
         self._hub = hub
 
-    async def _make_doors(self) -> list[IngestServer]:
+    async def _make_servers(self) -> list[IngestServer]:
         return make_servers(self._config.ingest)
 
-    async def _open_doors(self) -> None:
-        """A door that cannot be opened now is tried again, and the others are open meanwhile."""
+    async def _open_servers(self) -> None:
+        """A server that cannot be opened now is tried again, and the others are open meanwhile."""
 
-        def opening(door: IngestServer) -> Awaitable[None]:
-            return self._readiness.attempt(lambda: door.start(self._calls.behind(door.name)))
+        def opening(server: IngestServer) -> Awaitable[None]:
+            return self._readiness.attempt(lambda: server.start(self._calls.behind(server.name)))
 
-        await asyncio.gather(*(opening(door) for door in self._doors))
+        await asyncio.gather(*(opening(server) for server in self._servers))
         self._readiness.done()
 
     async def _close_orphans(self) -> None:

@@ -32,11 +32,11 @@ LOOK_S = 0.25
 class Endpoints:
     """Where the deployment is reached: `send` goes to `audio`, `listen` to `events` and `replay`.
 
-    `doors` are all of those by which live calls come in, by protocol.
+    `servers` are all of those by which live calls come in, by protocol.
     """
 
     audio: str
-    doors: dict[str, str]
+    servers: dict[str, str]
     events: str
     replay: str
     model: str

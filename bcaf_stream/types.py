@@ -1,4 +1,4 @@
-"""The records that travel between the stages: frozen, at the bottom of the house, importing nothing of it.
+"""The records that travel between the stages: frozen; the lowest layer, which imports no other.
 
 Time is stream time: whole milliseconds from the first sample of the channel, counted in samples. Wall
 clock stands only in fields named `*_at` (unix time in nanoseconds).

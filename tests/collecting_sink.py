@@ -1,4 +1,4 @@
-"""A house for the tests of the doors: it takes calls, keeps their media, and holds every door to its contract."""
+"""A CallSink for tests of servers: it takes calls, keeps their media, and holds every server to its contract."""
 
 import asyncio
 from collections.abc import Callable
@@ -36,12 +36,12 @@ class Collected:
         return np.concatenate(self.parts.get(channel) or [np.zeros(0, np.int16)])
 
 
-class Line:
-    """One connection of a call; what a door gets as its CallHandle."""
+class CollectingCall:
+    """One connection of a call; what a server gets as its CallHandle."""
 
-    def __init__(self, host: "CollectingSink", call: Collected) -> None:
+    def __init__(self, sink: "CollectingSink", call: Collected) -> None:
         self.id = call.begins[-1].call
-        self._host = host
+        self._sink = sink
         self._call = call
         self._next = {channel.name: 0 for channel in call.begins[-1].channels}
 
@@ -69,7 +69,7 @@ class Line:
         begin = self._call.begins[-1]
         if item.channel not in self._next:
             raise LinkError(f"{self.id}: no such channel")
-        assert item.start == self._next[item.channel], "a door must give contiguous media"
+        assert item.start == self._next[item.channel], "a server must give contiguous media"
         if isinstance(item, AudioChunk):
             assert item.rate == begin.rate
             assert item.samples.dtype == np.int16
@@ -82,15 +82,15 @@ class Line:
         self._call.parts.setdefault(item.channel, []).append(samples)
 
     async def room(self) -> None:
-        await self._host.may_read.wait()
+        await self._sink.may_read.wait()
 
     def end(self, reason: str = "complete") -> None:
-        self._host.finish(self.id, reason)
+        self._sink.finish(self.id, reason)
 
     def lost(self) -> None:
         if self._call.state == "running":
             self._call.state = "lost"
-            self._host.changed.set()
+            self._sink.changed.set()
 
     async def ended(self) -> CallOutcome:
         await self._call.over.wait()
@@ -98,7 +98,7 @@ class Line:
 
 
 class CollectingSink:
-    """Takes up to `capacity` calls at once; `may_read` cleared makes every door wait for room."""
+    """Takes up to `capacity` calls at once; `may_read` cleared makes every server wait for room."""
 
     def __init__(self, capacity: int = 100) -> None:
         self.calls: dict[str, Collected] = {}
@@ -108,7 +108,7 @@ class CollectingSink:
         self.changed = asyncio.Event()
         self.beside: list[tuple[str, TextUpdate]] = []  # words that came without audio
 
-    async def open(self, begin: CallStart, credit: Callable[[int], None] | None = None) -> Line:
+    async def open(self, begin: CallStart, credit: Callable[[int], None] | None = None) -> CollectingCall:
         known = self.calls.get(begin.call)
         if known and known.state == "running":
             raise LinkError(f"{begin.call}: this call is running already")
@@ -123,7 +123,7 @@ class CollectingSink:
                 raise BusyError("no more calls can be taken now")
             self.calls[begin.call] = Collected([begin])
         self.changed.set()
-        return Line(self, self.calls[begin.call])
+        return CollectingCall(self, self.calls[begin.call])
 
     async def words(self, call: str, message: TextUpdate) -> None:
         if call not in self.calls or self.calls[call].state != "running":
@@ -132,7 +132,7 @@ class CollectingSink:
         self.beside.append((call, message))
 
     def finish(self, call: str, reason: str) -> None:
-        """The call ends, by its sender or by the house."""
+        """The call ends, by its sender or by the sink."""
         found = self.calls[call]
         if found.state != "ended":
             found.state, found.reason = "ended", reason

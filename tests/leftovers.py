@@ -1,4 +1,4 @@
-"""What a door must not leave behind: tasks of the loop, and sockets of the process."""
+"""What a server must not leave behind: tasks of the loop, and sockets of the process."""
 
 import asyncio
 import gc

@@ -1,4 +1,4 @@
-"""What the tests of the WebSocket doors share: a loop that leaves nothing behind, an open door, a client's end."""
+"""What tests of the WebSocket servers share: a loop that leaves nothing behind, an open server, a client's end."""
 
 import asyncio
 import contextlib
@@ -25,18 +25,18 @@ def run(test: Callable[[], Awaitable[None]]) -> None:
         async with asyncio.timeout(WAIT_S * 2):
             await test()
         left = asyncio.all_tasks() - {asyncio.current_task()}
-        assert not left, f"a door left {len(left)} tasks behind"
+        assert not left, f"a server left {len(left)} tasks behind"
 
     asyncio.run(within())
 
 
 @contextlib.asynccontextmanager
-async def listening(door: D, host: CallSink) -> AsyncIterator[D]:
-    await door.start(host)
+async def listening(server: D, sink: CallSink) -> AsyncIterator[D]:
+    await server.start(sink)
     try:
-        yield door
+        yield server
     finally:
-        await door.close()
+        await server.close()
 
 
 def noise(seconds: float, seed: int = 0, channels: int = 1) -> bytes:
@@ -55,10 +55,10 @@ async def closing(client: ClientConnection) -> tuple[int, str]:
 
 
 async def status(
-    door: WebSocketServer, path: str = "/", headers: dict[str, str] | None = None, host: str | None = None
+    server: WebSocketServer, path: str = "/", headers: dict[str, str] | None = None, host: str | None = None
 ) -> int:
-    """The HTTP status of an attempt to come in; `host` is what the client takes the door's name to be."""
-    address = urlsplit(door.endpoint.replace("http", "ws"))
+    """The HTTP status of an attempt to come in; `host` is what the client takes the server's name to be."""
+    address = urlsplit(server.endpoint.replace("http", "ws"))
     try:
         async with connect(
             f"{address.scheme}://{host or address.netloc}{path}",

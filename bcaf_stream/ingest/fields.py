@@ -1,4 +1,4 @@
-"""The one validator of what a stranger wrote: fields of a JSON or msgpack map, and channels of a configuration.
+"""The one validator of untrusted input: fields of a JSON or msgpack map, and channels of a configuration.
 
 Errors begin with whose message it is, name the field, and never quote its content.
 """

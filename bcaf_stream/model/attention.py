@@ -95,14 +95,14 @@ class AddNorm(nn.Module):
     def __init__(self, count: int, width: int, feed_forward: int, dropout: float) -> None:
         super().__init__()
         self.attention_norm = ParallelNorm(count, width)
-        self.rise = ParallelLinear(count, width, feed_forward)
-        self.fall = ParallelLinear(count, feed_forward, width)
+        self.up = ParallelLinear(count, width, feed_forward)
+        self.down = ParallelLinear(count, feed_forward, width)
         self.output_norm = ParallelNorm(count, width)
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, own_PBUD: Tensor, found_PBUD: Tensor) -> Tensor:
         hidden_PBUD = self.attention_norm(own_PBUD + self.dropout(found_PBUD))
-        change_PBUD = self.fall(self.dropout(F.relu(self.rise(hidden_PBUD))))
+        change_PBUD = self.down(self.dropout(F.relu(self.up(hidden_PBUD))))
         return self.output_norm(hidden_PBUD + self.dropout(change_PBUD))
 
 
@@ -110,27 +110,31 @@ class AttentionBlocks(nn.Module):
     """P attention blocks: self-attention (eq. 4-6) where a block asks itself, else cross-attention (eq. 7-12).
 
     Keys, values and the residual of a block belong to its own input; its queries come from the input of the
-    block that `askers` names for it: (0, 1) are two that ask themselves, (1, 0) two that ask each other.
+    block that `query_sources` names for it: (0, 1) are two that ask themselves, (1, 0) two that ask each other.
     """
 
-    def __init__(self, askers: tuple[int, ...], width: int, heads: int, feed_forward: int, dropout: float) -> None:
+    def __init__(
+        self, query_sources: tuple[int, ...], width: int, heads: int, feed_forward: int, dropout: float
+    ) -> None:
         super().__init__()
-        count = len(askers)
-        self.askers, self.heads = askers, heads
-        self.crossed = askers != tuple(range(count))
+        count = len(query_sources)
+        self.query_sources, self.heads = query_sources, heads
+        self.crossed = query_sources != tuple(range(count))
         self.cache_width = 2 * count * width
         self.query = ParallelLinear(count, width, width, bias=False)
         self.key_value = ParallelLinear(count, width, 2 * width, bias=False)
         self.add_norm = AddNorm(count, width, feed_forward, dropout)
 
     def forward(self, own_PBUD: Tensor, visible_B1UT: Tensor, cache: Cache | None = None) -> Tensor:
-        asking_PBUD = torch.stack([own_PBUD[asker] for asker in self.askers]) if self.crossed else own_PBUD
+        asking_PBUD = (
+            torch.stack([own_PBUD[source] for source in self.query_sources]) if self.crossed else own_PBUD
+        )
         kept = row_of(self.key_value(own_PBUD), 2)
         kept = cache.extend(kept) if cache is not None else kept
-        key, value = parts_of(kept, 2, len(self.askers) * self.heads)
+        key, value = parts_of(kept, 2, len(self.query_sources) * self.heads)
         query = heads_of(self.query(asking_PBUD), self.heads)
         found_BHUF = F.scaled_dot_product_attention(query, key, value, attn_mask=visible_B1UT)
-        return self.add_norm(own_PBUD, blocks_of(found_BHUF, len(self.askers)))
+        return self.add_norm(own_PBUD, blocks_of(found_BHUF, len(self.query_sources)))
 
 
 class JointAttention(nn.Module):

@@ -25,7 +25,7 @@ from bcaf_stream.model.attention import AddNorm, AttentionBlocks, Cache, JointAt
 
 Attention = Literal["ban", "jan", "self", "cross"]
 # Of each block, the one whose input asks it; blocks are audio and text, of the self track first.
-ASKERS: dict[str | None, tuple[int, ...]] = {"ban": (0, 1, 3, 2), "self": (0, 1), "cross": (1, 0)}
+QUERY_SOURCES: dict[str | None, tuple[int, ...]] = {"ban": (0, 1, 3, 2), "self": (0, 1), "cross": (1, 0)}
 
 
 class Streams(NamedTuple):
@@ -66,8 +66,8 @@ class BimodalAttention(nn.Module):
         super().__init__()
 
         def layer() -> AttentionBlocks | JointLayer:
-            if attention in ASKERS:
-                return AttentionBlocks(ASKERS[attention], width, heads, feed_forward, dropout)
+            if attention in QUERY_SOURCES:
+                return AttentionBlocks(QUERY_SOURCES[attention], width, heads, feed_forward, dropout)
             return JointLayer(width, heads, feed_forward, dropout, lambda_init)
 
         built = [layer() for _ in range(layers if attention is not None else 0)]

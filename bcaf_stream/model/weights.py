@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from bcaf_stream.errors import CheckpointError
 
 WEIGHTS_NAME = "model.safetensors"
+FORMER_NAMES = {".rise.": ".up.", ".fall.": ".down."}  # tensors, as the first releases named them
 FLOATS = (torch.float16, torch.bfloat16, torch.float32)
 
 
@@ -51,7 +52,13 @@ def read(path: Path) -> tuple[dict[str, Tensor], str]:
             raise CheckpointError(
                 f"{path.parent}: {path.name}: {name} is not made of finite floats; train it again"
             )
-    return {name: value.float() for name, value in tensors.items()}, hashlib.sha256(data).hexdigest()
+    return {_today(name): value.float() for name, value in tensors.items()}, hashlib.sha256(data).hexdigest()
+
+
+def _today(name: str) -> str:
+    for former, current in FORMER_NAMES.items():
+        name = name.replace(former, current)
+    return name
 
 
 def assign(model: nn.Module, tensors: dict[str, Tensor], folder: Path) -> None:

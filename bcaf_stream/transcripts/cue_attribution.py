@@ -80,12 +80,12 @@ class CueAttribution:
         reach = self._tolerance_ms
         near = [s for s in self._spans if s.start_ms < cue.end_ms + reach and s.end_ms > cue.start_ms - reach]
         last = cue.end_ms + GIVEN_UP_MS
-        looks = sorted({cue.end_ms + SETTLED_MS, *(s.closed_ms for s in near), last})
-        for look in looks:
-            if cue.end_ms + SETTLED_MS <= look <= min(now_ms, last):
-                known = [s for s in near if s.closed_ms <= look]
+        decisions = sorted({cue.end_ms + SETTLED_MS, *(s.closed_ms for s in near), last})
+        for at_ms in decisions:
+            if cue.end_ms + SETTLED_MS <= at_ms <= min(now_ms, last):
+                known = [s for s in near if s.closed_ms <= at_ms]
                 covered = self._covered(cue, known)
-                if covered and (look == last or max(covered.values()) >= HALF):
+                if covered and (at_ms == last or max(covered.values()) >= HALF):
                     return self._attributed(cue, known, covered)
         if now_ms < last:
             return None

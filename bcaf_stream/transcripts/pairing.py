@@ -96,7 +96,7 @@ class PairingCounts:
     revised: int = 0
 
 
-class Held(NamedTuple):
+class BufferedSegment(NamedTuple):
     segment: SpeechSegment
     zone: Zone
     heard: Transcription | None
@@ -145,8 +145,8 @@ class Pairing:
         revisable = self.config.revisable if self._live else 0
         self._timeline = Timeline(self._channels, self.config.tolerance_ms, limit, revisable)
         self._timeline.add(self._given or ())
-        self._out: dict[Key, tuple[Held, Utterance | None]] = {}  # as long as they can still change
-        self._held: deque[Held] = deque()
+        self._out: dict[Key, tuple[BufferedSegment, Utterance | None]] = {}  # as long as they can still change
+        self._held: deque[BufferedSegment] = deque()
         self._now_ms = 0
         self._heard_to: dict[str | None, int] = {}  # latest start of a live word, by channel
         self._waits = self._live
@@ -174,10 +174,10 @@ class Pairing:
         self, segment: SpeechSegment, heard: Transcription | None = None, degraded: tuple[str, ...] = ()
     ) -> list[Utterance]:
         """Take the next segment, in segment order, with what speech recognition heard in it, or why it did not."""
-        self._held.append(Held(segment, self._timeline.zone(segment), heard, degraded))
+        self._held.append(BufferedSegment(segment, self._timeline.zone(segment), heard, degraded))
         return self.advance(segment.closed_ms)
 
-    def glance(self, segment: SpeechSegment, number: int) -> Utterance | None:
+    def preview(self, segment: SpeechSegment, number: int) -> Utterance | None:
         """The utterance that an open segment would be now, as the `number`th look at it; changes nothing.
 
         None where the policy permits no look, or leaves nothing to look at.
@@ -263,7 +263,7 @@ class Pairing:
         revised = [self._revised(key) for key in self._out if key in keys]
         return [utterance for utterance in revised if utterance is not None]
 
-    def _remember(self, head: Held, utterance: Utterance | None) -> None:
+    def _remember(self, head: BufferedSegment, utterance: Utterance | None) -> None:
         silent = replace(head.segment, samples=np.zeros(0, np.int16))  # an utterance has its own, if it may
         self._out[head.segment.channel, head.segment.index] = (head._replace(segment=silent), utterance)
         while len(self._out) > self.config.revisable:
@@ -291,7 +291,7 @@ class Pairing:
         self._out[key] = (head, utterance)
         return utterance
 
-    def _is_ready(self, head: Held) -> bool:
+    def _is_ready(self, head: BufferedSegment) -> bool:
         undecided = self._timeline.is_open(head.zone)
         if not self._waits:
             return not undecided or len(self._held) > self.config.max_held
@@ -306,7 +306,7 @@ class Pairing:
             return True
         return False
 
-    def _utterance(self, head: Held) -> Utterance | None:
+    def _utterance(self, head: BufferedSegment) -> Utterance | None:
         segment, policy = head.segment, self.policy(head.segment.channel)
         text, source = self._text(head)
         confidence = head.heard.confidence if head.heard and source == "asr" else None
@@ -364,7 +364,7 @@ class Pairing:
             speech_ended_at=segment.speech_ended_at,
         )
 
-    def _text(self, head: Held) -> tuple[str | None, TextSource]:
+    def _text(self, head: BufferedSegment) -> tuple[str | None, TextSource]:
         if self._given is not None:
             # Claimed even if the role is off: what the agent said must not fall to the customer.
             claimed = self._timeline.claim(head.segment, head.zone)

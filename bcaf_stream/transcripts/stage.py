@@ -173,8 +173,8 @@ class TextStage(Generic[Mark]):
         return ready
 
     def preview(self, segment: SpeechSegment, number: int) -> Utterance | None:
-        """See `Pairing.glance`."""
-        return self._pairing.glance(segment, number)
+        """See `Pairing.preview`."""
+        return self._pairing.preview(segment, number)
 
     def close(self) -> None:
         self._pairing.close()

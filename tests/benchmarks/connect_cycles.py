@@ -1,6 +1,6 @@
 """What a thousand calls leave behind: `python -m tests.benchmarks.connect_cycles [COUNT]`.
 
-Calls of a tenth of a second come and go by the PCM door of a whole deployment: a third hang up, a third vanish,
+Calls of a tenth of a second come and go by the PCM server of a whole deployment: a third hang up, a third vanish,
 a third send garbage. Prints the IngestActor's memory, open files and running calls on the way.
 """
 
@@ -46,7 +46,7 @@ def main() -> None:
         with Deployment(
             load_config(ServeConfig, None, ["name=cycles", journal, *addresses, *limits])
         ) as deployment:
-            host, port = deployment.up().doors["pcm"].removeprefix("tcp://").split(":")
+            host, port = deployment.up().servers["pcm"].removeprefix("tcp://").split(":")
             [process] = actors("IngestActor")
             for number in range(count + 1):
                 if number % (count // 5) == 0:

@@ -183,37 +183,37 @@ async def dealer(address: str, name: str, inputs: int, dice: random.Random, coun
 async def flood(endpoints: Endpoints, inputs: int, seed: int) -> Counter[str]:
     """Nonsense by all endpoints at once; how many inputs each of them had."""
     count: Counter[str] = Counter()
-    doors, each = endpoints.doors, inputs // (len(PROTOCOLS) + 3)
+    servers, each = endpoints.servers, inputs // (len(PROTOCOLS) + 3)
 
     def dice(name: str) -> random.Random:
         return random.Random(f"{name} {seed}")
 
-    pages = {"microphone": doors["microphone"].replace("http", "ws", 1)}
+    pages = {"microphone": servers["microphone"].replace("http", "ws", 1)}
     await asyncio.gather(
-        *(websocket(pages.get(n, doors[n]), n, each, dice(n), count) for n in ("twilio", "audiohook")),
+        *(websocket(pages.get(n, servers[n]), n, each, dice(n), count) for n in ("twilio", "audiohook")),
         *(
-            websocket(pages.get(n, doors[n]), n, each, dice(n), count)
+            websocket(pages.get(n, servers[n]), n, each, dice(n), count)
             for n in ("microphone", "audio_fork", "live_text")
         ),
-        *(tcp(doors[name], name, each, dice(name), count) for name in ("audiosocket", "pcm")),
-        rtp(doors["rtp"], each, dice("rtp"), count),
+        *(tcp(servers[name], name, each, dice(name), count) for name in ("audiosocket", "pcm")),
+        rtp(servers["rtp"], each, dice("rtp"), count),
         dealer(endpoints.audio, "link", each, dice("link"), count),
         dealer(endpoints.replay, "replay", each, dice("replay"), count),
     )
     return count
 
 
-async def good_calls(doors: dict[str, str]) -> list[str]:
+async def good_calls(servers: dict[str, str]) -> list[str]:
     """A good call by every endpoint, live text among them; the calls' names."""
     loud, mulaw = NOISE.astype("<i2").tobytes(), bytes(1600)
-    async with connect(doors["twilio"]) as client:
+    async with connect(servers["twilio"]) as client:
         for message in (twilio_start("good-twilio"), *twilio_frames({"inbound": mulaw, "outbound": mulaw})):
             await client.send(message)
         await client.send(twilio_stop("good-twilio"))
         await client.wait_closed()
         assert client.close_code == 1000, client.close_reason
     caller = AudioHookClient(str(uuid.uuid4()))
-    async with connect(doors["audiohook"]) as client:
+    async with connect(servers["audiohook"]) as client:
         for frame in (caller.open("good-audiohook"), caller.audio(bytes(3200))):
             await client.send(frame)
         assert json.loads(await client.recv())["type"] == "opened"
@@ -221,8 +221,8 @@ async def good_calls(doors: dict[str, str]) -> list[str]:
         assert json.loads(await client.recv())["type"] == "closed"
     hello = {"channels": [["speaker", "speaker"]], "rate": 8000}
     async with (
-        connect(doors["microphone"].replace("http", "ws", 1)) as client,
-        connect(doors["live_text"]) as scribe,
+        connect(servers["microphone"].replace("http", "ws", 1)) as client,
+        connect(servers["live_text"]) as scribe,
     ):
         await client.send(json.dumps(hello | {"call": "good-microphone", "text": "given"}))
         assert json.loads(await client.recv())["t"] == "accepted"
@@ -232,16 +232,16 @@ async def good_calls(doors: dict[str, str]) -> list[str]:
         await client.send(loud)
         await client.send('{"end": true}')
         assert json.loads(await client.recv())["t"] == "closed"
-    async with connect(f"{doors['audio_fork']}/?call=good-fork&rate=8k&mix=mono") as client:
+    async with connect(f"{servers['audio_fork']}/?call=good-fork&rate=8k&mix=mono") as client:
         await client.send("{}")
         await client.send(loud)
-    reader, writer = await asyncio.open_connection("127.0.0.1", port_of(doors["pcm"]))
+    reader, writer = await asyncio.open_connection("127.0.0.1", port_of(servers["pcm"]))
     writer.write(json.dumps(hello | {"call": "good-pcm"}).encode() + b"\n" + loud)
     writer.write_eof()
     assert b'"closed"' in await reader.read()
     await leave(writer)
     name = str(uuid.uuid4())
-    reader, writer = await asyncio.open_connection("127.0.0.1", port_of(doors["audiosocket"]))
+    reader, writer = await asyncio.open_connection("127.0.0.1", port_of(servers["audiosocket"]))
     writer.write(b"\1\0\x10" + uuid.UUID(name).bytes + b"\x10" + len(loud).to_bytes(2, "big") + loud + b"\0\0\0")
     assert await reader.read() == b"\0\0\0"
     await leave(writer)
@@ -311,8 +311,8 @@ def attack(deployment: Deployment, endpoints: Endpoints, inputs: int, seed: int,
         print(json.dumps(found, indent=1, default=str))
         sending.result()
         assert not notes, f"the sender noticed: {notes}"  # of a process that broke down and came back
-    good = {*asyncio.run(good_calls(endpoints.doors)), a_good_link_call(endpoints.audio)}
-    asyncio.run(a_good_rtp_call(endpoints.doors["rtp"]))
+    good = {*asyncio.run(good_calls(endpoints.servers)), a_good_link_call(endpoints.audio)}
+    asyncio.run(a_good_rtp_call(endpoints.servers["rtp"]))
     events = journalled(endpoints, {"undisturbed", "disturbed", *good})
     expected = answers(events, "undisturbed")
     assert expected

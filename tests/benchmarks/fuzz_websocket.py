@@ -1,4 +1,4 @@
-"""Whatever bytes come over a WebSocket, a parser gives contiguous media or a LinkError, and a door stays open.
+"""Whatever bytes come over a WebSocket, a parser gives contiguous media or a LinkError, and a server stays open.
 
     python -m tests.benchmarks.fuzz_websocket [inputs of each protocol] [seed]
 
@@ -183,17 +183,17 @@ def fuzz(name: str, parser: Callable[[], Any], recorded: Any, inputs: int, seed:
     print(f"{name:10} {done:8} inputs {errors:8} refused {media:8} items {seconds:6.1f} s")
 
 
-async def fuzz_door(
-    door: WebSocketServer, recorded: Any, good: Callable[[str], list[Frame]], inputs: int, seed: int
+async def fuzz_server(
+    server: WebSocketServer, recorded: Any, good: Callable[[str], list[Frame]], inputs: int, seed: int
 ) -> None:
     rng = random.Random(seed)
-    host = CollectingSink(capacity=10**9)
+    sink = CollectingSink(capacity=10**9)
     done = count = 0
     began = time.perf_counter()
-    async with listening(door, host):
+    async with listening(server, sink):
         for frames in sessions(recorded, rng):
             with contextlib.suppress(ConnectionClosed, UnicodeEncodeError):
-                async with connect(door.endpoint, compression=None) as client:
+                async with connect(server.endpoint, compression=None) as client:
                     await client.send(frames[0])
                     for frame in frames[1:]:
                         await client.send(frame)
@@ -202,23 +202,23 @@ async def fuzz_door(
             done += len(frames)
             count += 1
             if count % 100 == 0 or done >= inputs:
-                await a_good_call(door, host, good, f"good {count}")
+                await a_good_call(server, sink, good, f"good {count}")
             if done >= inputs:
                 break
     seconds = time.perf_counter() - began
-    print(f"{door.name:10} {done:8} inputs over {count} connections, {door.refused} refused {seconds:6.1f} s")
+    print(f"{server.name:10} {done:8} inputs over {count} connections, {server.refused} refused {seconds:6.1f} s")
 
 
 async def a_good_call(
-    door: WebSocketServer, host: CollectingSink, good: Callable[[str], list[Frame]], name: str
+    server: WebSocketServer, sink: CollectingSink, good: Callable[[str], list[Frame]], name: str
 ) -> None:
     first, *frames = good(name)
-    async with connect(door.endpoint, compression=None) as client:
+    async with connect(server.endpoint, compression=None) as client:
         await client.send(first)
-        await host.until(name, "running")
+        await sink.until(name, "running")
         for frame in frames:
             await client.send(frame)
-        call = await host.until(name, "ended")
+        call = await sink.until(name, "ended")
     assert len(call.sound("customer")) == GOOD_SAMPLES, "a good call was disturbed"
 
 
@@ -244,7 +244,7 @@ if __name__ == "__main__":
     forked = AudioForkConfig(port=0)
     fuzz("audio_fork", lambda: AudioForkParser(forked, Request("/")), audio_fork, count, start)
     everybody: Any = {"port": 0, "max_calls_per_client": 1000, "max_connections": 1000}
-    asyncio.run(fuzz_door(make_server(TwilioConfig(**everybody)), twilio, good_twilio, count // 10, start))
+    asyncio.run(fuzz_server(make_server(TwilioConfig(**everybody)), twilio, good_twilio, count // 10, start))
     asyncio.run(
-        fuzz_door(make_server(AudioHookConfig(**everybody)), audiohook, good_audiohook, count // 10, start)
+        fuzz_server(make_server(AudioHookConfig(**everybody)), audiohook, good_audiohook, count // 10, start)
     )

@@ -151,27 +151,27 @@ def rtp(dice: random.Random) -> tuple[int, list[Any], list[str]]:
     return packets, items + parser.flush(), errors
 
 
-async def doors_stay_open(connections: int, packets: int, dice: random.Random) -> None:
-    """Noise at the doors, and a good call after it."""
-    host, uuid = CollectingSink(1000), UUID(int=7)
+async def servers_stay_up(connections: int, packets: int, dice: random.Random) -> None:
+    """Noise at the servers, and a good call after it."""
+    sink, uuid = CollectingSink(1000), UUID(int=7)
     tcp = make_server(AudioSocketConfig(port=0)), make_server(PcmConfig(port=0))
     udp = RtpServer(RtpConfig(port=0, call="rtp", idle_s=0.2))
     frame = b"\x10" + len(GOOD).to_bytes(2, "big") + GOOD
     hello = json.dumps({"call": "pcm", "channels": [["customer", "customer"]], "rate": 8000}).encode()
     good = b"\1\0\x10" + uuid.bytes + frame + b"\0\0\0", hello + b"\n" + GOOD
-    for door, make, last in zip(tcp, (audiosocket, pcm), good, strict=True):
-        await door.start(host)
+    for server, make, last in zip(tcp, (audiosocket, pcm), good, strict=True):
+        await server.start(sink)
         for number in range(connections + 1):
-            reader, writer = await asyncio.open_connection("127.0.0.1", int(door.endpoint.rpartition(":")[2]))
+            reader, writer = await asyncio.open_connection("127.0.0.1", int(server.endpoint.rpartition(":")[2]))
             with suppress(OSError):
                 writer.write(changed(make(dice)[1], dice) if number < connections else last)
                 if number == connections or dice.random() < 0.5:
                     writer.write_eof()
                     await reader.read()
             writer.transport.abort()
-        await door.close()
-        print(f"{door.name}: {connections} connections, {door.refused} refused")
-    await udp.start(host)
+        await server.close()
+        print(f"{server.name}: {connections} connections, {server.refused} refused")
+    await udp.start(sink)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
         sender.connect(("127.0.0.1", int(udp.endpoint.rpartition(":")[2])))
         sent = 0
@@ -181,17 +181,17 @@ async def doors_stay_open(connections: int, packets: int, dice: random.Random) -
                 sent += 1
                 await asyncio.sleep(0)
         await asyncio.sleep(0.5)
-        host.calls.pop("rtp", None)  # of the noise
+        sink.calls.pop("rtp", None)  # of the noise
         for number in range(10):
             payload = GOOD[number * 160 : number * 160 + 160]
             sender.send(struct.pack(">BBHII", 0x80, 0, number, 160 * number, 77) + payload)
             await asyncio.sleep(0)
-        await host.until("rtp", "ended")
+        await sink.until("rtp", "ended")
     await udp.close()
     print(f"rtp: {sent} datagrams, {udp.refused} refused, {udp.counts}")
     samples = np.frombuffer(GOOD, "<i2")
-    assert all(np.array_equal(host.calls[name].sound("customer"), samples) for name in ("pcm", str(uuid)))
-    assert np.array_equal(host.calls["rtp"].sound("customer"), decode_ulaw(GOOD[:1600]))
+    assert all(np.array_equal(sink.calls[name].sound("customer"), samples) for name in ("pcm", str(uuid)))
+    assert np.array_equal(sink.calls["rtp"].sound("customer"), decode_ulaw(GOOD[:1600]))
     assert len(asyncio.all_tasks()) == 1
 
 
@@ -212,7 +212,7 @@ def main(inputs: int = 100_000, seed: int = 0) -> None:
         count.update(packets=packets, errors=len(errors), calls=bool(items))
     print(f"rtp: {dict(count)}, {time.monotonic() - begun:.0f} s")
     logging.disable()
-    asyncio.run(doors_stay_open(inputs // 100, inputs // 10, dice))
+    asyncio.run(servers_stay_up(inputs // 100, inputs // 10, dice))
 
 
 if __name__ == "__main__":

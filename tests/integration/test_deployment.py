@@ -39,9 +39,9 @@ class Running:
 def running(ray_session: None, tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     addresses = [f"hub.{name}.bind={free_address()}" for name in ("bus", "replay")]  # kept over a restart
     config = serve_config(
-        "house",
+        "setup",
         tiny,
-        tmp_path_factory.mktemp("house"),
+        tmp_path_factory.mktemp("setup"),
         "emotion.num_cpus=0.5",
         *addresses,
         "ingest.live.grace_s=1",
@@ -76,7 +76,7 @@ class Sending(threading.Thread):
 
 
 def actor(name: str) -> Any:
-    return ray.get_actor(name, "house")
+    return ray.get_actor(name, "setup")
 
 
 def test_a_killed_emotion_actor_costs_no_event(running: Running, tiny: Path):

@@ -38,17 +38,17 @@ class Process:
 
     def __init__(self, runtime: LocalRuntime) -> None:
         self.calls = CallRegistry(AnalyzerConfig(), IngestConfig(live=LIVE), runtime)
-        self.door = LinkServer(CONFIG)
+        self.server = LinkServer(CONFIG)
 
     async def die(self, runtime: LocalRuntime) -> None:
         known = list(runtime.events)
         await self.calls.drain(timeout_s=0)
-        await self.door.close()
+        await self.server.close()
         runtime.events[:] = known
 
     async def close(self) -> None:
         await self.calls.drain()
-        await self.door.close()
+        await self.server.close()
 
 
 async def say(client: Client, sound_NC: np.ndarray, start: int, end: int) -> None:
@@ -63,8 +63,8 @@ def opening(resume: int | None = None, sender: str = "run 1", source: str | None
 async def undisturbed(engine: EmotionEngine, sound_NC: np.ndarray) -> LocalRuntime:
     runtime = LocalRuntime(engine)
     process = Process(runtime)
-    await process.door.start(process.calls)
-    client = Client(process.door.endpoint)
+    await process.server.start(process.calls)
+    client = Client(process.server.endpoint)
     await client.begin("c1", "none")
     await say(client, sound_NC, 0, len(sound_NC))
     await client.say(Close())
@@ -78,8 +78,8 @@ def test_a_killed_process_loses_nothing(engine: EmotionEngine, sound_NC: np.ndar
     async def scene() -> tuple[LocalRuntime, LocalRuntime]:
         runtime = LocalRuntime(engine)
         first = Process(runtime)
-        await first.door.start(first.calls)
-        client = Client(first.door.endpoint)
+        await first.server.start(first.calls)
+        client = Client(first.server.endpoint)
         await client.say(opening())
         assert (await client.hear(Accepted)).start is None  # type: ignore[attr-defined]
         await say(client, sound_NC, 0, 20 * RATE)
@@ -91,8 +91,8 @@ def test_a_killed_process_loses_nothing(engine: EmotionEngine, sound_NC: np.ndar
         assert runtime.types[-1] != "call.end"
 
         second = Process(runtime)
-        await second.door.start(second.calls)
-        client = Client(second.door.endpoint)
+        await second.server.start(second.calls)
+        client = Client(second.server.endpoint)
         await client.say(opening(resume=0))
         accepted = await client.hear(Accepted)
         assert accepted.start == 0  # type: ignore[attr-defined]
@@ -101,7 +101,7 @@ def test_a_killed_process_loses_nothing(engine: EmotionEngine, sound_NC: np.ndar
         closed = await client.hear(Closed)
         assert closed == Closed(len(runtime.of("emotion.final")), "complete")
 
-        late = Client(second.door.endpoint)  # its answer was lost with a connection
+        late = Client(second.server.endpoint)  # its answer was lost with a connection
         await late.say(opening(resume=0))
         assert await late.hear(Closed) == closed
         for one in (client, late):
@@ -119,19 +119,19 @@ def test_a_lost_connection_loses_nothing_and_cuts_no_utterance(engine: EmotionEn
     async def scene() -> tuple[LocalRuntime, LocalRuntime]:
         runtime = LocalRuntime(engine)
         process = Process(runtime)
-        await process.door.start(process.calls)
-        client = Client(process.door.endpoint)
+        await process.server.start(process.calls)
+        client = Client(process.server.endpoint)
         await client.say(opening())
         await client.hear(Accepted)
         await say(client, sound_NC, 0, 8 * RATE)
         async with asyncio.timeout(20):
             while (await client.hear(Credit)).upto_ms < 15_000:  # type: ignore[attr-defined]
                 pass
-        stranger = Client(process.door.endpoint)
+        stranger = Client(process.server.endpoint)
         await stranger.say(opening(resume=0, sender="run 2"))
         assert "running already" in (await stranger.hear(Refused)).message  # type: ignore[attr-defined]
 
-        again = Client(process.door.endpoint)
+        again = Client(process.server.endpoint)
         await again.say(opening(resume=0))
         start = (await again.hear(Accepted)).start  # type: ignore[attr-defined]
         assert 5 * RATE <= start <= 8 * RATE  # what had come
@@ -153,11 +153,11 @@ def test_only_the_same_sound_takes_a_call_over_and_only_from_a_lost_sender(
     async def scene() -> tuple[LocalRuntime, LocalRuntime]:
         runtime = LocalRuntime(engine)
         process = Process(runtime)
-        await process.door.start(process.calls)
+        await process.server.start(process.calls)
         clients: list[Client] = []
 
         async def open_as(sender: str, source: str | None) -> Client:
-            clients.append(Client(process.door.endpoint))
+            clients.append(Client(process.server.endpoint))
             await clients[-1].say(opening(sender=sender, source=source))
             return clients[-1]
 

@@ -1,4 +1,4 @@
-"""The door of our own link over real sockets: credit, a sender lost and found, words beside a call, hanging up."""
+"""The server of our own link, real sockets: credit, a sender lost and found, words beside a call, hanging up."""
 
 import asyncio
 import subprocess
@@ -61,63 +61,63 @@ Script = Callable[[LinkServer, CollectingSink, Callable[[], Client]], Awaitable[
 
 def run(script: Script, capacity: int = 10) -> CollectingSink:
     async def whole() -> CollectingSink:
-        host, door, clients = CollectingSink(capacity), LinkServer(CONFIG), []
-        await door.start(host)
+        sink, server, clients = CollectingSink(capacity), LinkServer(CONFIG), []
+        await server.start(sink)
 
         def connect() -> Client:
-            clients.append(Client(door.endpoint))
+            clients.append(Client(server.endpoint))
             return clients[-1]
 
         try:
-            await script(door, host, connect)
+            await script(server, sink, connect)
         finally:
             for client in clients:
                 client.socket.close()
-            await door.close()
+            await server.close()
         left = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
         assert left == []
-        return host
+        return sink
 
     return asyncio.run(whole())
 
 
 def test_a_call_comes_through_whole():
-    async def script(door: LinkServer, host: CollectingSink, connect: Callable[[], Client]) -> None:
+    async def script(server: LinkServer, sink: CollectingSink, connect: Callable[[], Client]) -> None:
         client = connect()
         await client.begin()
         for number in range(3):
             await client.say(Audio(number, number * 1600, SOUND_NC))
         await client.say(Close())
-        await host.until("c1", "ended")
+        await sink.until("c1", "ended")
         assert await client.hear(Closed) == Closed(0, "complete")
         await client.begin("c2")  # the same connection may send another one
-        assert door.refused == 0
+        assert server.refused == 0
 
-    host = run(script)
-    np.testing.assert_array_equal(host.calls["c1"].sound("agent"), np.tile(SOUND_NC[:, 1], 3))
+    sink = run(script)
+    np.testing.assert_array_equal(sink.calls["c1"].sound("agent"), np.tile(SOUND_NC[:, 1], 3))
 
 
 def test_a_sender_that_vanishes_loses_its_call_and_may_come_back():
-    async def script(door: LinkServer, host: CollectingSink, connect: Callable[[], Client]) -> None:
+    async def script(server: LinkServer, sink: CollectingSink, connect: Callable[[], Client]) -> None:
         first = connect()
         await first.begin()
         await first.say(Audio(0, 0, SOUND_NC))
         await first.hear(Credit)
         first.socket.close()
-        await host.until("c1", "lost")
+        await sink.until("c1", "lost")
         second = connect()
         await second.begin()
         await second.say(Audio(0, 0, SOUND_NC))
         await second.say(Close())
-        await host.until("c1", "ended")
+        await sink.until("c1", "ended")
 
-    host = run(script)
-    assert len(host.calls["c1"].begins) == 2
-    assert len(host.calls["c1"].sound("customer")) == 3200
+    sink = run(script)
+    assert len(sink.calls["c1"].begins) == 2
+    assert len(sink.calls["c1"].sound("customer")) == 3200
 
 
 def test_words_may_come_from_somebody_else():
-    async def script(door: LinkServer, host: CollectingSink, connect: Callable[[], Client]) -> None:
+    async def script(server: LinkServer, sink: CollectingSink, connect: Callable[[], Client]) -> None:
         sender, scribe = connect(), connect()
         words = (Words(0, 500, "hello", "agent", "w1", False),)
         await scribe.say(TextUpdate(words, call="c1"))
@@ -126,10 +126,10 @@ def test_words_may_come_from_somebody_else():
         await scribe.say(TextUpdate(words, call="c1"))
         await sender.say(TextUpdate((), last=True))
         await sender.say(Close())
-        await host.until("c1", "ended")
+        await sink.until("c1", "ended")
 
-    host = run(script)
-    assert host.calls["c1"].words == [Words(0, 500, "hello", "agent", "w1", False)]
+    sink = run(script)
+    assert sink.calls["c1"].words == [Words(0, 500, "hello", "agent", "w1", False)]
 
 
 @pytest.mark.parametrize(
@@ -140,22 +140,22 @@ def test_words_may_come_from_somebody_else():
     ],
 )
 def test_one_that_breaks_the_rules_ends_its_own_call(message: Audio, says: str):
-    async def script(door: LinkServer, host: CollectingSink, connect: Callable[[], Client]) -> None:
+    async def script(server: LinkServer, sink: CollectingSink, connect: Callable[[], Client]) -> None:
         good, bad = connect(), connect()
         await good.begin("good")
         await bad.begin("bad")
         await bad.say(message)
         assert says in (await bad.hear(Refused)).message
-        assert says in (await host.until("bad", "ended")).reason
-        assert host.calls["good"].state == "running"
-        assert door.refused == 1
+        assert says in (await sink.until("bad", "ended")).reason
+        assert sink.calls["good"].state == "running"
+        assert server.refused == 1
 
     run(script)
 
 
 @pytest.mark.parametrize("early", [False, True], ids=["accepted", "opening"])
 def test_a_refusal_ends_what_the_connection_opened_and_it_may_open_another(early: bool):
-    async def script(door: LinkServer, host: CollectingSink, connect: Callable[[], Client]) -> None:
+    async def script(server: LinkServer, sink: CollectingSink, connect: Callable[[], Client]) -> None:
         client = connect()
         if early:  # nonsense comes before the call is accepted
             await client.say(Open("c1", SIDES, 8000, "asr"))
@@ -163,12 +163,12 @@ def test_a_refusal_ends_what_the_connection_opened_and_it_may_open_another(early
             await client.begin("c1")
         await client.socket.send(b"nonsense")
         await client.hear(Refused)
-        await host.until("c1", "ended")
+        await sink.until("c1", "ended")
         await client.begin("c2")
         await client.say(Audio(0, 0, SOUND_NC))
         await client.say(Close())
         assert await client.hear(Closed) == Closed(0, "complete")
-        assert host.calls["c1"].sound("agent").size == 0
+        assert sink.calls["c1"].sound("agent").size == 0
 
     before = faults.counts
     run(script)
@@ -176,12 +176,12 @@ def test_a_refusal_ends_what_the_connection_opened_and_it_may_open_another(early
 
 
 def test_busy_is_said_and_leaving_is_said():
-    async def script(door: LinkServer, host: CollectingSink, connect: Callable[[], Client]) -> None:
+    async def script(server: LinkServer, sink: CollectingSink, connect: Callable[[], Client]) -> None:
         first, second = connect(), connect()
         await first.begin()
         await second.say(Open("c2", SIDES, 8000, "asr"))
         assert "no more calls" in (await second.hear(Refused)).message
-        host.finish("c1", "the deployment is going down")
+        sink.finish("c1", "the deployment is going down")
         assert (await first.hear(Refused)).message == "the deployment is going down"
         await first.say(Audio(0, 0, SOUND_NC))
         await first.hear(Refused)

@@ -48,17 +48,17 @@ class Journalled(LocalRuntime):
 
 
 class Ingest:
-    """What an IngestActor has of its link: the door, and the calls behind it."""
+    """What an IngestActor has of its link: the server, and the calls behind it."""
 
     def __init__(self, runtime: Journalled, endpoint: str) -> None:
         self.runtime = runtime
         self.calls = CallRegistry(
             AnalyzerConfig(), IngestConfig(live=LiveConfig(interim_ms=0, grace_s=60)), runtime
         )
-        self.door = LinkServer(LinkConfig(bind=endpoint))
+        self.server = LinkServer(LinkConfig(bind=endpoint))
 
     async def start(self) -> "Ingest":
-        await self.door.start(self.calls)
+        await self.server.start(self.calls)
         return self
 
     async def die(self, before: set[asyncio.Task[Any]]) -> None:
@@ -67,7 +67,7 @@ class Ingest:
         for task in asyncio.all_tasks() - before:
             task.cancel()
         with suppress(asyncio.CancelledError):
-            await self.door.close()
+            await self.server.close()
 
 
 Script = Callable[[TcpProxy, Ingest, Callable[[], Awaitable[Ingest]], set[asyncio.Task[Any]]], Awaitable[None]]
@@ -103,7 +103,7 @@ def sent(tiny: Path, text: str, trouble: Script) -> tuple[list[Event], list[Even
                     await trouble(wire, ingest, start, before)
                     return await sending
             finally:
-                await alive[-1].door.close()
+                await alive[-1].server.close()
 
     closed = asyncio.run(whole())
     assert closed == Closed(sum(event.type == "emotion.final" for event in expected), "complete")
@@ -171,7 +171,7 @@ def test_a_sender_that_was_killed_and_started_again_goes_on_with_its_call(tiny: 
                 second = await asyncio.to_thread(subprocess.run, sending, capture_output=True, text=True)
                 return second.returncode, second.stderr
         finally:
-            await ingest.door.close()
+            await ingest.server.close()
 
     code, said = asyncio.run(scene())
     assert code == 0, said

@@ -67,20 +67,20 @@ def analysed(
 async def deployed(
     runtime: LocalRuntime, **live: float
 ) -> AsyncIterator[tuple[dict[str, IngestServer], CallRegistry]]:
-    """All doors, and the calls behind them, in this process."""
+    """All servers, and the calls behind them, in this process."""
     config = IngestConfig.model_validate_json(
         json.dumps({"link": {"bind": "tcp://127.0.0.1:*"}, **DOORS, "live_text": {"port": 0, "ack": True}})
     )
     config = config.model_copy(update={"live": LiveConfig(interim_ms=0, **live)})
-    calls, doors = CallRegistry(AnalyzerConfig(), config, runtime), make_servers(config)
-    for door in doors:
-        await door.start(calls)
+    calls, servers = CallRegistry(AnalyzerConfig(), config, runtime), make_servers(config)
+    for server in servers:
+        await server.start(calls)
     try:
-        yield {door.name: door for door in doors}, calls
+        yield {server.name: server for server in servers}, calls
     finally:
         await calls.drain()
-        for door in doors:
-            await door.close()
+        for server in servers:
+            await server.close()
 
 
 async def ended(runtime: LocalRuntime, call: str) -> list[Event]:
@@ -134,15 +134,17 @@ async def by_pcm(address: str, customer: bytes, agent: bytes) -> None:
     writer.close()
 
 
-@pytest.mark.parametrize(("door", "client"), [("twilio", by_twilio), ("audiohook", by_audiohook), ("pcm", by_pcm)])
+@pytest.mark.parametrize(
+    ("server", "client"), [("twilio", by_twilio), ("audiohook", by_audiohook), ("pcm", by_pcm)]
+)
 def test_every_protocol_gives_what_analyze_gives(
-    engine: EmotionEngine, sides: tuple[bytes, bytes], door: str, client: Speak
+    engine: EmotionEngine, sides: tuple[bytes, bytes], server: str, client: Speak
 ):
     runtime = LocalRuntime(engine)
 
     async def whole() -> list[Event]:
-        async with deployed(runtime) as (doors, _):
-            await client(doors[door].endpoint, *sides)
+        async with deployed(runtime) as (servers, _):
+            await client(servers[server].endpoint, *sides)
             return await ended(runtime, "c1")
 
     found = asyncio.run(whole())
@@ -156,8 +158,8 @@ def test_one_side_by_audiosocket(engine: EmotionEngine, sides: tuple[bytes, byte
     runtime, uuid, sound = LocalRuntime(engine), bytes(range(16)), decode_ulaw(sides[0])
 
     async def whole() -> list[Event]:
-        async with deployed(runtime) as (doors, _):
-            host, port = doors["audiosocket"].endpoint.removeprefix("tcp://").split(":")
+        async with deployed(runtime) as (servers, _):
+            host, port = servers["audiosocket"].endpoint.removeprefix("tcp://").split(":")
             reader, writer = await asyncio.open_connection(host, int(port))
             writer.write(b"\x01\x00\x10" + uuid)
             for start in range(0, len(sound), 160):
@@ -176,7 +178,7 @@ def test_what_a_platform_lost_is_silence_and_told(engine: EmotionEngine, sides: 
     runtime, lost = LocalRuntime(engine), slice(56_000, 60_000)  # half a second in the middle of speech
 
     async def whole() -> list[Event]:
-        async with deployed(runtime) as (doors, _), connect(doors["twilio"].endpoint) as socket:
+        async with deployed(runtime) as (servers, _), connect(servers["twilio"].endpoint) as socket:
             frames = twilio_frames({"inbound": sides[0], "outbound": sides[1]})
             missing = range(lost.start // 8, lost.stop // 8)
             kept = [f for f in frames if int(json.loads(f)["media"]["timestamp"]) not in missing]
@@ -205,9 +207,9 @@ def test_a_platform_that_connects_again_goes_on_with_its_call(engine: EmotionEng
     half = len(both) // 2 // 3200 * 3200
 
     async def whole() -> list[Event]:
-        async with deployed(runtime) as (doors, _):
+        async with deployed(runtime) as (servers, _):
             first = AudioHookClient()
-            async with connect(doors["audiohook"].endpoint) as socket:
+            async with connect(servers["audiohook"].endpoint) as socket:
                 await socket.send(first.open("c1"))
                 first.hear(await socket.recv())
                 for start in range(0, half, 3200):
@@ -217,7 +219,7 @@ def test_a_platform_that_connects_again_goes_on_with_its_call(engine: EmotionEng
             await asyncio.sleep(0.2)
             second = AudioHookClient("e160e428-53e2-487c-977d-000000000002", first.position)
             known = [{"id": first.session, "serverSeq": first.serverseq, "clientSeq": first.seq}]
-            async with connect(doors["audiohook"].endpoint) as socket:
+            async with connect(servers["audiohook"].endpoint) as socket:
                 await socket.send(second.open("c1", continuedSessions=known))
                 second.hear(await socket.recv())
                 for start in range(half, len(both), 3200):
@@ -235,12 +237,12 @@ def test_a_platform_that_connects_again_goes_on_with_its_call(engine: EmotionEng
     assert last <= SECONDS * 1000
 
 
-def test_words_come_beside_the_sound_of_another_door(engine: EmotionEngine, sides: tuple[bytes, bytes]):
+def test_words_come_beside_the_sound_of_another_server(engine: EmotionEngine, sides: tuple[bytes, bytes]):
     runtime = LocalRuntime(engine)
 
     async def whole() -> list[Event]:
-        async with deployed(runtime, stall_s=5) as (doors, _):
-            host, port = doors["pcm"].endpoint.removeprefix("tcp://").split(":")
+        async with deployed(runtime, stall_s=5) as (servers, _):
+            host, port = servers["pcm"].endpoint.removeprefix("tcp://").split(":")
             _, writer = await asyncio.open_connection(host, int(port))
             hello = {"call": "c1", "channels": [["customer", "customer"]], "rate": RATE, "text": "given"}
             sound = decode_ulaw(sides[0]).astype("<i2").tobytes()
@@ -248,7 +250,7 @@ def test_words_come_beside_the_sound_of_another_door(engine: EmotionEngine, side
             async with asyncio.timeout(30):
                 while not runtime.of("emotion.final"):
                     await asyncio.sleep(0.01)
-            async with connect(doors["live_text"].endpoint) as scribe:
+            async with connect(servers["live_text"].endpoint) as scribe:
                 line = {"call": "c1", "channel": "customer", "start_ms": 5600, "end_ms": 10_400, "id": "w1"}
                 await scribe.send(json.dumps(line | {"text": "hello thee", "is_final": False}) + "\n")
                 await scribe.recv()

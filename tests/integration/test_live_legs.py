@@ -52,9 +52,9 @@ def seen(events: list[Event]) -> list[Found]:
     return [(e.type, e.channel, e.start_ms, e.end_ms, e.emotion, e.reason) for e in events]
 
 
-async def send(door: RtpServer, sides: list[bytes]) -> None:
+async def send(server: RtpServer, sides: list[bytes]) -> None:
     """Both sides at many times real time, each in its own disorder; then their goodbyes."""
-    ports = [int(port) for port in door.endpoint.rpartition(":")[2].split(",")]
+    ports = [int(port) for port in server.endpoint.rpartition(":")[2].split(",")]
     dice = np.random.default_rng(3)
     arrivals: list[tuple[float, int, bytes]] = []
     for side, codes in enumerate(sides):
@@ -69,7 +69,7 @@ async def send(door: RtpServer, sides: list[bytes]) -> None:
         sender.bind(("127.0.0.1", 0))
         for _, side, data in sorted(arrivals):
             sender.sendto(data, ("127.0.0.1", ports[side]))
-            await asyncio.sleep(0)  # the door reads one packet of each port in each round of the loop
+            await asyncio.sleep(0)  # the server reads one packet of each port in each round of the loop
         for side in (0, 1):
             sender.sendto(struct.pack(">BBHI", 0x81, 203, 1, 7 + side), ("127.0.0.1", ports[side]))
 
@@ -91,15 +91,15 @@ def test_two_sides_by_rtp_in_disorder_and_with_a_loss(runtime: LocalRuntime):
 
     async def whole() -> None:
         calls = CallRegistry(AnalyzerConfig(), IngestConfig(live=LiveConfig(interim_ms=0)), runtime)
-        door = RtpServer(RtpConfig(port=0, channels=SIDES, call="c1", text="none", jitter_ms=200))
-        await door.start(calls)
+        server = RtpServer(RtpConfig(port=0, channels=SIDES, call="c1", text="none", jitter_ms=200))
+        await server.start(calls)
         try:
-            await send(door, sides)
+            await send(server, sides)
             await ended(runtime)
         finally:
             await calls.drain()
-            await door.close()
-        assert (door.refused, door.dropped) == (0, 0)
+            await server.close()
+        assert (server.refused, server.dropped) == (0, 0)
 
     asyncio.run(whole())
     sounds = {channel.name: decode_alaw(side).copy() for channel, side in zip(CHANNELS, sides, strict=True)}
@@ -129,16 +129,16 @@ def test_two_sides_by_audiosocket(runtime: LocalRuntime):
 
     async def whole() -> None:
         calls = CallRegistry(AnalyzerConfig(), IngestConfig(live=LiveConfig(interim_ms=0)), runtime)
-        door = make_server(AudioSocketConfig(port=0, channels=SIDES, text="none"))
-        await door.start(calls)
+        server = make_server(AudioSocketConfig(port=0, channels=SIDES, text="none"))
+        await server.start(calls)
         try:
-            ports = map(int, door.endpoint.rpartition(":")[2].split(","))
+            ports = map(int, server.endpoint.rpartition(":")[2].split(","))
             said = await asyncio.gather(*map(speak, ports, sounds.values()))
             assert said == [hang_up()] * 2
             await ended(runtime)
         finally:
             await calls.drain()
-            await door.close()
+            await server.close()
 
     asyncio.run(whole())
     assert seen(runtime.events) == seen(analysed(runtime.engine, str(call), sounds))

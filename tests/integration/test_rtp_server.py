@@ -1,4 +1,4 @@
-"""The RTP door over real UDP: FFmpeg as the sender, strangers, silence, overload, and several calls in turn."""
+"""The RTP server over real UDP: FFmpeg as the sender, strangers, silence, overload, and several calls in turn."""
 
 import asyncio
 import socket
@@ -20,7 +20,7 @@ from bcaf_stream.ingest.protocols.rtp import FormatConfig, RtpConfig, RtpParser
 from bcaf_stream.ingest.protocols.rtp_source import Counts
 from bcaf_stream.ingest.transports.udp import DROPPED, RtpServer, Waiting
 from bcaf_stream.types import AudioChunk, Gap
-from tests.collecting_sink import Collected, CollectingSink, Line
+from tests.collecting_sink import Collected, CollectingCall, CollectingSink
 from tests.components import needs
 from tests.leftovers import WAIT_S, assert_nothing_left, held_now, run
 
@@ -41,13 +41,13 @@ def goodbye(ssrc: int = 7) -> bytes:
     return bytes([0x81, 203, 0, 1]) + ssrc.to_bytes(4, "big")
 
 
-class House:
-    """A door, the calls behind it, and senders in front of it."""
+class Setup:
+    """A server, the calls behind it, and senders in front of it."""
 
-    def __init__(self, door: RtpServer, host: CollectingSink) -> None:
-        self.door = door
-        self.host = host
-        self.ports = [int(port) for port in door.endpoint.rpartition(":")[2].split(",")]
+    def __init__(self, server: RtpServer, sink: CollectingSink) -> None:
+        self.server = server
+        self.sink = sink
+        self.ports = [int(port) for port in server.endpoint.rpartition(":")[2].split(",")]
         self._senders: list[socket.socket] = []
 
     def sender(self, address: str = "127.0.0.1") -> socket.socket:
@@ -64,15 +64,15 @@ class House:
     async def heard(self, samples: int, channel: str = "customer") -> None:
         """Wait until that much of the only call is there."""
         async with asyncio.timeout(WAIT_S):
-            while not any(len(call.sound(channel)) == samples for call in self.host.calls.values()):
+            while not any(len(call.sound(channel)) == samples for call in self.sink.calls.values()):
                 await asyncio.sleep(0.002)
 
     async def call(self, state: str = "ended", number: int = 0) -> Collected:
         async with asyncio.timeout(WAIT_S):
-            while len(self.host.calls) <= number:
-                self.host.changed.clear()
-                await self.host.changed.wait()
-        return await self.host.until(list(self.host.calls)[number], state)
+            while len(self.sink.calls) <= number:
+                self.sink.changed.clear()
+                await self.sink.changed.wait()
+        return await self.sink.until(list(self.sink.calls)[number], state)
 
 
 async def eventually(true: Callable[[], bool]) -> None:
@@ -82,51 +82,51 @@ async def eventually(true: Callable[[], bool]) -> None:
 
 
 @asynccontextmanager
-async def opened(capacity: int = 100, host: CollectingSink | None = None, **config: Any) -> AsyncIterator[House]:
+async def opened(capacity: int = 100, sink: CollectingSink | None = None, **config: Any) -> AsyncIterator[Setup]:
     before = held_now()
-    door = RtpServer(RtpConfig(**{"port": 0, "name": "line"} | config))
-    host = host or CollectingSink(capacity)
-    await door.start(host)
-    house = House(door, host)
+    server = RtpServer(RtpConfig(**{"port": 0, "name": "line"} | config))
+    sink = sink or CollectingSink(capacity)
+    await server.start(sink)
+    setup = Setup(server, sink)
     try:
-        yield house
+        yield setup
     finally:
-        house.leave()
-        await door.close()
+        setup.leave()
+        await server.close()
         assert_nothing_left(before)
 
 
 def test_a_call_until_nothing_comes_any_more():
     async def scene() -> None:
-        async with opened(idle_s=0.2) as house:
-            sender = house.sender()
+        async with opened(idle_s=0.2) as setup:
+            sender = setup.sender()
             for n in range(50):
                 sender.send(packet(n))
-            call = await house.call()
+            call = await setup.call()
             np.testing.assert_array_equal(call.sound("customer"), SAMPLES)
             assert call.reason == "sender lost"
             for n in range(50):  # the same sender, another call
                 sender.send(packet(n))
-            await house.call(number=1)
-            assert all(name.startswith("line-") for name in house.host.calls)
+            await setup.call(number=1)
+            assert all(name.startswith("line-") for name in setup.sink.calls)
 
     run(scene)
 
 
 def test_the_goodbye_ends_the_call_and_the_next_one_may_begin():
     async def scene() -> None:
-        async with opened() as house:
-            sender = house.sender()
+        async with opened() as setup:
+            sender = setup.sender()
             for n in range(50):
                 sender.send(packet(n))
             sender.send(goodbye())
             sender.send(packet(49))  # a straggler begins nothing
-            assert (await house.call()).reason == "complete"
+            assert (await setup.call()).reason == "complete"
             await asyncio.sleep(0.002)  # ids are times, to the millisecond
             for n in range(50):
                 sender.send(packet(n, ssrc=8))
             sender.send(goodbye(8))
-            call = await house.call(number=1)
+            call = await setup.call(number=1)
             np.testing.assert_array_equal(call.sound("customer"), SAMPLES)
 
     run(scene)
@@ -134,28 +134,28 @@ def test_the_goodbye_ends_the_call_and_the_next_one_may_begin():
 
 def test_losses_and_disorder_on_the_way():
     async def scene() -> None:
-        async with opened(idle_s=0.3) as house:
-            sender = house.sender()
+        async with opened(idle_s=0.3) as setup:
+            sender = setup.sender()
             for n in [0, 1, 3, 2, 2, 4, 5, *range(8, 50)]:
                 sender.send(packet(n))
-            call = await house.call()
+            call = await setup.call()
             expected = SAMPLES.copy()
             expected[6 * SIZE : 8 * SIZE] = 0
             np.testing.assert_array_equal(call.sound("customer"), expected)
             assert call.gaps == [Gap("customer", 6 * SIZE, 8 * SIZE, "lost")]
-            assert house.door.counts == Counts(lost=2, duplicated=1)
+            assert setup.server.counts == Counts(lost=2, duplicated=1)
 
     run(scene)
 
 
 def test_what_is_missing_is_given_up_by_the_clock():
     async def scene() -> None:
-        async with opened(jitter_ms=100) as house:
-            sender = house.sender()
+        async with opened(jitter_ms=100) as setup:
+            sender = setup.sender()
             for n in (0, 1, 2, 4):  # nothing comes after the hole to push it out
                 sender.send(packet(n))
             await eventually(
-                lambda: any(len(call.sound("customer")) == 5 * SIZE for call in house.host.calls.values())
+                lambda: any(len(call.sound("customer")) == 5 * SIZE for call in setup.sink.calls.values())
             )
 
     run(scene)
@@ -163,36 +163,36 @@ def test_what_is_missing_is_given_up_by_the_clock():
 
 def test_strangers_and_garbage_disturb_nobody():
     async def scene() -> None:
-        async with opened(idle_s=0.3) as house:
-            sender, stranger, other = house.sender(), house.sender(), house.sender("127.0.0.2")
+        async with opened(idle_s=0.3) as setup:
+            sender, stranger, other = setup.sender(), setup.sender(), setup.sender("127.0.0.2")
             random = np.random.default_rng(1)
             for n in range(4):
                 sender.send(packet(n))
-            await house.call("running")
+            await setup.call("running")
             for n in range(4, 50):
                 sender.send(packet(n))
                 stranger.send(packet(n, ssrc=9))
                 other.send(packet(n))
                 sender.send(random.bytes(random.integers(0, 40)))
                 other.send(goodbye())
-            call = await house.call()
+            call = await setup.call()
             np.testing.assert_array_equal(call.sound("customer"), SAMPLES)
-            assert house.door.refused >= 3 * 46
-            assert len(house.host.calls) == 1
+            assert setup.server.refused >= 3 * 46
+            assert len(setup.sink.calls) == 1
 
     run(scene)
 
 
 def test_who_is_not_allowed_is_not_heard():
     async def scene() -> None:
-        async with opened(allow=("127.0.0.1/32",), idle_s=0.2) as house:
-            sender, stranger = house.sender(), house.sender("127.0.0.2")
+        async with opened(allow=("127.0.0.1/32",), idle_s=0.2) as setup:
+            sender, stranger = setup.sender(), setup.sender("127.0.0.2")
             for n in range(50):
                 stranger.send(packet(n, ssrc=9))
                 sender.send(packet(n))
-            call = await house.call()
+            call = await setup.call()
             np.testing.assert_array_equal(call.sound("customer"), SAMPLES)
-            assert house.door.refused == 50
+            assert setup.server.refused == 50
 
     run(scene)
 
@@ -201,20 +201,20 @@ def test_a_sender_that_started_again_goes_on(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("bcaf_stream.ingest.transports.udp.HANDOVER_S", 0.1)
 
     async def scene() -> None:
-        async with opened() as house:
-            first, again = house.sender(), house.sender()
+        async with opened() as setup:
+            first, again = setup.sender(), setup.sender()
             for n in range(20):
                 first.send(packet(n))
-            await house.heard(20 * SIZE)
+            await setup.heard(20 * SIZE)
             await asyncio.sleep(0.15)
             for n in range(20, 50):
                 again.send(packet(n, ssrc=8))
             again.send(goodbye(8))
-            call = await house.call()
+            call = await setup.call()
             heard = call.sound("customer")
             np.testing.assert_array_equal(heard[-30 * SIZE :], SAMPLES[20 * SIZE :])
             assert [gap.reason for gap in call.gaps] in (["the sender changed"], [])
-            assert len(house.host.calls) == 1
+            assert len(setup.sink.calls) == 1
 
     run(scene)
 
@@ -223,66 +223,66 @@ def test_busy_is_silence_and_tried_again(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("bcaf_stream.ingest.transports.udp.RETRY_S", 0.1)
 
     async def scene() -> None:
-        async with opened(capacity=0) as house:
-            sender = house.sender()
+        async with opened(capacity=0) as setup:
+            sender = setup.sender()
             for n in range(20):
                 sender.send(packet(n))
-            await eventually(lambda: house.door.refused == 1)
+            await eventually(lambda: setup.server.refused == 1)
             sender.send(packet(20))  # not asked again for every packet
             sender.send(packet(21))
             await asyncio.sleep(0.02)
-            assert house.door.refused == 1
-            house.host.capacity = 1
+            assert setup.server.refused == 1
+            setup.sink.capacity = 1
             await asyncio.sleep(0.2)
             for n in range(22, 50):
                 sender.send(packet(n))
             sender.send(goodbye())
-            call = await house.call()
+            call = await setup.call()
             np.testing.assert_array_equal(call.sound("customer"), SAMPLES[22 * SIZE :])
 
     run(scene)
 
 
-def test_the_house_hangs_up_and_the_sender_does_not_know():
+def test_the_sink_hangs_up_and_the_sender_does_not_know():
     async def scene() -> None:
-        async with opened(idle_s=0.3) as house:
-            sender = house.sender()
+        async with opened(idle_s=0.3) as setup:
+            sender = setup.sender()
             for n in range(20):
                 sender.send(packet(n))
-            await house.heard(20 * SIZE)
-            house.host.finish(next(iter(house.host.calls)), "overload")
+            await setup.heard(20 * SIZE)
+            setup.sink.finish(next(iter(setup.sink.calls)), "overload")
             await asyncio.sleep(0.01)
             for n in range(20, 40):
                 sender.send(packet(n))
             await asyncio.sleep(0.05)
-            assert len(house.host.calls) == 1, "what the sender goes on to say is no new call"
+            assert len(setup.sink.calls) == 1, "what the sender goes on to say is no new call"
             for n in range(40, 50):
                 sender.send(packet(n, ssrc=8))
-            await house.call("running", number=1)
+            await setup.call("running", number=1)
 
     run(scene)
 
 
-def test_a_fault_of_the_house_costs_one_call(caplog: pytest.LogCaptureFixture):
+def test_a_fault_of_the_sink_costs_one_call(caplog: pytest.LogCaptureFixture):
     broken: list[str] = []
 
     class Faulty(CollectingSink):
-        async def open(self, begin: CallStart, credit: Callable[[int], None] | None = None) -> Line:
+        async def open(self, begin: CallStart, credit: Callable[[int], None] | None = None) -> CollectingCall:
             if not broken:
                 broken.append(begin.call)
                 raise RuntimeError("secret words")
             return await super().open(begin, credit)
 
     async def scene() -> None:
-        async with opened(host=Faulty()) as house:
-            sender = house.sender()
+        async with opened(sink=Faulty()) as setup:
+            sender = setup.sender()
             for n in range(5):
                 sender.send(packet(n))
             await eventually(lambda: bool(broken))
             for n in range(50):
                 sender.send(packet(n, ssrc=8))
             sender.send(goodbye(8))
-            call = await house.call()
+            call = await setup.call()
             np.testing.assert_array_equal(call.sound("customer"), SAMPLES)
 
     before = loops.faults.counts.get("rtp call", 0)
@@ -305,18 +305,18 @@ def test_what_breaks_in_the_packets_of_a_call_ends_that_call_alone(where: str, m
     monkeypatch.setattr(RtpParser, where, breaks)
 
     async def scene() -> None:
-        async with opened() as house:
-            sender = house.sender()
+        async with opened() as setup:
+            sender = setup.sender()
             for n in range(20):
                 sender.send(packet(n))
-            await house.heard(20 * SIZE)
+            await setup.heard(20 * SIZE)
             broken.set()
             sender.send(packet(20))
-            assert (await house.call()).reason == "failed: ZeroDivisionError"
+            assert (await setup.call()).reason == "failed: ZeroDivisionError"
             for n in range(50):
                 sender.send(packet(n, ssrc=8))
             sender.send(goodbye(8))
-            call = await house.call(number=1)
+            call = await setup.call(number=1)
             np.testing.assert_array_equal(call.sound("customer"), SAMPLES)
 
     before = loops.faults.counts.get("rtp packets", 0)
@@ -326,36 +326,36 @@ def test_what_breaks_in_the_packets_of_a_call_ends_that_call_alone(where: str, m
 
 def test_without_room_sound_becomes_a_gap():
     async def scene() -> None:
-        async with opened(waiting_s=0.1, idle_s=0.3) as house:
-            house.host.may_read.clear()
-            sender = house.sender()
+        async with opened(waiting_s=0.1, idle_s=0.3) as setup:
+            setup.sink.may_read.clear()
+            sender = setup.sender()
             for n in range(40):
                 sender.send(packet(n))
             await asyncio.sleep(0.1)
-            house.host.may_read.set()
-            await eventually(lambda: any(call.gaps for call in house.host.calls.values()))
+            setup.sink.may_read.set()
+            await eventually(lambda: any(call.gaps for call in setup.sink.calls.values()))
             for n in range(40, 50):
                 sender.send(packet(n))
-            call = await house.call()
+            call = await setup.call()
             [gap] = call.gaps
             assert gap.reason == DROPPED
             expected = SAMPLES.copy()
             expected[gap.start : gap.end] = 0
             np.testing.assert_array_equal(call.sound("customer"), expected)
-            assert house.door.dropped == gap.end - gap.start > 20 * SIZE
+            assert setup.server.dropped == gap.end - gap.start > 20 * SIZE
 
     run(scene)
 
 
-def test_closing_the_door_ends_the_call():
+def test_closing_the_server_ends_the_call():
     async def scene() -> None:
-        async with opened() as house:
-            sender = house.sender()
+        async with opened() as setup:
+            sender = setup.sender()
             for n in range(10):
                 sender.send(packet(n))
-            await house.call("running")
-            await house.door.close()
-            assert (await house.call()).reason == "the server is going down"
+            await setup.call("running")
+            await setup.server.close()
+            assert (await setup.call()).reason == "the server is going down"
 
     run(scene)
 
@@ -364,17 +364,17 @@ def test_two_ports_with_their_rtcp_are_one_call():
     port = free_ports(4)
 
     async def scene() -> None:
-        async with opened(port=port, channels=SIDES) as house:
-            assert house.door.endpoint == f"rtp://127.0.0.1:{port},{port + 2}"
-            sender = house.sender()
+        async with opened(port=port, channels=SIDES) as setup:
+            assert setup.server.endpoint == f"rtp://127.0.0.1:{port},{port + 2}"
+            sender = setup.sender()
             for n in range(50):
                 sender.sendto(packet(n), ("127.0.0.1", port))
                 sender.sendto(packet(n, ssrc=9), ("127.0.0.1", port + 1))  # no place for sound
                 sender.sendto(packet(n, ssrc=8), ("127.0.0.1", port + 2))
-            await house.heard(len(SAMPLES), "agent")
+            await setup.heard(len(SAMPLES), "agent")
             sender.sendto(goodbye(7), ("127.0.0.1", port + 1))
             sender.sendto(goodbye(8), ("127.0.0.1", port + 3))
-            call = await house.call()
+            call = await setup.call()
             for side in ("customer", "agent"):
                 np.testing.assert_array_equal(call.sound(side), SAMPLES)
 
@@ -400,10 +400,10 @@ def test_a_port_that_is_taken():
     port = free_ports(2)
 
     async def scene() -> None:
-        async with opened(port=port) as house:
+        async with opened(port=port) as setup:
             second = RtpServer(RtpConfig(port=port))
             with pytest.raises(LinkError, match=f"rtp: UDP port {port} of 127.0.0.1 cannot be bound"):
-                await second.start(house.host)
+                await second.start(setup.sink)
             await second.close()
 
     run(scene)
@@ -422,9 +422,9 @@ def test_ffmpeg_is_a_sender(codec: str, rate: int, sides: int, config: dict[str,
     samples_NC = np.random.default_rng(2).integers(-20_000, 20_000, (rate // 2, sides), np.int16)
 
     async def scene() -> None:
-        async with opened(idle_s=0.3, **config) as house:
-            await asyncio.to_thread(mux, house.ports[0], codec, rate, samples_NC)
-            call = await house.call()
+        async with opened(idle_s=0.3, **config) as setup:
+            await asyncio.to_thread(mux, setup.ports[0], codec, rate, samples_NC)
+            call = await setup.call()
             begin = call.begins[0]
             assert (begin.rate, len(begin.channels)) == (rate, sides)
             assert not call.gaps
@@ -461,12 +461,12 @@ def test_the_ffmpeg_command(tmp_path: Path):
         out.writeframes(SAMPLES.astype("<i2").tobytes())
 
     async def scene() -> None:
-        async with opened(idle_s=0.5) as house:
-            url = f"rtp://127.0.0.1:{house.ports[0]}"
+        async with opened(idle_s=0.5) as setup:
+            url = f"rtp://127.0.0.1:{setup.ports[0]}"
             options = ["-re", "-i", str(tmp_path / "call.wav"), "-c:a", "pcm_mulaw", "-f", "rtp", url]
             program = await asyncio.create_subprocess_exec("ffmpeg", "-v", "error", *options)
             assert await program.wait() == 0
-            call = await house.call()
+            call = await setup.call()
             np.testing.assert_array_equal(call.sound("customer"), SAMPLES)
 
     run(scene)
@@ -516,25 +516,25 @@ def test_gaps_between_what_is_dropped_are_bounded_too():
 
 def test_a_payload_type_without_a_format_is_told_and_the_call_goes_on():
     async def scene() -> None:
-        async with opened(idle_s=0.4) as house:
-            sender = house.sender()
+        async with opened(idle_s=0.4) as setup:
+            sender = setup.sender()
             for n in range(10):
                 sender.send(packet(n))
-            await house.call("running")
+            await setup.call("running")
             for n in range(10, 30):  # for longer than idle_s: the sender is there
                 sender.send(packet(n, kind=9))
                 await asyncio.sleep(0.03)
             for n in range(30, 50):
                 sender.send(packet(n))
-            call = await house.call()
-            assert len(house.host.calls) == 1
+            call = await setup.call()
+            assert len(setup.sink.calls) == 1
             [told] = call.notes
             assert told.reason == "RTP payload type 9 has no format here and is not heard: set formats"
             heard = call.sound("customer")
             np.testing.assert_array_equal(heard[: 10 * SIZE], SAMPLES[: 10 * SIZE])
             np.testing.assert_array_equal(heard[-20 * SIZE :], SAMPLES[-20 * SIZE :])
             assert 0.5 < (len(heard) / SIZE - 30) * 0.02 < 5, "the time of the wall"
-            assert house.door.counts.unknown == 20
+            assert setup.server.counts.unknown == 20
 
     run(scene)
 
@@ -544,24 +544,24 @@ def test_a_hold_is_one_call(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("bcaf_stream.ingest.transports.udp.HANDOVER_S", 0.1)
 
     async def scene() -> None:
-        async with opened(idle_s=2.0) as house:
-            first, second, third = house.sender(), house.sender(), house.sender()
+        async with opened(idle_s=2.0) as setup:
+            first, second, third = setup.sender(), setup.sender(), setup.sender()
             for n in range(10):
                 first.send(packet(n))
-            await house.heard(10 * SIZE)
+            await setup.heard(10 * SIZE)
             for n in range(10, 14):
                 first.send(packet(n, kind=13, rest=b"\x40"))
             await asyncio.sleep(0.5)
             for n in range(10, 30):
                 second.send(packet(n, ssrc=8))
-            await eventually(lambda: house.door.counts.restarts == 1)
+            await eventually(lambda: setup.server.counts.restarts == 1)
             await asyncio.sleep(0.3)
             for n in range(30, 50):
                 third.send(packet(n, ssrc=7))  # the first SSRC again
             third.send(goodbye(7))
-            call = await house.call()
+            call = await setup.call()
             heard = call.sound("customer")
-            assert len(house.host.calls) == 1
+            assert len(setup.sink.calls) == 1
             assert call.reason == "complete"
             np.testing.assert_array_equal(heard[: 10 * SIZE], SAMPLES[: 10 * SIZE])
             np.testing.assert_array_equal(heard[-20 * SIZE :], SAMPLES[-20 * SIZE :])
@@ -574,16 +574,16 @@ def test_two_packets_of_somebody_keep_nobody_out(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr("bcaf_stream.ingest.transports.udp.MOVE_S", 0.1)
 
     async def scene() -> None:
-        async with opened() as house:
-            stranger, sender = house.sender("127.0.0.2"), house.sender()
+        async with opened() as setup:
+            stranger, sender = setup.sender("127.0.0.2"), setup.sender()
             stranger.send(packet(0, ssrc=9))
             stranger.send(packet(1, ssrc=9))
-            await house.call("running")
+            await setup.call("running")
             await asyncio.sleep(0.15)
             for n in range(50):
                 sender.send(packet(n))
             sender.send(goodbye())
-            call = await house.call()
+            call = await setup.call()
             np.testing.assert_array_equal(call.sound("customer")[-len(SAMPLES) :], SAMPLES)
 
     run(scene)
@@ -594,13 +594,13 @@ def test_gstreamer_is_a_sender():
     """Its payloader begins at random numbers, and its packets are of a length of its own."""
 
     async def scene() -> None:
-        async with opened(idle_s=0.5) as house:
+        async with opened(idle_s=0.5) as setup:
             source = "audiotestsrc num-buffers=50 samplesperbuffer=160 wave=sine freq=440"
             line = f"{source} ! audio/x-raw,rate=8000,channels=1 ! mulawenc ! rtppcmupay ! udpsink host=127.0.0.1"
-            command = ["gst-launch-1.0", "-q", *line.split(), f"port={house.ports[0]}"]
+            command = ["gst-launch-1.0", "-q", *line.split(), f"port={setup.ports[0]}"]
             program = await asyncio.create_subprocess_exec(*command)
             assert await program.wait() == 0
-            call = await house.call()
+            call = await setup.call()
             heard = call.sound("customer").astype(float)
             assert len(heard) == 50 * SIZE
             assert not call.gaps

@@ -1,4 +1,4 @@
-"""The TCP doors over real sockets: every way a connection can begin, break and end."""
+"""The TCP servers over real sockets: every way a connection can begin, break and end."""
 
 import asyncio
 import json
@@ -24,7 +24,7 @@ from bcaf_stream.ingest.protocols.audiosocket import AudioSocketConfig, hang_up,
 from bcaf_stream.ingest.protocols.raw_pcm import PcmConfig, PcmFormat
 from bcaf_stream.ingest.servers import make_server
 from bcaf_stream.ingest.transports.tcp import TcpServer
-from tests.collecting_sink import CollectingSink, Line
+from tests.collecting_sink import CollectingCall, CollectingSink
 from tests.components import needs, require
 from tests.leftovers import WAIT_S, assert_nothing_left, held_now, open_sockets, run
 
@@ -74,11 +74,11 @@ class Client:
             return True
 
     async def answers(self) -> list[dict[str, Any]]:
-        """What a PCM door said, until it closed."""
+        """What a PCM server said, until it closed."""
         return [json.loads(line) for line in (await self.rest()).splitlines()]
 
     async def refused(self, busy: bool) -> bool:
-        """Whether the door said no in its protocol's way."""
+        """Whether the server said no in its protocol's way."""
         if self.audiosocket:
             return await self.rest() == refusal(busy)
         last = (await self.answers())[-1]
@@ -91,25 +91,25 @@ class Client:
         self.writer.transport.abort()
 
 
-class House:
-    """A door, the calls behind it, and clients in front of it."""
+class Setup:
+    """A server, the calls behind it, and clients in front of it."""
 
-    def __init__(self, door: TcpServer, host: CollectingSink, kind: str) -> None:
-        self.door = door
-        self.host = host
+    def __init__(self, server: TcpServer, sink: CollectingSink, kind: str) -> None:
+        self.server = server
+        self.sink = sink
         self.kind = kind
         self._writers: list[asyncio.StreamWriter] = []
 
     async def client(self, **options: Any) -> Client:
-        port = int(self.door.endpoint.rpartition(":")[2])
+        port = int(self.server.endpoint.rpartition(":")[2])
         reader, writer = await asyncio.open_connection("127.0.0.1", port, **options)
         self._writers.append(writer)
         return Client(self.kind, reader, writer)
 
     async def heard(self, call: str = IDS[0]) -> None:
         """Wait until all of `audio()` is there."""
-        await self.host.until(call, "running")
-        while len(self.host.calls[call].sound("customer")) < len(SAMPLES):
+        await self.sink.until(call, "running")
+        while len(self.sink.calls[call].sound("customer")) < len(SAMPLES):
             await asyncio.sleep(0.001)
 
     def leave(self) -> None:
@@ -119,18 +119,18 @@ class House:
 
 @asynccontextmanager
 async def opened(
-    kind: str, capacity: int = 100, host: CollectingSink | None = None, **config: Any
-) -> AsyncIterator[House]:
-    door = make_server((AudioSocketConfig if kind == "audiosocket" else PcmConfig)(port=0, **config))
-    assert isinstance(door, TcpServer)
-    house = House(door, host or CollectingSink(capacity), kind)
+    kind: str, capacity: int = 100, sink: CollectingSink | None = None, **config: Any
+) -> AsyncIterator[Setup]:
+    server = make_server((AudioSocketConfig if kind == "audiosocket" else PcmConfig)(port=0, **config))
+    assert isinstance(server, TcpServer)
+    setup = Setup(server, sink or CollectingSink(capacity), kind)
     before = held_now()
-    await door.start(house.host)
+    await server.start(setup.sink)
     try:
-        yield house
+        yield setup
     finally:
-        house.leave()
-        await door.close()
+        setup.leave()
+        await server.close()
         await asyncio.sleep(0.01)  # the clients' own sockets
         assert_nothing_left(before)
 
@@ -141,12 +141,12 @@ both = pytest.mark.parametrize("kind", ["audiosocket", "pcm"])
 @both
 def test_a_call_to_its_end(kind: str):
     async def scene() -> None:
-        async with opened(kind) as house:
-            client = await house.client()
+        async with opened(kind) as setup:
+            client = await setup.client()
             client.begin()
             client.audio()
             client.say_goodbye()
-            call = await house.host.until(IDS[0], "ended")
+            call = await setup.sink.until(IDS[0], "ended")
             np.testing.assert_array_equal(call.sound("customer"), SAMPLES)
             assert call.reason == "complete"
             if kind == "audiosocket":
@@ -163,19 +163,19 @@ def test_a_call_to_its_end(kind: str):
 @both
 def test_a_vanished_connection_is_a_lost_call_that_may_come_back(kind: str):
     async def scene() -> None:
-        async with opened(kind) as house:
-            client = await house.client()
+        async with opened(kind) as setup:
+            client = await setup.client()
             client.begin()
             client.audio()
             await client.writer.drain()
-            await house.heard()
+            await setup.heard()
             client.vanish()
-            await house.host.until(IDS[0], "lost")
-            again = await house.client()
+            await setup.sink.until(IDS[0], "lost")
+            again = await setup.client()
             again.begin()
             again.audio()
             again.say_goodbye()
-            call = await house.host.until(IDS[0], "ended")
+            call = await setup.sink.until(IDS[0], "ended")
             assert len(call.begins) == 2
             np.testing.assert_array_equal(call.sound("customer"), np.concatenate([SAMPLES, SAMPLES]))
 
@@ -183,14 +183,14 @@ def test_a_vanished_connection_is_a_lost_call_that_may_come_back(kind: str):
 
 
 @both
-def test_the_house_hangs_up(kind: str):
+def test_the_sink_hangs_up(kind: str):
     async def scene() -> None:
-        async with opened(kind) as house:
-            client = await house.client()
+        async with opened(kind) as setup:
+            client = await setup.client()
             client.begin()
             client.audio()
-            await house.heard()
-            house.host.finish(IDS[0], "sender lost")
+            await setup.heard()
+            setup.sink.finish(IDS[0], "sender lost")
             said = await client.rest()
             assert said == hang_up() if kind == "audiosocket" else b'"reason": "sender lost"' in said
 
@@ -200,29 +200,29 @@ def test_the_house_hangs_up(kind: str):
 @both
 def test_busy(kind: str):
     async def scene() -> None:
-        async with opened(kind, capacity=0) as house:
-            client = await house.client()
+        async with opened(kind, capacity=0) as setup:
+            client = await setup.client()
             client.begin()
             client.audio()
             assert await client.refused(busy=True)
-            assert house.door.refused == 1
-            assert not house.host.calls
+            assert setup.server.refused == 1
+            assert not setup.sink.calls
 
     run(scene)
 
 
 @both
-def test_a_call_that_the_house_refuses(kind: str):
+def test_a_call_that_the_sink_refuses(kind: str):
     async def scene() -> None:
-        async with opened(kind) as house:
-            first, second = await house.client(), await house.client()
+        async with opened(kind) as setup:
+            first, second = await setup.client(), await setup.client()
             for client in (first, second):
                 client.begin()
                 client.audio()
-                await house.host.until(IDS[0], "running")
+                await setup.sink.until(IDS[0], "running")
             assert await second.refused(busy=False)
             first.say_goodbye()
-            call = await house.host.until(IDS[0], "ended")
+            call = await setup.sink.until(IDS[0], "ended")
             np.testing.assert_array_equal(call.sound("customer"), SAMPLES)
 
     run(scene)
@@ -231,18 +231,18 @@ def test_a_call_that_the_house_refuses(kind: str):
 @both
 def test_calls_of_one_address_are_limited_and_freed(kind: str):
     async def scene() -> None:
-        async with opened(kind, max_calls_per_client=1) as house:
+        async with opened(kind, max_calls_per_client=1) as setup:
             for number in range(3):
-                first, second = await house.client(), await house.client()
+                first, second = await setup.client(), await setup.client()
                 first.begin(IDS[2 * number])
                 first.audio()
-                await house.host.until(IDS[2 * number], "running")
+                await setup.sink.until(IDS[2 * number], "running")
                 second.begin(IDS[2 * number + 1])
                 second.audio()
                 assert await second.refused(busy=True)
                 first.say_goodbye()
                 await first.rest()
-            assert len(house.host.calls) == 3
+            assert len(setup.sink.calls) == 3
 
     run(scene)
 
@@ -250,15 +250,15 @@ def test_calls_of_one_address_are_limited_and_freed(kind: str):
 @both
 def test_connections_are_limited(kind: str):
     async def scene() -> None:
-        async with opened(kind, max_connections=1) as house:
-            first = await house.client()
+        async with opened(kind, max_connections=1) as setup:
+            first = await setup.client()
             first.begin()
             first.audio()
-            await house.host.until(IDS[0], "running")
-            second = await house.client()
+            await setup.sink.until(IDS[0], "running")
+            second = await setup.client()
             assert await second.refused(busy=True)
             first.say_goodbye()
-            await house.host.until(IDS[0], "ended")
+            await setup.sink.until(IDS[0], "ended")
 
 
 @pytest.mark.parametrize(
@@ -266,20 +266,20 @@ def test_connections_are_limited(kind: str):
 )
 def test_connections_without_a_call_keep_nobody_out(kind: str, word: bytes):
     async def scene() -> None:
-        async with opened(kind, first_message_s=1000.0, idle_s=1000.0) as house:
-            strangers = [await house.client() for _ in range(64)]
+        async with opened(kind, first_message_s=1000.0, idle_s=1000.0) as setup:
+            strangers = [await setup.client() for _ in range(64)]
             for stranger in strangers:
                 stranger.writer.write(word)
                 await stranger.writer.drain()
             for number in range(5):
-                client = await house.client()
+                client = await setup.client()
                 client.begin(IDS[number])
                 client.audio()
-                await house.host.until(IDS[number], "running")
+                await setup.sink.until(IDS[number], "running")
             assert await strangers[0].refused(busy=True)
-            assert house.door.ports[0].admission.displaced == 5
+            assert setup.server.ports[0].admission.displaced == 5
             client.say_goodbye()
-            await house.host.until(IDS[4], "ended")
+            await setup.sink.until(IDS[4], "ended")
 
     run(scene)
 
@@ -287,23 +287,23 @@ def test_connections_without_a_call_keep_nobody_out(kind: str, word: bytes):
 @both
 def test_a_flood_is_let_go_without_a_word(kind: str, caplog: pytest.LogCaptureFixture):
     async def scene() -> None:
-        async with opened(kind, max_connections=2) as house:
-            calls = [await house.client() for _ in range(2)]
+        async with opened(kind, max_connections=2) as setup:
+            calls = [await setup.client() for _ in range(2)]
             for number, client in enumerate(calls):
                 client.begin(IDS[number])
                 client.audio()
-                await house.host.until(IDS[number], "running")
-            flood = [await house.client() for _ in range(200)]
+                await setup.sink.until(IDS[number], "running")
+            flood = [await setup.client() for _ in range(200)]
             async with asyncio.timeout(WAIT_S):
-                while house.door.ports[0].refused < 200:
+                while setup.server.ports[0].refused < 200:
                     await asyncio.sleep(0.001)
             assert len(caplog.messages) <= 1, "a flood does not fill the log"
-            assert len(house.door.ports[0]._connections) <= 4
+            assert len(setup.server.ports[0]._connections) <= 4
             for client in flood:
                 client.vanish()
             for number, client in enumerate(calls):
                 client.say_goodbye()
-                await house.host.until(IDS[number], "ended")
+                await setup.sink.until(IDS[number], "ended")
 
     run(scene)
 
@@ -311,8 +311,8 @@ def test_a_flood_is_let_go_without_a_word(kind: str, caplog: pytest.LogCaptureFi
 @both
 def test_silence_before_the_call_is_limited(kind: str):
     async def scene() -> None:
-        async with opened(kind, first_message_s=0.05) as house:
-            client = await house.client()
+        async with opened(kind, first_message_s=0.05) as setup:
+            client = await setup.client()
             client.writer.write(b"\1" if kind == "audiosocket" else b"{")
             assert await client.refused(busy=False)
 
@@ -321,13 +321,13 @@ def test_silence_before_the_call_is_limited(kind: str):
 
 def test_a_caller_may_be_silent_after_the_uuid():
     async def scene() -> None:
-        async with opened("audiosocket", first_message_s=0.1) as house:
-            client = await house.client()
+        async with opened("audiosocket", first_message_s=0.1) as setup:
+            client = await setup.client()
             client.begin()
             await asyncio.sleep(0.2)
             client.audio()
             client.say_goodbye()
-            call = await house.host.until(IDS[0], "ended")
+            call = await setup.sink.until(IDS[0], "ended")
             np.testing.assert_array_equal(call.sound("customer"), SAMPLES)
 
     run(scene)
@@ -335,8 +335,8 @@ def test_a_caller_may_be_silent_after_the_uuid():
 
 def test_but_not_for_ever():
     async def scene() -> None:
-        async with opened("audiosocket", first_message_s=0.1, idle_s=0.1) as house:
-            client = await house.client()
+        async with opened("audiosocket", first_message_s=0.1, idle_s=0.1) as setup:
+            client = await setup.client()
             client.begin()
             assert await client.refused(busy=False)
 
@@ -346,11 +346,11 @@ def test_but_not_for_ever():
 @both
 def test_a_connection_that_sends_nothing_any_more_has_lost_its_call(kind: str):
     async def scene() -> None:
-        async with opened(kind, idle_s=0.1) as house:
-            client = await house.client()
+        async with opened(kind, idle_s=0.1) as setup:
+            client = await setup.client()
             client.begin()
             client.audio()
-            call = await house.host.until(IDS[0], "lost")
+            call = await setup.sink.until(IDS[0], "lost")
             np.testing.assert_array_equal(call.sound("customer"), SAMPLES)
 
     run(scene)
@@ -359,19 +359,19 @@ def test_a_connection_that_sends_nothing_any_more_has_lost_its_call(kind: str):
 @both
 def test_a_bad_client_disturbs_nobody(kind: str):
     async def scene() -> None:
-        async with opened(kind) as house:
-            good = await house.client()
+        async with opened(kind) as setup:
+            good = await setup.client()
             good.begin()
             random = np.random.default_rng(1)
             for at in range(0, len(BYTES), 1600):
                 good.audio(BYTES[at : at + 1600])
-                bad = await house.client()
+                bad = await setup.client()
                 if at % 3200:
                     bad.begin(IDS[1 + at // 1600])
                 bad.writer.write(random.bytes(300) + b"\n")
                 bad.audio()
             good.say_goodbye()
-            call = await house.host.until(IDS[0], "ended")
+            call = await setup.sink.until(IDS[0], "ended")
             np.testing.assert_array_equal(call.sound("customer"), SAMPLES)
 
     run(scene)
@@ -380,56 +380,56 @@ def test_a_bad_client_disturbs_nobody(kind: str):
 @both
 def test_without_room_nothing_is_read_and_nothing_is_lost(kind: str):
     async def scene() -> None:
-        async with opened(kind) as house:
-            house.host.may_read.clear()
-            client = await house.client()
+        async with opened(kind) as setup:
+            setup.sink.may_read.clear()
+            client = await setup.client()
             client.begin()
             for _ in range(250):  # 8 MB: more than the kernel's buffers and what is read at once
                 client.audio()
             with pytest.raises(TimeoutError):
                 await asyncio.wait_for(client.writer.drain(), 0.2)
-            taken = house.host.calls[IDS[0]].parts.get("customer", [])
+            taken = setup.sink.calls[IDS[0]].parts.get("customer", [])
             assert sum(map(len, taken)) <= 65_536
-            house.host.may_read.set()
+            setup.sink.may_read.set()
             client.say_goodbye()
-            call = await house.host.until(IDS[0], "ended")
+            call = await setup.sink.until(IDS[0], "ended")
             assert len(call.sound("customer")) == 250 * len(SAMPLES)
 
     run(scene)
 
 
 @both
-def test_the_house_hangs_up_while_the_door_waits_for_room(kind: str):
+def test_the_sink_hangs_up_while_the_server_waits_for_room(kind: str):
     async def scene() -> None:
-        async with opened(kind) as house:
-            house.host.may_read.clear()
-            client = await house.client()
+        async with opened(kind) as setup:
+            setup.sink.may_read.clear()
+            client = await setup.client()
             client.begin()
             client.audio()
-            while not house.host.calls or not house.host.calls[IDS[0]].parts:
+            while not setup.sink.calls or not setup.sink.calls[IDS[0]].parts:
                 await asyncio.sleep(0.001)
-            house.host.finish(IDS[0], "overload")
+            setup.sink.finish(IDS[0], "overload")
             assert await client.rest()
 
     run(scene)
 
 
 @both
-def test_closing_the_door_ends_its_calls_and_tells_the_callers(kind: str):
+def test_closing_the_server_ends_its_calls_and_tells_the_callers(kind: str):
     async def scene() -> None:
-        async with opened(kind) as house:
-            client, silent = await house.client(), await house.client()
+        async with opened(kind) as setup:
+            client, silent = await setup.client(), await setup.client()
             client.begin()
             client.audio()
-            await house.host.until(IDS[0], "running")
-            closing = asyncio.create_task(house.door.close())
+            await setup.sink.until(IDS[0], "running")
+            closing = asyncio.create_task(setup.server.close())
             assert await client.refused(busy=False)
             client.writer.close()
             silent.writer.close()
             await closing
-            assert house.host.calls[IDS[0]].reason == "the server is going down"
+            assert setup.sink.calls[IDS[0]].reason == "the server is going down"
             with pytest.raises(OSError, match="Connect"):
-                await house.client()
+                await setup.client()
 
     run(scene)
 
@@ -437,11 +437,11 @@ def test_closing_the_door_ends_its_calls_and_tells_the_callers(kind: str):
 @both
 def test_who_is_not_allowed_hears_nothing(kind: str):
     async def scene() -> None:
-        async with opened(kind, allow=("10.1.0.0/16",)) as house:
-            client = await house.client()
+        async with opened(kind, allow=("10.1.0.0/16",)) as setup:
+            client = await setup.client()
             client.begin()
             assert await client.hears_nothing()
-            assert house.door.refused == 1
+            assert setup.server.refused == 1
 
     run(scene)
 
@@ -450,20 +450,20 @@ def test_two_connections_of_audiosocket_are_the_sides_of_one_call():
     sides = (ChannelConfig(name="customer", role="customer"), ChannelConfig(name="agent", role="agent"))
 
     async def scene() -> None:
-        async with opened("audiosocket", channels=sides) as house:
-            first, *others = house.door.endpoint.removeprefix("tcp://127.0.0.1:").split(",")
+        async with opened("audiosocket", channels=sides) as setup:
+            first, *others = setup.server.endpoint.removeprefix("tcp://127.0.0.1:").split(",")
             clients = []
             for port in (first, *others):
                 client = Client("audiosocket", *await asyncio.open_connection("127.0.0.1", int(port)))
                 client.begin()
                 client.audio()
                 clients.append(client)
-            await house.heard()
+            await setup.heard()
             clients[0].say_goodbye()
             assert await clients[0].rest() == hang_up()
-            assert house.host.calls[IDS[0]].state == "running"
+            assert setup.sink.calls[IDS[0]].state == "running"
             clients[1].say_goodbye()
-            call = await house.host.until(IDS[0], "ended")
+            call = await setup.sink.until(IDS[0], "ended")
             assert [channel.name for channel in call.begins[0].channels] == ["customer", "agent"]
             for side in ("customer", "agent"):
                 np.testing.assert_array_equal(call.sound(side)[-len(SAMPLES) :], SAMPLES)
@@ -474,23 +474,23 @@ def test_two_connections_of_audiosocket_are_the_sides_of_one_call():
 
 
 @both
-def test_a_fault_of_the_house_costs_one_connection(kind: str, caplog: pytest.LogCaptureFixture):
+def test_a_fault_of_the_sink_costs_one_connection(kind: str, caplog: pytest.LogCaptureFixture):
     class Faulty(CollectingSink):
-        async def open(self, begin: CallStart, credit: Callable[[int], None] | None = None) -> Line:
+        async def open(self, begin: CallStart, credit: Callable[[int], None] | None = None) -> CollectingCall:
             if begin.call == IDS[1]:
                 raise RuntimeError("secret words")
             return await super().open(begin, credit)
 
     async def scene() -> None:
-        async with opened(kind, host=Faulty()) as house:
-            good, bad = await house.client(), await house.client()
+        async with opened(kind, sink=Faulty()) as setup:
+            good, bad = await setup.client(), await setup.client()
             good.begin()
             good.audio()
             bad.begin(IDS[1])
             bad.audio()
             assert await bad.refused(busy=False)
             good.say_goodbye()
-            await house.host.until(IDS[0], "ended")
+            await setup.sink.until(IDS[0], "ended")
 
     before = loops.faults.counts.get(f"{kind} connection", 0)
     run(scene)
@@ -504,17 +504,17 @@ def test_the_token_of_pcm(tmp_path: Path):
     secrets.chmod(0o600)
 
     async def scene() -> None:
-        async with opened("pcm", tokens=secrets) as house:
+        async with opened("pcm", tokens=secrets) as setup:
             for token, call in (("wrong", IDS[0]), (None, IDS[1])):
-                stranger = await house.client()
+                stranger = await setup.client()
                 stranger.begin(call, token=token)
                 assert await stranger.refused(busy=False)
-            friend = await house.client()
+            friend = await setup.client()
             friend.begin(IDS[2], token="two")
             friend.audio()
             friend.say_goodbye()
-            await house.host.until(IDS[2], "ended")
-            assert set(house.host.calls) == {IDS[2]}
+            await setup.sink.until(IDS[2], "ended")
+            assert set(setup.sink.calls) == {IDS[2]}
 
     run(scene)
 
@@ -523,7 +523,7 @@ def test_the_token_of_pcm(tmp_path: Path):
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     require("openssl")
     folder = tmp_path_factory.mktemp("tls")
-    crt, key = folder / "door.crt", folder / "door.key"
+    crt, key = folder / "server.crt", folder / "server.key"
     openssl = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"]
     subprocess.run([*openssl, "-keyout", key, "-out", crt], check=True, capture_output=True)
     return crt, key
@@ -535,13 +535,13 @@ def test_tls(kind: str, certificate: tuple[Path, Path]):
     context = ssl.create_default_context(cafile=str(crt))
 
     async def scene() -> None:
-        async with opened(kind, certificate=crt, key=key, first_message_s=1.0) as house:
-            assert house.door.endpoint.startswith("tls://")
-            plain = await house.client()
+        async with opened(kind, certificate=crt, key=key, first_message_s=1.0) as setup:
+            assert setup.server.endpoint.startswith("tls://")
+            plain = await setup.client()
             plain.begin()
             plain.audio()
-            stuck = await house.client()  # connects, and never shakes hands
-            client = await house.client(ssl=context, server_hostname="localhost")
+            stuck = await setup.client()  # connects, and never shakes hands
+            client = await setup.client(ssl=context, server_hostname="localhost")
             client.begin(IDS[1])
             client.audio()
             if kind == "audiosocket":
@@ -550,25 +550,25 @@ def test_tls(kind: str, certificate: tuple[Path, Path]):
             else:
                 await client.writer.drain()
                 client.writer.close()
-            call = await house.host.until(IDS[1], "ended")
+            call = await setup.sink.until(IDS[1], "ended")
             np.testing.assert_array_equal(call.sound("customer"), SAMPLES)
             assert await plain.hears_nothing()
             assert await stuck.hears_nothing()
-            assert set(house.host.calls) == {IDS[1]}
+            assert set(setup.sink.calls) == {IDS[1]}
 
     run(scene)
 
 
-def test_ffmpeg_writes_samples_to_a_door_that_knows_their_format():
+def test_ffmpeg_writes_samples_to_a_server_that_knows_their_format():
     async def scene() -> None:
         format = load_config(PcmConfig, None, ['format={"name": "line", "rate": 8000}']).format
-        async with opened("pcm", format=format) as house:
-            port = house.door.endpoint.rpartition(":")[2]
+        async with opened("pcm", format=format) as setup:
+            port = setup.server.endpoint.rpartition(":")[2]
             await asyncio.to_thread(mux, f"tcp://127.0.0.1:{port}")
-            await house.host.changed.wait()
-            [name] = house.host.calls
+            await setup.sink.changed.wait()
+            [name] = setup.sink.calls
             assert name.startswith("line-")
-            call = await house.host.until(name, "ended")
+            call = await setup.sink.until(name, "ended")
             np.testing.assert_array_equal(call.sound("customer"), SAMPLES)
 
     run(scene)
@@ -579,8 +579,8 @@ def test_programs_that_know_nothing_of_us(program: str, tmp_path: Path):
     (tmp_path / "call.raw").write_bytes(BYTES)
 
     async def scene() -> None:
-        async with opened("pcm", format=PcmFormat(name="line", rate=8000)) as house:
-            port = house.door.endpoint.rpartition(":")[2]
+        async with opened("pcm", format=PcmFormat(name="line", rate=8000)) as setup:
+            port = setup.server.endpoint.rpartition(":")[2]
             raw = ["-f", "s16le", "-ar", "8000", "-ac", "1"]
             options = {
                 "ffmpeg": ["-v", "error", *raw, "-i", str(tmp_path / "call.raw"), *raw, f"tcp://127.0.0.1:{port}"],
@@ -595,9 +595,9 @@ def test_programs_that_know_nothing_of_us(program: str, tmp_path: Path):
             assert out == (
                 b"" if program == "ffmpeg" else b'{"t": "closed", "utterances": 0, "reason": "complete"}\n'
             )
-            await house.host.changed.wait()
-            [name] = house.host.calls
-            call = await house.host.until(name, "ended")
+            await setup.sink.changed.wait()
+            [name] = setup.sink.calls
+            call = await setup.sink.until(name, "ended")
             np.testing.assert_array_equal(call.sound("customer"), SAMPLES)
 
     run(scene)
@@ -606,10 +606,10 @@ def test_programs_that_know_nothing_of_us(program: str, tmp_path: Path):
 @both
 def test_a_thousand_connections_leave_nothing_behind(kind: str):
     async def scene() -> None:
-        async with opened(kind) as house:
+        async with opened(kind) as setup:
             held = len(asyncio.all_tasks()), open_sockets()
             for number in range(1000):
-                client = await house.client()
+                client = await setup.client()
                 if number % 2:
                     client.begin(IDS[number % 7])
                     client.audio(BYTES[:640])
@@ -633,11 +633,11 @@ def mux(url: str) -> None:
 
 def test_an_address_that_is_taken():
     async def scene() -> None:
-        async with opened("pcm") as house:
-            port = int(house.door.endpoint.rpartition(":")[2])
+        async with opened("pcm") as setup:
+            port = int(setup.server.endpoint.rpartition(":")[2])
             second = make_server(PcmConfig(port=port))
             with pytest.raises(LinkError, match=rf"pcm: 127.0.0.1:{port} cannot be bound"):
-                await second.start(house.host)
+                await second.start(setup.sink)
             await second.close()
 
     run(scene)

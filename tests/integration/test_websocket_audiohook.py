@@ -1,4 +1,4 @@
-"""The AudioHook door over real sockets, played by a client of the protocol."""
+"""The AudioHook server over real sockets, played by a client of the protocol."""
 
 import base64
 import hmac
@@ -18,8 +18,8 @@ from tests.collecting_sink import CollectingSink
 from tests.websocket_clients import closing, listening, noise, run, status
 
 
-def audiohook(host: CollectingSink, **options: object) -> AbstractAsyncContextManager[WebSocketServer]:
-    return listening(make_server(AudioHookConfig(port=0, **options)), host)
+def audiohook(sink: CollectingSink, **options: object) -> AbstractAsyncContextManager[WebSocketServer]:
+    return listening(make_server(AudioHookConfig(port=0, **options)), sink)
 
 
 def sides(data: bytes) -> list[list[int]]:
@@ -38,8 +38,8 @@ async def speak(socket: ClientConnection, client: AudioHookClient, data: bytes, 
 
 def test_a_session_from_open_to_closed():
     async def test() -> None:
-        host, client, data = CollectingSink(), AudioHookClient(), noise(1.0, channels=2)
-        async with audiohook(host) as door, connect(door.endpoint) as socket:
+        sink, client, data = CollectingSink(), AudioHookClient(), noise(1.0, channels=2)
+        async with audiohook(sink) as server, connect(server.endpoint) as socket:
             await opened(socket, client)
             await speak(socket, client, data[:8000])
             await socket.send(client.message("ping"))
@@ -48,38 +48,38 @@ def test_a_session_from_open_to_closed():
             await speak(socket, client, data[8000:])
             await socket.send(client.message("close", reason="end"))
             assert client.hear(await socket.recv())["type"] == "closed"
-            call = await host.until("c0", "ended")
+            call = await sink.until("c0", "ended")
         left, right = sides(data)
         silence = [0] * 4000
         assert call.reason == "complete"
         assert call.sound("customer").tolist() == left[:4000] + silence + left[4000:]
         assert call.sound("agent").tolist() == right[:4000] + silence + right[4000:]
         assert len(call.gaps) == 2
-        assert door.refused == 0
+        assert server.refused == 0
 
     run(test)
 
 
 def test_a_conversation_goes_on_in_its_next_session():
     async def test() -> None:
-        host, data = CollectingSink(), noise(2.0, channels=2)
-        async with audiohook(host) as door:
+        sink, data = CollectingSink(), noise(2.0, channels=2)
+        async with audiohook(sink) as server:
             first = AudioHookClient("s1")
-            async with connect(door.endpoint) as socket:
+            async with connect(server.endpoint) as socket:
                 await opened(socket, first)
                 await speak(socket, first, data[:16_000])
                 await socket.send(first.message("ping"))
                 first.hear(await socket.recv())  # all before it has arrived
                 socket.transport.abort()
-            await host.until("c0", "lost")
+            await sink.until("c0", "lost")
             second = AudioHookClient("s2", position=0.75)  # a quarter of a second comes again
-            async with connect(door.endpoint) as socket:
+            async with connect(server.endpoint) as socket:
                 earlier = [{"id": "s1", "serverseq": first.serverseq, "clientseq": first.seq}]
                 await socket.send(second.open("c0", continuedSessions=earlier))
                 assert second.hear(await socket.recv())["type"] == "opened"
                 await speak(socket, second, data[12_000:])
                 await socket.send(second.message("close", reason="end"))
-                call = await host.until("c0", "ended")
+                call = await sink.until("c0", "ended")
         assert [begin.missed for begin in call.begins] == [None, 0]
         assert [call.sound("customer").tolist(), call.sound("agent").tolist()] == sides(data)
 
@@ -88,21 +88,21 @@ def test_a_conversation_goes_on_in_its_next_session():
 
 def test_a_probe_is_answered_and_starts_nothing():
     async def test() -> None:
-        host, client = CollectingSink(capacity=0), AudioHookClient()
-        async with audiohook(host) as door, connect(door.endpoint) as socket:
+        sink, client = CollectingSink(capacity=0), AudioHookClient()
+        async with audiohook(sink) as server, connect(server.endpoint) as socket:
             await opened(socket, client, NO_ID)
             await socket.send(client.message("close", reason="end"))
             assert client.hear(await socket.recv())["type"] == "closed"
-        assert host.calls == {}
-        assert door.refused == 0
+        assert sink.calls == {}
+        assert server.refused == 0
 
     run(test)
 
 
-def test_a_full_house_asks_for_a_disconnect():
+def test_a_full_server_asks_for_a_disconnect():
     async def test() -> None:
-        host, client = CollectingSink(capacity=0), AudioHookClient()
-        async with audiohook(host) as door, connect(door.endpoint) as socket:
+        sink, client = CollectingSink(capacity=0), AudioHookClient()
+        async with audiohook(sink) as server, connect(server.endpoint) as socket:
             await socket.send(client.open())
             message = client.hear(await socket.recv())
             assert message["type"] == "disconnect"
@@ -110,16 +110,16 @@ def test_a_full_house_asks_for_a_disconnect():
             await socket.send(client.message("close", reason="disconnect"))
             assert client.hear(await socket.recv())["type"] == "closed"
             assert (await closing(socket))[0] == 1013  # a client that does not hang up by itself
-        assert door.refused == 1
+        assert server.refused == 1
 
     run(test)
 
 
 def test_a_client_that_breaks_the_order_is_disconnected_and_disturbs_nobody():
     async def test() -> None:
-        host, data = CollectingSink(), noise(1.0, channels=2)
+        sink, data = CollectingSink(), noise(1.0, channels=2)
         good, bad = AudioHookClient("good"), AudioHookClient("bad")
-        async with audiohook(host) as door, connect(door.endpoint) as one, connect(door.endpoint) as two:
+        async with audiohook(sink) as server, connect(server.endpoint) as one, connect(server.endpoint) as two:
             await opened(one, good, "c1")
             await opened(two, bad, "c2")
             await speak(one, good, data[:8000])
@@ -128,26 +128,26 @@ def test_a_client_that_breaks_the_order_is_disconnected_and_disturbs_nobody():
             message = bad.hear(await two.recv())
             assert message["parameters"] == {"reason": "error", "info": "session: seq must be 2"}
             assert (await closing(two))[0] == 1008
-            assert host.calls["c2"].state == "lost"
+            assert sink.calls["c2"].state == "lost"
             await speak(one, good, data[8000:])
             await one.send(good.message("close", reason="end"))
-            call = await host.until("c1", "ended")
+            call = await sink.until("c1", "ended")
         assert call.sound("customer").tolist() == sides(data)[0]
 
     run(test)
 
 
-def test_the_house_ends_a_call():
+def test_the_sink_ends_a_call():
     async def test() -> None:
-        host, client = CollectingSink(), AudioHookClient()
-        async with audiohook(host) as door, connect(door.endpoint) as socket:
+        sink, client = CollectingSink(), AudioHookClient()
+        async with audiohook(sink) as server, connect(server.endpoint) as socket:
             await opened(socket, client)
-            host.finish("c0", "failed")
+            sink.finish("c0", "failed")
             message = client.hear(await socket.recv())
             assert (message["type"], message["parameters"]) == ("disconnect", {"reason": "completed"})
             await socket.send(client.message("close", reason="disconnect"))
             assert client.hear(await socket.recv())["type"] == "closed"
-        assert host.calls["c0"].reason == "failed"
+        assert sink.calls["c0"].reason == "failed"
 
     run(test)
 
@@ -158,10 +158,10 @@ def test_an_api_key_is_asked_for(tmp_path):
     keys.chmod(0o600)
 
     async def test() -> None:
-        async with audiohook(CollectingSink(), tokens=keys) as door:
-            assert await status(door) == 401
-            assert await status(door, headers={"X-API-KEY": "wrong"}) == 401
-            assert await status(door, headers={"X-API-KEY": "SGVsbG8"}) == 101
+        async with audiohook(CollectingSink(), tokens=keys) as server:
+            assert await status(server) == 401
+            assert await status(server, headers={"X-API-KEY": "wrong"}) == 401
+            assert await status(server, headers={"X-API-KEY": "SGVsbG8"}) == 101
 
     run(test)
 
@@ -186,15 +186,15 @@ def test_a_signature_is_asked_for(tmp_path):
     secrets.chmod(0o600)
 
     async def test() -> None:
-        async with audiohook(CollectingSink(), client_secret=secrets) as door:
-            host = door.endpoint.removeprefix("ws://")
+        async with audiohook(CollectingSink(), client_secret=secrets) as server:
+            host = server.endpoint.removeprefix("ws://")
             good = signed(host, b"secret")
-            assert await status(door, headers=good) == 101
-            assert await status(door, headers=good) == 401, "each is taken once"
-            assert await status(door, headers=signed(host, b"secret", nonce="another")) == 101
-            assert await status(door, headers=signed(host, b"wrong")) == 401
-            assert await status(door, headers=signed("elsewhere", b"secret")) == 401
-            assert await status(door, headers={"X-API-KEY": "key"}) == 401
+            assert await status(server, headers=good) == 101
+            assert await status(server, headers=good) == 401, "each is taken once"
+            assert await status(server, headers=signed(host, b"secret", nonce="another")) == 101
+            assert await status(server, headers=signed(host, b"wrong")) == 401
+            assert await status(server, headers=signed("elsewhere", b"secret")) == 401
+            assert await status(server, headers={"X-API-KEY": "key"}) == 401
         secrets.write_text("not base64")
         with pytest.raises(LinkError, match="must be written in base64"):
             await make_server(AudioHookConfig(port=0, client_secret=secrets)).start(CollectingSink())

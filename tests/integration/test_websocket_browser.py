@@ -21,8 +21,8 @@ from tests.websocket_clients import listening, run, status
 HELLO = {"call": "m1", "channels": [["speaker", "speaker"]], "rate": 48000}
 
 
-def microphone(host: CollectingSink, **options: object) -> AbstractAsyncContextManager[WebSocketServer]:
-    return listening(make_server(BrowserConfig(port=0, **options)), host)
+def microphone(sink: CollectingSink, **options: object) -> AbstractAsyncContextManager[WebSocketServer]:
+    return listening(make_server(BrowserConfig(port=0, **options)), sink)
 
 
 def fetch(url: str) -> tuple[int, str, str]:
@@ -36,16 +36,16 @@ def fetch(url: str) -> tuple[int, str, str]:
 
 def test_samples_come_as_they_were_sent():
     async def test() -> None:
-        host = CollectingSink()
+        sink = CollectingSink()
         samples = np.random.default_rng(0).integers(-999, 999, 48000).astype("<i2")
-        async with microphone(host) as door, connect(door.endpoint.replace("http://", "ws://")) as client:
+        async with microphone(sink) as server, connect(server.endpoint.replace("http://", "ws://")) as client:
             await client.send(json.dumps(HELLO))
             assert json.loads(await client.recv()) == {"t": "accepted", "call": "m1"}
             for part in np.split(samples, 25):
                 await client.send(part.tobytes())
             await client.send('{"end": true}')
             assert json.loads(await client.recv())["t"] == "closed"
-            call = await host.until("m1", "ended")
+            call = await sink.until("m1", "ended")
         assert call.begins[0].rate == 48000
         assert call.sound("speaker").tolist() == samples.tolist()
 
@@ -58,20 +58,20 @@ def test_the_page_and_who_may_use_it(tmp_path):
     secrets.chmod(0o600)
 
     async def test() -> None:
-        async with microphone(CollectingSink()) as door:
-            site = door.endpoint.removesuffix("/")
+        async with microphone(CollectingSink()) as server:
+            site = server.endpoint.removesuffix("/")
             code, policy, page = await asyncio.to_thread(fetch, site + "/")
             assert code == 200
             assert "default-src 'none'" in policy
             assert "getUserMedia" in page
             assert (await asyncio.to_thread(fetch, site + "/other"))[0] == 404
-            assert await status(door, headers={"Origin": site}) == 101
-            assert await status(door, headers={"Origin": "https://elsewhere.example"}) == 403
-        async with microphone(CollectingSink(), tokens=secrets) as door:
-            site = door.endpoint.removesuffix("/")
+            assert await status(server, headers={"Origin": site}) == 101
+            assert await status(server, headers={"Origin": "https://elsewhere.example"}) == 403
+        async with microphone(CollectingSink(), tokens=secrets) as server:
+            site = server.endpoint.removesuffix("/")
             assert (await asyncio.to_thread(fetch, site + "/"))[0] == 401
             assert (await asyncio.to_thread(fetch, site + "/?token=one"))[0] == 200
-            assert await status(door, "/?token=one", {"Origin": site}) == 101
+            assert await status(server, "/?token=one", {"Origin": site}) == 101
 
     run(test)
 
@@ -84,20 +84,20 @@ FLAGS += ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"
 @needs("chromium")
 def test_a_real_browser_is_heard():
     async def test() -> None:
-        host = CollectingSink()
-        async with microphone(host) as door:
+        sink = CollectingSink()
+        async with microphone(sink) as server:
             with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
-                site = door.endpoint
+                site = server.endpoint
                 browser = await asyncio.create_subprocess_exec(
                     str(BROWSER), *FLAGS, f"--user-data-dir={profile}", site,
                     stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE,
                 )  # fmt: skip
                 try:
-                    await speak(browser, site, host)
+                    await speak(browser, site, sink)
                 finally:
                     browser.kill()
                     await browser.wait()
-        (call,) = host.calls.values()
+        (call,) = sink.calls.values()
         heard = call.sound("speaker")
         assert call.reason == "complete"
         assert len(heard) > call.begins[0].rate
@@ -106,7 +106,7 @@ def test_a_real_browser_is_heard():
     run(test)
 
 
-async def speak(browser: asyncio.subprocess.Process, site: str, host: CollectingSink) -> None:
+async def speak(browser: asyncio.subprocess.Process, site: str, sink: CollectingSink) -> None:
     """Press the page's button, let it be heard for a while, and press it again; over the DevTools protocol."""
     assert browser.stderr is not None
     async for line in browser.stderr:
@@ -128,7 +128,7 @@ async def speak(browser: asyncio.subprocess.Process, site: str, host: Collecting
                 pressed = json.loads(await tools.recv())["result"]["result"]
 
         await press()
-        while not host.calls or sum(map(len, next(iter(host.calls.values())).parts.get("speaker", []))) < 60_000:
+        while not sink.calls or sum(map(len, next(iter(sink.calls.values())).parts.get("speaker", []))) < 60_000:
             await asyncio.sleep(0.05)
         await press()
-        await host.until(next(iter(host.calls)), "ended")
+        await sink.until(next(iter(sink.calls)), "ended")

@@ -1,4 +1,4 @@
-"""The door of live text over real sockets, beside a call that comes by another door."""
+"""The server of live text over real sockets, beside a call that comes by another server."""
 
 import asyncio
 import json
@@ -17,8 +17,8 @@ from tests.websocket_clients import closing, listening, run
 BEGIN = CallStart("c0", (Channel("left"),), 8000, "given")
 
 
-def live_text(host: CollectingSink, **options: object) -> AbstractAsyncContextManager[WebSocketServer]:
-    return listening(make_server(LiveTextConfig(port=0, **options)), host)
+def live_text(sink: CollectingSink, **options: object) -> AbstractAsyncContextManager[WebSocketServer]:
+    return listening(make_server(LiveTextConfig(port=0, **options)), sink)
 
 
 def line(text: str, call: str = "c0", **fields: object) -> str:
@@ -27,9 +27,9 @@ def line(text: str, call: str = "c0", **fields: object) -> str:
 
 def test_words_reach_their_call_and_each_line_its_answer():
     async def test() -> None:
-        host = CollectingSink()
-        await host.open(BEGIN)
-        async with live_text(host, ack=True) as door, connect(door.endpoint) as client:
+        sink = CollectingSink()
+        await sink.open(BEGIN)
+        async with live_text(sink, ack=True) as server, connect(server.endpoint) as client:
             await client.send(line("hello", id="u1", is_final=False) + "\n" + line("hello there", id="u1"))
             await client.send("secret")
             await client.send(line("secret", call="another"))
@@ -42,38 +42,38 @@ def test_words_reach_their_call_and_each_line_its_answer():
             {"line": 4, "error": "no such call is running"},
             {"line": 5, "ok": True},
         ]
-        assert host.calls["c0"].words == [
+        assert sink.calls["c0"].words == [
             Words(0, 900, "hello", "left", "u1", final=False),
             Words(0, 900, "hello there", "left", "u1"),
         ]
-        call, update = host.beside[-1]
+        call, update = sink.beside[-1]
         assert (call, update.words, update.last) == ("c0", (), True)
-        assert door.refused == 2
+        assert server.refused == 2
 
     run(test)
 
 
 def test_good_lines_are_not_answered_unless_asked():
     async def test() -> None:
-        host = CollectingSink()
-        await host.open(BEGIN)
-        async with live_text(host) as door, connect(door.endpoint) as client:
+        sink = CollectingSink()
+        await sink.open(BEGIN)
+        async with live_text(sink) as server, connect(server.endpoint) as client:
             await client.send(line("hello"))
             await client.send("{}")
             assert json.loads(await client.recv())["line"] == 2
-        assert len(host.calls["c0"].words) == 1
+        assert len(sink.calls["c0"].words) == 1
 
     run(test)
 
 
 def test_who_sends_sound_or_nothing_is_sent_away():
     async def test() -> None:
-        async with live_text(CollectingSink(), first_message_s=0.2) as door:
-            async with connect(door.endpoint) as binary, connect(door.endpoint) as silent:
+        async with live_text(CollectingSink(), first_message_s=0.2) as server:
+            async with connect(server.endpoint) as binary, connect(server.endpoint) as silent:
                 await binary.send(b"\x00")
                 assert await closing(binary) == (1008, "live text: a frame must be text")
                 assert await closing(silent) == (1008, "no words came in time")
-            assert door.refused == 2
+            assert server.refused == 2
 
     run(test)
 
@@ -85,12 +85,12 @@ async def send_all(client: ClientConnection, frames: list[str]) -> None:
 
 def test_one_that_never_reads_its_answers_keeps_nobody_waiting():
     async def test() -> None:
-        host = CollectingSink()
-        await host.open(BEGIN)
+        sink = CollectingSink()
+        await sink.open(BEGIN)
         async with (
-            live_text(host, ack=True) as door,
-            connect(door.endpoint) as stuck,
-            connect(door.endpoint) as good,
+            live_text(sink, ack=True) as server,
+            connect(server.endpoint) as stuck,
+            connect(server.endpoint) as good,
         ):
             stuck.transport.pause_reading()
             flood = asyncio.create_task(send_all(stuck, ["{}\n" * 1000] * 100))
@@ -100,6 +100,6 @@ def test_one_that_never_reads_its_answers_keeps_nobody_waiting():
             flood.cancel()
             stuck.transport.abort()
             await asyncio.gather(flood, return_exceptions=True)
-        assert len(host.calls["c0"].words) == 50
+        assert len(sink.calls["c0"].words) == 50
 
     run(test)

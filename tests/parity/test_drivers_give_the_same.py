@@ -182,11 +182,11 @@ class Hearing:
 
     name = "hearing"
 
-    def __init__(self, deaf_to: int) -> None:
-        self._deaf_to = deaf_to
+    def __init__(self, failing: int) -> None:
+        self._failing = failing
 
     def transcribe(self, samples: PcmN) -> Transcription:
-        if len(samples) // 320 % 5 == self._deaf_to:
+        if len(samples) // 320 % 5 == self._failing:
             raise AsrError("too hard")
         return Transcription("hello " * (len(samples) // 16_000 + 1), 0.9)
 
@@ -215,7 +215,7 @@ def test_analyze_and_a_live_call_give_the_same_whatever_fails(
     engine.failing = frozenset(
         (channel.name, int(index)) for channel in CHANNELS for index in dice.choice(4, seed, replace=False)
     )
-    hearing = Hearing(deaf_to=seed)
+    hearing = Hearing(failing=seed)
     analyzer = ConversationAnalyzer(CALL, AnalyzerConfig(), engine, hearing)
     here = [event for chunk in audio for event in analyzer.push(chunk)] + analyzer.flush()
     runtime = LocalRuntime(engine, hearing)

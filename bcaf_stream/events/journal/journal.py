@@ -1,7 +1,7 @@
 """The journal: every event of every call on disk, in one order, before anybody is told.
 
-`journal_file` says what the file is and how it is opened, `rows` how an event lies in it, `upkeep` what is deleted
-from it and when, `repair` what can be done when it is damaged.
+`journal_file` says what the file is and how it is opened, `rows` how an event lies in it, `retention` what is
+deleted from it and when, `repair` what can be done when it is damaged.
 
 Unusual: appending an event whose id is there already is no error and no second row; it returns the event as
 it was stored first. So whoever is not sure that an append arrived simply appends again.

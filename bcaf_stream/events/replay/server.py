@@ -1,4 +1,4 @@
-"""Replay: a second socket (ROUTER) that gives back what is in the journal, as fast as the asker takes it.
+"""Replay: a second socket (ROUTER) that gives back what is in the journal, as fast as the client takes it.
 
 A request is one frame, a msgpack map; an answer is a msgpack map and then topic, event, topic, event, ...
 

@@ -117,7 +117,7 @@ class _Port:
         await self._server.wait_closed()
 
     def refuse(self, address: str, reason: str) -> None:
-        """Count what was turned away, and log it now and then: strangers must not fill the disk."""
+        """Count what was turned away, and log it now and then: unknown peers must not fill the disk."""
         self.refused += 1
         now = time.monotonic()
         if now >= self._log_again_s:
@@ -131,7 +131,7 @@ class _Port:
         crowd = len(self._connections) >= 2 * self.config.max_connections  # those who leave are read for a moment
         if self._closing or crowd or not connection.is_allowed:
             self.refused += not self._closing
-            writer.transport.abort()  # nothing is said to strangers
+            writer.transport.abort()  # nothing is said to who has no right to connect
             return
         connection.place = self.admission.enter(connection.address, connection.displace)
         task = loops.spawn_task(f"{self.name} connection", connection.run())

@@ -121,7 +121,7 @@ class RtpServer:
 
     def __init__(self, config: RtpConfig, clock: Callable[[], int] = time.time_ns) -> None:
         self.endpoint = ""
-        self.refused = 0  # datagrams of strangers or in no known form, and calls that were not taken
+        self.refused = 0  # datagrams of unknown senders or in no known form, and calls that were not taken
         self.dropped = 0  # samples for which there was no time
         self.counts = Counts()
         self._config = config

@@ -98,7 +98,7 @@ Script = Callable[[CallSession, CallHandle], Awaitable[None]]
 
 
 def play(make: Callable[[], CallSession], script: Script) -> CallSession:
-    """Run a session, and what a door does with it, to the end of both."""
+    """Run a session, and what a server does with it, to the end of both."""
 
     async def both() -> CallSession:
         session = make()

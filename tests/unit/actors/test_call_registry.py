@@ -103,11 +103,11 @@ def test_words_find_their_call(runtime: LocalRuntime):
         message = TextUpdate((Words(5600, 10_400, "hello there", "customer", "w1"),))
         with pytest.raises(LinkError, match="no such call is running"):
             await calls.words("a", message)
-        line = await calls.open(begin("a", "given"))
+        connection = await calls.open(begin("a", "given"))
         await calls.words("a", message)
-        await send(line, demo_chunks(12))
-        line.end()
-        await line.ended()
+        await send(connection, demo_chunks(12))
+        connection.end()
+        await connection.ended()
 
     run(runtime, script)
     assert "hello there" in [event.text for event in runtime.of("emotion.final")]
@@ -115,10 +115,10 @@ def test_words_find_their_call(runtime: LocalRuntime):
 
 def test_words_for_a_call_that_takes_none_are_said_to_be_misplaced(runtime: LocalRuntime):
     async def script(calls: CallRegistry) -> None:
-        line = await calls.open(begin("a"))
+        connection = await calls.open(begin("a"))
         await calls.words("a", TextUpdate((Words(0, 1, "secret", "customer"),)))
-        line.end()
-        await line.ended()
+        connection.end()
+        await connection.ended()
 
     run(runtime, script)
     [degraded] = runtime.of("degraded")
@@ -130,8 +130,8 @@ def test_one_broken_call_does_not_disturb_another(runtime: LocalRuntime):
     async def script(calls: CallRegistry) -> None:
         runtime.breaking = {"bad"}
         good, bad = [await calls.open(begin(name)) for name in ("good", "bad")]
-        for line in (good, bad):
-            await send(line, demo_chunks(12))
+        for connection in (good, bad):
+            await send(connection, demo_chunks(12))
         assert (await bad.ended()).reason == "the call cannot be analysed: ZeroDivisionError"
         with pytest.raises(LinkError, match="is over here"):
             bad.accept(TextUpdate(()))
@@ -150,8 +150,8 @@ def test_a_call_goes_on_after_the_process_that_ran_it_died(runtime: LocalRuntime
     now = time.time_ns()
 
     async def first(calls: CallRegistry) -> None:
-        line = await calls.open(begin("a"))
-        await send(line, chunks[:240])
+        connection = await calls.open(begin("a"))
+        await send(connection, chunks[:240])
         while not runtime.of("emotion.final"):
             await asyncio.sleep(0.01)
 
@@ -161,10 +161,10 @@ def test_a_call_goes_on_after_the_process_that_ran_it_died(runtime: LocalRuntime
     monkeypatch.setattr("time.time_ns", lambda: now + 14_000_000_000)
 
     async def second(calls: CallRegistry) -> None:
-        line = await calls.open(begin("a"))
-        await send(line, [replace(chunk, start=chunk.start - 112_000) for chunk in chunks[280:]])
-        line.end()
-        await line.ended()
+        connection = await calls.open(begin("a"))
+        await send(connection, [replace(chunk, start=chunk.start - 112_000) for chunk in chunks[280:]])
+        connection.end()
+        await connection.ended()
         assert max(calls.lags) == 0
 
     run(runtime, second)
@@ -188,15 +188,15 @@ def test_a_call_that_nobody_goes_on_with_is_ended(runtime: LocalRuntime):
     run(runtime, open_both)
     runtime.events = [event for event in runtime.events if event.type == "call.start"]
 
-    async def bury(calls: CallRegistry) -> None:
-        line = await calls.open(begin("b"))
+    async def close_both(calls: CallRegistry) -> None:
+        connection = await calls.open(begin("b"))
         await calls.close_orphans(["a", "b"])
         assert [(e.call, e.seq, e.reason) for e in runtime.of("call.end")] == [("a", 1, "sender lost")]
-        line.end()
-        await line.ended()
+        connection.end()
+        await connection.ended()
         await calls.close_orphans(["a", "b"])
 
-    run(runtime, bury)
+    run(runtime, close_both)
     assert len(runtime.of("call.end")) == 2
 
 
@@ -234,11 +234,11 @@ def test_going_down_publishes_what_is_being_said(runtime: LocalRuntime):
     chunks = demo_chunks(8)  # the customer speaks from 5.6 to 10.4 s
 
     async def script(calls: CallRegistry) -> None:
-        line = await calls.open(begin("a"))
-        await send(line, chunks)
+        connection = await calls.open(begin("a"))
+        await send(connection, chunks)
         assert "customer" not in {event.channel for event in runtime.of("emotion.final")}
         await calls.drain()
-        assert (await line.ended()).reason == "the deployment is going down"
+        assert (await connection.ended()).reason == "the deployment is going down"
         with pytest.raises(BusyError):
             await calls.open(begin("b"))
 
@@ -252,9 +252,9 @@ def test_going_down_publishes_what_is_being_said(runtime: LocalRuntime):
 
 def test_going_down_takes_bounded_time_with_a_hung_model(runtime: LocalRuntime):
     async def script(calls: CallRegistry) -> None:
-        line = await calls.open(begin("a"))
+        connection = await calls.open(begin("a"))
         runtime.hangs.set()
-        await send(line, demo_chunks(12))
+        await send(connection, demo_chunks(12))
         await calls.drain(timeout_s=0.5)
 
     run(runtime, script)

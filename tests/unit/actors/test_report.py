@@ -36,7 +36,7 @@ def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def holder() -> Iterator["subprocess.Popen[str]"]:
     process = subprocess.Popen(
-        [sys.executable, "-c", HOLD, "house", "driver"],
+        [sys.executable, "-c", HOLD, "work", "driver"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -61,25 +61,25 @@ def keep(holder: "subprocess.Popen[str]") -> None:
 
 
 def test_a_folder_that_was_deleted_is_made_again_by_who_lives(holder: "subprocess.Popen[str]"):
-    witness = Witness("house", "driver")
-    shutil.rmtree(state_folder("house").parent)
+    witness = Witness("work", "driver")
+    shutil.rmtree(state_folder("work").parent)
     assert witness.is_alive()
-    assert not is_running("house")
+    assert not is_running("work")
     keep(holder)
-    assert is_running("house")
-    assert pid_of("house", "driver") == holder.pid
-    with pytest.raises(DeploymentError, match="a deployment named house is running"):
-        ProcessLock("house", "driver")
+    assert is_running("work")
+    assert pid_of("work", "driver") == holder.pid
+    with pytest.raises(DeploymentError, match="a deployment named work is running"):
+        ProcessLock("work", "driver")
     holder.kill()
     holder.wait()
-    assert not is_running("house")
+    assert not is_running("work")
     assert not witness.is_alive()
 
 
 def test_a_witness_sees_who_comes_later(tmp_path: Path):
-    witness = Witness("house", "supervisor")
+    witness = Witness("work", "supervisor")
     assert not witness.is_alive()
-    lock = ProcessLock("house", "supervisor")
+    lock = ProcessLock("work", "supervisor")
     assert witness.is_alive()
     lock.release()
     assert not witness.is_alive()
@@ -88,44 +88,44 @@ def test_a_witness_sees_who_comes_later(tmp_path: Path):
 def test_what_cannot_be_written_stops_no_deployment(
     holder: "subprocess.Popen[str]", tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    witness = Witness("house", "driver")
+    witness = Witness("work", "driver")
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "gone"))  # as after a logout
-    write_status("house", {"state": "up"})
-    assert pid_of("house", "driver") is None
+    write_status("work", {"state": "up"})
+    assert pid_of("work", "driver") is None
     assert witness.is_alive()
 
 
 def test_a_part_is_alive_as_long_as_its_process(holder: "subprocess.Popen[str]"):
-    assert is_alive("house", "driver")
-    assert not is_alive("house", "supervisor")
-    assert is_running("house")
-    assert pid_of("house", "driver") == holder.pid
-    with pytest.raises(DeploymentError, match="a deployment named house is running"):
-        ProcessLock("house", "driver")
+    assert is_alive("work", "driver")
+    assert not is_alive("work", "supervisor")
+    assert is_running("work")
+    assert pid_of("work", "driver") == holder.pid
+    with pytest.raises(DeploymentError, match="a deployment named work is running"):
+        ProcessLock("work", "driver")
     holder.kill()
     holder.wait()
-    assert not is_running("house")
+    assert not is_running("work")
 
 
 def test_the_report_of_a_dead_deployment_is_none(holder: "subprocess.Popen[str]"):
-    write_status("house", {"state": "up"})
-    status = read_status("house")
+    write_status("work", {"state": "up"})
+    status = read_status("work")
     assert status is not None
     assert status["state"] == "up"
     holder.kill()
     holder.wait()
-    assert read_status("house") is None
-    with pytest.raises(DeploymentError, match="no deployment named house is running here"):
-        end("house", 1)
+    assert read_status("work") is None
+    with pytest.raises(DeploymentError, match="no deployment named work is running here"):
+        end("work", 1)
 
 
 def test_a_report_that_is_old_is_not_the_present_state(
     holder: "subprocess.Popen[str]", monkeypatch: pytest.MonkeyPatch
 ):
-    write_status("house", {"state": "up"})
+    write_status("work", {"state": "up"})
     now = time.time_ns()
     monkeypatch.setattr(time, "time_ns", lambda: now + 30 * 10**9)
-    status = read_status("house")
+    status = read_status("work")
     assert status is not None
     assert (status["state"], status["reason"][:25]) == ("silent", "nothing has been reported")
 

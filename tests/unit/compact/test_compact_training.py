@@ -157,9 +157,9 @@ def test_the_folded_scale_changes_nothing():
     config = FusionTraining(width=16, layers=1, heads=2, removed_directions=0)
     fusion = build_fusion(config, made, data(4, 1), seed=0)
     x_NX = torch.from_numpy(made.voices.vectors_VNA[0])
-    for deaf in (0, 2):
+    for removed in (0, 2):
         layer = copy.deepcopy(fusion.model.audio_input)
-        scale = Scale.of_voices(made.voices, deaf)
+        scale = Scale.of_voices(made.voices, removed)
         before = layer.projection(scale.apply(x_NX))
         scale.fold_into(layer)
         assert torch.allclose(layer.projection(x_NX), before, atol=1e-5)

@@ -101,7 +101,7 @@ def test_who_asks_too_often_has_to_wait():
     assert [limiter.allows(b"a", 100.0) for _ in range(11)] == [True] * 10 + [False]
 
 
-def test_the_memory_of_askers_is_bounded():
+def test_the_memory_of_clients_is_bounded():
     limiter = RateLimiter(per_second=1)
     for n in range(MAX_SOURCES + 10):
         limiter.allows(str(n).encode(), 0.0)

@@ -190,7 +190,7 @@ def test_a_conversation_that_comes_back_is_not_heard_twice():
     assert heard == {}
 
 
-def test_a_conversation_that_counts_anew_leaves_the_time_to_the_house():
+def test_a_conversation_that_counts_anew_leaves_the_time_to_the_sink():
     heard: dict[str, int] = {}
     talk = Talk(heard=heard)
     talk.say(talk.client.open())
@@ -213,7 +213,7 @@ def test_a_session_that_reconnects_does_not_end_its_call():
 def test_farewells():
     talk = Talk()
     assert talk.parser.closed(CallOutcome(0, "complete")) == []  # to somebody who has said nothing
-    talk.parser.push(talk.client.open(), 0)  # and the house is full
+    talk.parser.push(talk.client.open(), 0)  # and every place is taken
     (busy,) = talk.parser.refused(BusyError("no more calls can be taken now"))
     message = talk.client.hear(busy.data)
     assert message["type"] == "disconnect"

@@ -38,15 +38,15 @@ def speak(call: CallHandle, side: int, samples: np.ndarray, number: int, at_ms: 
 
 def test_two_sides_are_one_call_and_placed_by_the_clock():
     async def scene() -> None:
-        host = CollectingSink()
-        joiner = LegMerger(host, SIDES)
-        customer = await joiner.open(begin(0))
+        sink = CollectingSink()
+        merger = LegMerger(sink, SIDES)
+        customer = await merger.open(begin(0))
         for n in range(60):
             speak(customer, 0, ONE, n, 20 * n)
-        agent = await joiner.open(begin(1))
+        agent = await merger.open(begin(1))
         for n in range(10):
             speak(agent, 1, TWO, n, 1000 + 20 * n)
-        call = host.calls["call 7"]
+        call = sink.calls["call 7"]
         assert call.begins == [CallStart("call 7", SIDES, 8000)]
         assert call.gaps == [Gap("agent", 0, 8000, "not started")]
         assert call.sound("customer").tolist() == [1] * 60 * 160
@@ -63,75 +63,75 @@ def test_two_sides_are_one_call_and_placed_by_the_clock():
 
 def test_sides_that_begin_almost_together_begin_together():
     async def scene() -> None:
-        host = CollectingSink()
-        joiner = LegMerger(host, SIDES)
-        both = await asyncio.gather(joiner.open(begin(0)), joiner.open(begin(1)))
+        sink = CollectingSink()
+        merger = LegMerger(sink, SIDES)
+        both = await asyncio.gather(merger.open(begin(0)), merger.open(begin(1)))
         speak(both[1], 1, TWO, 0, 0)
         speak(both[0], 0, ONE, 0, 59)
-        assert not host.calls["call 7"].gaps
-        assert len(host.calls) == len(host.calls["call 7"].begins) == 1
+        assert not sink.calls["call 7"].gaps
+        assert len(sink.calls) == len(sink.calls["call 7"].begins) == 1
 
     run(scene)
 
 
 def test_a_side_that_comes_again_goes_on_where_the_clock_is():
     async def scene() -> None:
-        host = CollectingSink()
-        joiner = LegMerger(host, SIDES)
-        customer, agent = await joiner.open(begin(0)), await joiner.open(begin(1))
+        sink = CollectingSink()
+        merger = LegMerger(sink, SIDES)
+        customer, agent = await merger.open(begin(0)), await merger.open(begin(1))
         speak(agent, 1, TWO, 0, 0)
         speak(customer, 0, ONE, 0, 0)
         customer.lost()
-        assert host.calls["call 7"].state == "running"
-        again = await joiner.open(begin(0))
+        assert sink.calls["call 7"].state == "running"
+        again = await merger.open(begin(0))
         speak(again, 0, ONE, 0, 520)
-        assert host.calls["call 7"].gaps == [Gap("customer", 160, 4160, "connection lost")]
+        assert sink.calls["call 7"].gaps == [Gap("customer", 160, 4160, "connection lost")]
         agent.end()
         again.lost()
-        assert host.calls["call 7"].state == "lost"
-        back = await joiner.open(begin(0))  # within the grace time of the house
+        assert sink.calls["call 7"].state == "lost"
+        back = await merger.open(begin(0))  # within the grace time of the call
         speak(back, 0, ONE, 0, 2000)
-        assert len(host.calls["call 7"].begins) == 2
-        assert host.calls["call 7"].state == "running"
+        assert len(sink.calls["call 7"].begins) == 2
+        assert sink.calls["call 7"].state == "running"
 
     run(scene)
 
 
-def test_the_house_ends_the_call_for_all_sides():
+def test_the_sink_ends_the_call_for_all_sides():
     async def scene() -> None:
-        host = CollectingSink()
-        joiner = LegMerger(host, SIDES)
-        sides = await joiner.open(begin(0)), await joiner.open(begin(1))
-        host.finish("call 7", "overload")
+        sink = CollectingSink()
+        merger = LegMerger(sink, SIDES)
+        sides = await merger.open(begin(0)), await merger.open(begin(1))
+        sink.finish("call 7", "overload")
         assert [await side.ended() for side in sides] == [CallOutcome(0, "overload")] * 2
         for side in sides:
             side.end()
-        assert (await joiner.open(begin(0))).id == "call 7"  # another call: the last one is forgotten
-        assert len(host.calls) == 1
+        assert (await merger.open(begin(0))).id == "call 7"  # another call: the last one is forgotten
+        assert len(sink.calls) == 1
 
     run(scene)
 
 
 def test_a_side_that_does_not_fit():
     async def scene() -> None:
-        joiner = LegMerger(CollectingSink(), SIDES)
-        await joiner.open(begin(0))
+        merger = LegMerger(CollectingSink(), SIDES)
+        await merger.open(begin(0))
         with pytest.raises(LinkError, match="customer has a connection already"):
-            await joiner.open(begin(0))
+            await merger.open(begin(0))
         with pytest.raises(LinkError, match="a leg of 16000 Hz beside one of 8000 Hz"):
-            await joiner.open(begin(1, rate=16_000))
+            await merger.open(begin(1, rate=16_000))
 
     run(scene)
 
 
 def test_busy_is_said_to_each_side_and_nothing_is_kept():
     async def scene() -> None:
-        host = CollectingSink(capacity=0)
-        joiner = LegMerger(host, SIDES)
+        sink = CollectingSink(capacity=0)
+        merger = LegMerger(sink, SIDES)
         for side in (0, 1):
             with pytest.raises(BusyError):
-                await joiner.open(begin(side))
-        host.capacity = 1
-        await joiner.open(begin(1))
+                await merger.open(begin(side))
+        sink.capacity = 1
+        await merger.open(begin(1))
 
     run(scene)

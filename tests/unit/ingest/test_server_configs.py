@@ -1,4 +1,4 @@
-"""Doors that listen beyond this machine must say who may come."""
+"""Servers that listen beyond this machine must say who may come."""
 
 import pytest
 
@@ -15,7 +15,7 @@ TLS = "certificate: cert.pem\nkey: key.pem\n"
 
 
 def load(cls: type[Config], tmp_path, text: str) -> Config:
-    path = tmp_path / "door.yaml"
+    path = tmp_path / "server.yaml"
     path.write_text(text)
     return load_config(cls, path)
 

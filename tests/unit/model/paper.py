@@ -85,7 +85,7 @@ def attention(
 def add_norm(own: Array, found: Array, p: Params) -> Array:
     """Eq. 5-6, 8-9, 11-12."""
     hidden = layer_norm(own + found, p, "attention_norm")
-    return layer_norm(hidden + linear(relu(linear(hidden, p, "rise")), p, "fall"), p, "output_norm")
+    return layer_norm(hidden + linear(relu(linear(hidden, p, "up")), p, "down"), p, "output_norm")
 
 
 def block(asking: list[Array], own: list[Array], p: Params, context: int | None, heads: int) -> list[Array]:

@@ -8,7 +8,7 @@ import torch
 
 from bcaf_stream.model.attention import AttentionBlocks, JointAttention, visible
 from bcaf_stream.model.bcaf import BCAF
-from bcaf_stream.model.bimodal import ASKERS
+from bcaf_stream.model.bimodal import QUERY_SOURCES
 from bcaf_stream.model.config import BCAFConfig
 from bcaf_stream.model.connection import connection_loss, widths
 from bcaf_stream.model.correlative import CorrelativeAttention, correlation
@@ -53,7 +53,7 @@ def test_self_blocks_are_eq_4_to_6(heads: int, context: int | None):
 
 @pytest.mark.parametrize("heads", [1, 2])
 def test_cross_block_of_audio_is_asked_by_text_and_added_to_audio(heads: int):
-    blocks = shaken(AttentionBlocks(ASKERS["cross"], 6, heads, 10, 0.3))
+    blocks = shaken(AttentionBlocks(QUERY_SOURCES["cross"], 6, heads, 10, 0.3))
     audio, text = pair = pair_of_dialogues()
     got_audio, got_text = blocks(pair, visible(torch.ones(1, 5, dtype=torch.bool), 3))
     p = params(blocks)

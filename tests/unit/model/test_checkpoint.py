@@ -77,6 +77,16 @@ def test_what_is_saved_comes_back(folder: Path):
         assert torch.equal(loaded.model(*given).fused_BUC, model(*given).fused_BUC)
 
 
+def test_tensors_named_as_by_the_first_releases_are_read(folder: Path):
+    def former(tensors: dict[str, torch.Tensor]) -> None:
+        for name in list(tensors):
+            tensors[name.replace(".up.", ".rise.").replace(".down.", ".fall.")] = tensors.pop(name)
+        assert any(".rise." in name for name in tensors)
+
+    reweigh(folder, former)
+    assert equal(load_checkpoint(folder).model, small_model())
+
+
 def test_the_model_id_names_the_content(folder: Path, tmp_path: Path):
     first = load_checkpoint(folder).model_id
     assert first.startswith("tiny-")

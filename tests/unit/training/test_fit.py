@@ -130,12 +130,12 @@ def test_training_may_start_from_a_checkpoint_with_the_same_labels(run, manifest
 
 
 def test_a_larger_model_teaches_and_one_that_does_not_fit_is_refused(run, manifest, tmp_path):
-    taught = train_config(manifest, tmp_path / "small", teacher=str(run[1]), loop__epochs=2, model__width=8)
+    distilled = train_config(manifest, tmp_path / "small", teacher=str(run[1]), loop__epochs=2, model__width=8)
     seen = []
-    fit_here(taught, seen.append, floor=False)
+    fit_here(distilled, seen.append, floor=False)
     assert seen[-1]["train_distillation"] < seen[0]["train_distillation"]
     with pytest.raises(DataError, match="another configuration"):
-        fit_here(taught.changed({"teacher": None}))
+        fit_here(distilled.changed({"teacher": None}))
     other = train_config(manifest, tmp_path / "no", teacher=str(run[1]), model__labels=["calm", "cross", "glad"])
     with pytest.raises(CheckpointError, match="cannot teach: its labels or the widths"):
         fit_here(other)
