@@ -15,7 +15,8 @@ class LiveConfig(Config):
 
     Every `interim_ms` of an open utterance an emotion.interim goes out; 0: none. A channel without sound for
     `stall_s` ends its utterance. A call whose connection is gone ends after `grace_s`, unless it comes back;
-    one whose sender is there and silent, after `idle_s`. A sender whose sound waits for longer than `window_ms`
+    after `resume_s`, where the sender keeps its sound, or a file can be sent again; one whose sender is there and
+    silent, after `idle_s`. A sender whose sound waits for longer than `window_ms`
     is read no further. A call that goes on in another process has the sound of `rebuild_s` before its last event
     sent again, for the context of its dialogue. A call for which no result comes for `finish_s` has failed.
     """
@@ -23,6 +24,7 @@ class LiveConfig(Config):
     interim_ms: int = Field(1000, ge=0)
     stall_s: float = Field(1.5, gt=0)
     grace_s: float = Field(10.0, ge=0)
+    resume_s: float = Field(60.0, ge=0)  # as long as `send` tries by itself
     idle_s: float = Field(300.0, gt=0)  # a call may be on hold
     window_ms: int = Field(10_000, ge=200)
     rebuild_s: float = Field(120.0, ge=30)  # more than the longest utterance and its wait for words
@@ -43,6 +45,7 @@ class Watchdog:
         self.stalled: set[str] = set()
         self._config = config
         self._keeps_sound = keeps_sound
+        self._grace_s = config.resume_s if keeps_sound else config.grace_s
         self._heard = dict.fromkeys(channels, now_s)
         self._latest = now_s
         self._gone: float | None = None  # since when there is no connection
@@ -86,7 +89,7 @@ class Watchdog:
 
     def is_lost(self, now_s: float) -> bool:
         if self._gone is not None:
-            return now_s - self._gone >= self._config.grace_s
+            return now_s - self._gone >= self._grace_s
         return now_s - self._latest >= self._config.idle_s
 
     def silent_s(self, now_s: float) -> float:
@@ -96,7 +99,7 @@ class Watchdog:
     def wait_s(self, now_s: float) -> float:
         """How long nothing can change by itself."""
         ends = [at + self._limit_s for channel, at in self._heard.items() if channel not in self.stalled]
-        lost = self._latest + self._config.idle_s if self._gone is None else self._gone + self._config.grace_s
+        lost = self._latest + self._config.idle_s if self._gone is None else self._gone + self._grace_s
         return max(0.0, min([*ends, lost]) - now_s)
 
     @property

@@ -1,5 +1,7 @@
 """Going on with a call whose owner died: what its journal tells is the past, which is not told again.
 
+The call's subscribers are told of the interruption, as `degraded`.
+
 A sender that keeps its sound sends it once more from before the first utterance that has no final event. What is
 heard of the past gives the model its context, with the words that the journal has; what comes after it is told as
 if nothing had happened: same utterances, same ids. From a call's first sample that is exact. From later on, the
@@ -44,12 +46,16 @@ class Resumption:
         for channel in cutter.call.channels:
             index = 0 if self.resent else self.progress.utterances[channel.name]
             cutter.resume(channel.name, index, self.begin, self.rate)
+        end_ms, begin_ms = self.progress.end_ms, self.begin * 1000 // self.rate
         if self.resent:
-            return []
-        told = writer.degraded("the analysis was interrupted: the context of the dialogue begins anew")
-        span_ms = (self.progress.end_ms, self.begin * 1000 // self.rate)
-        lost = [writer.gap(channel.name, *span_ms, "analysis interrupted") for channel in cutter.call.channels]
-        return [told, *lost]
+            goes_on = f"it goes on from {end_ms / 1000:.1f} s with the sound that its sender has kept"
+        else:
+            goes_on = "the context of the dialogue begins anew"
+        told = writer.degraded(f"the analysis was interrupted: {goes_on}")
+        if self.resent and begin_ms <= end_ms:
+            return [told]
+        names = [channel.name for channel in cutter.call.channels]
+        return [told, *(writer.gap(name, end_ms, begin_ms, "analysis interrupted") for name in names)]
 
     def place(self, segment: SpeechSegment) -> SpeechSegment | None:
         """The next closed segment, with its index in the call; None where the journal shows that it is none."""

@@ -147,7 +147,11 @@ def play(call: str, speed: float, folder: Path, fault: Fault | None) -> tuple[Ru
         down_s = wait_until_back(killed, before) - began
     following.join()
     assert run.sender
-    run.sender.kill() if following.is_alive() else run.sender.wait(30)
+    if following.is_alive():
+        run.sender.kill()
+    said = run.sender.communicate(timeout=30)[1]
+    if run.sender.returncode:
+        print(f"{call}: the sender ended with {run.sender.returncode}: {said.strip()}")
     return run, down_s
 
 

@@ -52,9 +52,7 @@ class Ingest:
 
     def __init__(self, runtime: Journalled, endpoint: str) -> None:
         self.runtime = runtime
-        self.calls = CallRegistry(
-            AnalyzerConfig(), IngestConfig(live=LiveConfig(interim_ms=0, grace_s=60)), runtime
-        )
+        self.calls = CallRegistry(AnalyzerConfig(), IngestConfig(live=LiveConfig(interim_ms=0)), runtime)
         self.server = LinkServer(LinkConfig(bind=endpoint))
 
     async def start(self) -> "Ingest":

@@ -98,7 +98,12 @@ def test_wherever_it_died_the_rest_is_as_if_nothing_had_happened(text: TextSourc
         rest = run(sent(text, 0, corrected), text, Resumption(progress, 0, RATE, resent=True))
         assert [event.seq for event in rest] == list(range(known, known + len(rest)))
         assert not {event.id for event in rest} & {event.id for event in journal}
-        assert plain([*journal, *rest]) == plain(whole)
+        assert (rest[0].type, rest[0].utterance) == ("degraded", None)
+        assert rest[0].reason == (
+            f"the analysis was interrupted: it goes on from {progress.end_ms / 1000:.1f} s "
+            "with the sound that its sender has kept"
+        )
+        assert plain([*journal, *rest[1:]]) == plain(whole)
         missing = {e.id for e in whole if e.type == "emotion.interim"} - {e.id for e in (*journal, *rest)}
         assert not missing
 
@@ -123,10 +128,20 @@ def test_from_the_middle_of_a_call_utterances_are_found_again_by_their_time():
     assert 0 < start_ms < 15_000
     start = start_ms * RATE // 1000 // 800 * 800
     rest = run(sent("none", start), "none", Resumption(progress, start, RATE, resent=True))
-    again = [(e.channel, e.utterance, e.text) for e in rest if e.type in ("emotion.final", "degraded")]
+    again = [(e.channel, e.utterance, e.text) for e in rest[1:] if e.type in ("emotion.final", "degraded")]
     assert again == [(e.channel, e.utterance, e.text) for e in finals[-2:]]
     assert not {event.id for event in rest} & {event.id for event in whole[:known]}
     assert [event.seq for event in rest] == list(range(known, known + len(rest)))
+
+
+def test_sound_that_its_sender_could_not_keep_is_a_gap():
+    whole = run(sent("none"), "none")
+    known = next(n for n, event in enumerate(whole) if event.type == "emotion.final") + 1
+    progress = progress_of(whole[:known])
+    assert progress is not None
+    rest = run(sent("none", 20 * RATE), "none", Resumption(progress, 20 * RATE, RATE, resent=True))
+    assert [event.type for event in rest[:3]] == ["degraded", "audio.gap", "audio.gap"]
+    assert {(e.start_ms, e.end_ms) for e in rest[1:3]} == {(progress.end_ms, 20_000)}
 
 
 def test_without_the_sound_the_call_goes_on_where_the_clock_is():

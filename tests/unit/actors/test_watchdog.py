@@ -2,7 +2,7 @@
 
 from actors.watchdog import LiveConfig, Watchdog
 
-CONFIG = LiveConfig(stall_s=1.5, grace_s=10, idle_s=30)
+CONFIG = LiveConfig(stall_s=1.5, grace_s=10, resume_s=40, idle_s=30)
 
 
 def test_a_channel_stalls_once_until_it_is_heard_again():
@@ -64,7 +64,9 @@ def test_a_sender_that_keeps_its_sound_stalls_only_while_it_is_connected():
     live = Watchdog(CONFIG, 0.0, ["a"], keeps_sound=True)
     live.disconnected(1.0)
     assert live.newly_stalled(9.0) == []
-    assert live.wait_s(9.0) == 2.0
+    assert live.wait_s(9.0) == 32.0
+    assert not live.is_lost(40.9)
+    assert live.is_lost(41.0)
     live.connected(9.0)
     assert live.newly_stalled(18.9) == []  # it looks up the place in a long file
     live.heard("a", 18.9)
