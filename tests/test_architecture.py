@@ -125,7 +125,7 @@ def test_imports_point_down(path: Path):
 
 INGEST = "bcaf_stream.ingest"
 INGEST_FLOORS = [  # low to high, inside the room of the protocols
-    {"media", "codecs", "security", "sink", "legs", "fields", "jitter", "reorder", "protocol"},
+    {"media", "codecs", "security", "sink", "legs", "fields", "jitter", "pcm_stream", "track", "protocol"},
     {"protocols"},
     {"transports"},
     {"servers"},

@@ -1,138 +1,163 @@
-"""Pauses of a sender in real time whose protocol has no clock: time without samples is a gap, not lost time.
+"""The jitter buffer of all protocols: packets in any order -> in the order of their numbers, or given up.
 
-Such a sender's stream time is its count of samples, so that a pause would put all that follows too early. A
-network that stands still looks the same at first; but what it held up comes at once afterwards, and nothing is
-missing. What comes after a pause is therefore held back until it has caught up with the wall clock, or for
-HOLD_MS, after which what has not come is missing. A sender that is ahead of the wall clock has that much less to
-miss.
+A packet whose number continues comes out at once. One behind a hole waits for what is missing, and the policy says
+for how long: by the wall clock (`max_delay_ns`), by the sender's (`max_span`, or up to a timestamp that the caller
+names because other channels are there), and never with more than `max_packets` or `max_samples` behind it. What
+was given up and comes all the same is late.
+
+What a hole is worth in time the protocols know: `track` those that tell positions, `rtp_stream` RTP, and
+`pcm_stream` those without any clock, to which a pause is a hole.
 """
 
-from collections.abc import Iterator, Sequence
+from bisect import bisect_left
+from collections.abc import Iterator
 from dataclasses import dataclass
+from enum import Enum
+from typing import Any, Generic, TypeVar
 
-import numpy as np
+MAX_MISORDER = 1000  # numbers behind the newest that may still come (RFC 3550, appendix A.1)
 
-from bcaf_stream.ingest.codecs import decode_linear
-from bcaf_stream.types import AudioChunk, Gap, PcmN
-
-NOTHING_SENT = "nothing sent"
-PAUSE_MS = 500  # without sound; networks and schedulers delay by less
-HOLD_MS = 250
-_MS = 1_000_000
+P = TypeVar("P")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Heard:
-    samples: PcmN
+class BufferedPacket(Generic[P]):
+    """A packet in hand.
+
+    `sequence`: its number, unwrapped, or where `numbered` is False what else tells the order; `timestamp` and
+    `duration`: samples of the sender's clock; `received_at`: unix ns.
+    """
+
+    sequence: int
+    timestamp: int
+    duration: int
+    payload: P
     received_at: int
+    numbered: bool = True
+
+    @property
+    def end(self) -> int:
+        return self.timestamp + self.duration
 
 
 @dataclass(frozen=True, slots=True)
-class Missing:
-    """So many samples never came."""
-
-    samples: int
-
-
-class PauseFinder:
-    """The sound of one sender at `rate`; `received_at` is unix time in ns."""
-
-    def __init__(self, rate: int) -> None:
-        self._rate = rate
-        self._heard_at: int | None = None
-        self._ahead = 0  # ns that the sender is ahead of the wall clock
-        self._held: list[Heard] = []  # after a pause; of the sound before it nothing is here
-        self._missing = 0  # ns of that pause
-
-    def push(self, samples: PcmN, received_at: int) -> list[Heard | Missing]:
-        """The next sound; what it is certain of by now."""
-        out: list[Heard | Missing] = []
-        heard, length = Heard(samples, received_at), self._ns(len(samples))
-        pause = received_at - (received_at if self._heard_at is None else self._heard_at) - length
-        self._heard_at = received_at
-        if pause > PAUSE_MS * _MS:
-            out += self.flush()
-            self._held, self._missing = [heard], max(0, pause - self._ahead)
-            self._ahead = 0
-        elif self._held:
-            self._held.append(heard)
-        else:
-            self._ahead = max(0, self._ahead - pause)
-            return [heard]
-        waited = received_at - self._held[0].received_at
-        certain = waited >= HOLD_MS * _MS or self._caught_up() >= self._missing
-        return out + self.flush() if certain else out
-
-    def flush(self) -> list[Heard | Missing]:
-        """All that is held back: nothing more will tell."""
-        return list(self._release())
-
-    def _release(self) -> Iterator[Heard | Missing]:
-        if not self._held:
-            return
-        caught_up = self._caught_up()
-        missing = (self._missing - caught_up) * self._rate // 1_000_000_000
-        if missing > 0:
-            yield Missing(missing)
-        self._ahead = max(0, caught_up - self._missing)
-        yield from self._held
-        self._held, self._missing = [], 0
-
-    def _caught_up(self) -> int:
-        """By how much what came after the pause was faster than the wall clock, in ns."""
-        first, *others = self._held
-        waited = self._held[-1].received_at - first.received_at
-        return max(0, self._ns(sum(len(heard.samples) for heard in others)) - waited)
-
-    def _ns(self, samples: int) -> int:
-        return samples * 1_000_000_000 // self._rate
-
-
-class PcmStream:
-    """Interleaved 16 bit samples of all channels, in pieces of any size, whose sender has no clock -> their media.
+class JitterPolicy:
+    """For how long a packet waits for those before it; what is None sets no bound.
 
     Args:
-        channels: their names, in the order of the samples.
-        real_time: the sender is never faster than speech, so that its pauses are gaps.
+        max_packets: in the buffer; with so many the first waits no more.
+        max_samples: likewise.
+        max_delay_ns: since it came.
+        max_span: samples between the first and the last timestamp in the buffer.
     """
 
-    def __init__(self, channels: Sequence[str], rate: int, real_time: bool) -> None:
-        self._channels = channels
-        self._rate = rate
-        self._pauses = PauseFinder(rate) if real_time else None
-        self._bytes = b""  # of a sample that has not come as a whole
-        self.end = 0  # of each channel, gaps included
+    max_packets: int
+    max_samples: int | None = None
+    max_delay_ns: int | None = None
+    max_span: int | None = None
+
+
+class Arrival(Enum):
+    NEW = "new"
+    DUPLICATE = "duplicate"
+    LATE = "late"  # it was given up before
+
+
+class JitterBuffer(Generic[P]):
+    """Packets of one numbering; `next` is the number that continues.
+
+    Args:
+        first: the number that continues at the beginning; None: the first packet that waited long enough decides.
+    """
+
+    def __init__(self, policy: JitterPolicy, first: int | None = None) -> None:
+        self.next = first
+        self._policy = policy
+        self._packets: list[BufferedPacket[P]] = []  # by number
+        self._samples = 0
+        self._given_up: set[int] = set()  # for as long as they could still come
+
+    def __len__(self) -> int:
+        return len(self._packets)
+
+    def __iter__(self) -> Iterator[BufferedPacket[P]]:
+        return iter(self._packets)
 
     @property
-    def is_whole(self) -> bool:
-        """Whether no part of a sample is missing."""
-        return not self._bytes
+    def first(self) -> BufferedPacket[P] | None:
+        return self._packets[0] if self._packets else None
 
-    def push(self, data: bytes, received_at: int) -> list[AudioChunk | Gap]:
-        """What these bytes continue, however they were cut."""
-        data = self._bytes + data if self._bytes else data
-        whole = len(data) - len(data) % (2 * len(self._channels))
-        self._bytes = data[whole:]
-        if not whole:
-            return []
-        samples_NC = decode_linear(data[:whole]).reshape(-1, len(self._channels))
-        return self._items(
-            self._pauses.push(samples_NC, received_at) if self._pauses else [Heard(samples_NC, received_at)]
-        )
+    @property
+    def last(self) -> BufferedPacket[P] | None:
+        return self._packets[-1] if self._packets else None
 
-    def flush(self) -> list[AudioChunk | Gap]:
-        """The sound that is held back after a pause; a part of a sample is dropped."""
-        return self._items(self._pauses.flush()) if self._pauses else []
+    def push(self, packet: BufferedPacket[P]) -> Arrival:
+        """Take a packet; `pop` gives out what can be given out."""
+        if packet.sequence in self._given_up:
+            self._given_up.remove(packet.sequence)
+            return Arrival.LATE
+        at = bisect_left(self._packets, packet.sequence, key=_sequence)
+        known = at < len(self._packets) and self._packets[at].sequence == packet.sequence
+        if known or (self.next is not None and packet.sequence < self.next):
+            return Arrival.DUPLICATE
+        self._packets.insert(at, packet)
+        self._samples += packet.duration
+        return Arrival.NEW
 
-    def _items(self, found: Sequence[Heard | Missing]) -> list[AudioChunk | Gap]:
-        items: list[AudioChunk | Gap] = []
-        for part in found:
-            start = self.end
-            self.end += part.samples if isinstance(part, Missing) else len(part.samples)
-            for column, channel in enumerate(self._channels):
-                if isinstance(part, Missing):
-                    items.append(Gap(channel, start, self.end, NOTHING_SENT))
-                else:
-                    leg_N = np.ascontiguousarray(part.samples[:, column])
-                    items.append(AudioChunk(channel, start, self._rate, leg_N, part.received_at))
-        return items
+    def pop(
+        self, now: int | None = None, upto: int | None = None, drain: bool = False
+    ) -> tuple[BufferedPacket[P], int] | None:
+        """The first packet, if it continues or waits no more, and how many numbers before it are given up.
+
+        Args:
+            now: wall clock, unix ns.
+            upto: what starts at this timestamp or before it waits no more.
+            drain: nothing waits any more.
+        """
+        if not self._packets:
+            return None
+        packet = self._packets[0]
+        if not (self.continues(packet) or drain or self._waited(packet, now, upto)):
+            return None
+        del self._packets[0]
+        self._samples -= packet.duration
+        lost = 0 if self.next is None else packet.sequence - self.next
+        if lost and packet.numbered:
+            self._give_up(packet.sequence - lost, packet.sequence)
+        self.next = packet.sequence + 1
+        return packet, lost
+
+    def continues(self, packet: BufferedPacket[P]) -> bool:
+        """Whether nothing is missing before this packet, by its number."""
+        return packet.numbered and packet.sequence == self.next
+
+    def _waited(self, first: BufferedPacket[P], now: int | None, upto: int | None) -> bool:
+        policy = self._policy
+        if upto is not None and first.timestamp <= upto:
+            return True
+        if policy.max_delay_ns is not None and now is not None and now - first.received_at >= policy.max_delay_ns:
+            return True
+        if policy.max_span is not None and self._span() >= policy.max_span:
+            return True
+        full = policy.max_samples is not None and self._samples > policy.max_samples
+        return full or len(self._packets) >= policy.max_packets
+
+    def _span(self) -> int:
+        """How much time the packets span, from start to start."""
+        times = [packet.timestamp for packet in self._packets]
+        return max(times) - min(times)
+
+    def _give_up(self, start: int, end: int) -> None:
+        oldest = end - MAX_MISORDER
+        missing = range(max(start, oldest + 1), end)
+        self._given_up = {number for number in (*self._given_up, *missing) if number > oldest}
+
+
+def _sequence(packet: BufferedPacket[Any]) -> int:
+    return packet.sequence
+
+
+def unwrapped(value: int, near: int, bits: int) -> int:
+    """The whole number nearest to `near` that is `value` modulo 2**bits."""
+    half = 1 << bits - 1
+    return near + ((value - near + half) % (1 << bits)) - half

@@ -24,8 +24,8 @@ from pydantic import Field, model_validator
 
 from bcaf_stream.errors import BusyError, LinkError
 from bcaf_stream.ingest.fields import Fields, is_name, require_unique_names
-from bcaf_stream.ingest.jitter import PcmStream
 from bcaf_stream.ingest.media import MAX_NAME, RATES, CallEnd, CallStart, ChannelConfig, Degraded, call_id
+from bcaf_stream.ingest.pcm_stream import PcmStream
 from bcaf_stream.ingest.protocol import ConnectionConfig, Item, Parser, Reply, Request, WebSocketProtocol
 from bcaf_stream.types import Channel
 

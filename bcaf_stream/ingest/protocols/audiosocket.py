@@ -23,9 +23,9 @@ from pydantic import Field, model_validator
 
 from bcaf_stream.errors import BusyError, LinkError
 from bcaf_stream.ingest.fields import require_unique_names
-from bcaf_stream.ingest.jitter import PcmStream
 from bcaf_stream.ingest.legs import LegMerger
 from bcaf_stream.ingest.media import MAX_CHANNELS, CallEnd, CallOutcome, CallStart, ChannelConfig
+from bcaf_stream.ingest.pcm_stream import PcmStream
 from bcaf_stream.ingest.protocol import ConnectionConfig, Item, Parser, Reply, TcpProtocol
 from bcaf_stream.ingest.security import Access
 from bcaf_stream.ingest.sink import CallSink

@@ -17,8 +17,8 @@ from typing import Any
 
 from bcaf_stream.errors import BusyError, LinkError
 from bcaf_stream.ingest.fields import Fields
-from bcaf_stream.ingest.jitter import PcmStream
 from bcaf_stream.ingest.media import CallEnd, CallOutcome, CallStart
+from bcaf_stream.ingest.pcm_stream import PcmStream
 from bcaf_stream.ingest.protocol import ConnectionConfig, Item, Parser, Reply, Request, WebSocketProtocol
 from bcaf_stream.types import TextSource
 

@@ -22,7 +22,6 @@ from pydantic import Field, model_validator
 from bcaf_stream.config import Config
 from bcaf_stream.errors import BusyError, LinkError
 from bcaf_stream.ingest.fields import Fields
-from bcaf_stream.ingest.jitter import PcmStream
 from bcaf_stream.ingest.media import (
     MAX_CHANNELS,
     MAX_NAME,
@@ -33,6 +32,7 @@ from bcaf_stream.ingest.media import (
     ChannelConfig,
     call_id,
 )
+from bcaf_stream.ingest.pcm_stream import PcmStream
 from bcaf_stream.ingest.protocol import ConnectionConfig, Item, Parser, Reply, TcpProtocol
 from bcaf_stream.ingest.security import Access
 from bcaf_stream.types import TextSource

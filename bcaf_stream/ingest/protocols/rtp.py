@@ -34,7 +34,7 @@ from bcaf_stream.ingest.protocols.rtp_packets import (
     parse_control,
     parse_packet,
 )
-from bcaf_stream.ingest.protocols.rtp_source import Counts, Held
+from bcaf_stream.ingest.protocols.rtp_source import Counts, RtpMedia
 from bcaf_stream.ingest.protocols.rtp_stream import Note, RtpStream, Silence, Sound, Span
 from bcaf_stream.ingest.security import ServerConfig
 from bcaf_stream.types import AudioChunk, Gap
@@ -138,7 +138,7 @@ class RtpParser:
         quiet, unknown = packet.payload_type in COMFORT_NOISE, self._is_unknown(packet)
         self.counts.unknown += unknown
         target = self._stream(stream, self._formats[packet.payload_type].rate if samples_NC is not None else 0)
-        spans = target.push(Held(packet, samples_NC, quiet, received_at, unknown))
+        spans = target.push(RtpMedia(packet, samples_NC, quiet, received_at, unknown))
         return [*self._opening(stream, target), *self._items(stream, spans), *self._level(received_at)]
 
     def advance(self, now: int) -> list[Item]:

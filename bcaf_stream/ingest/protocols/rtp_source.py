@@ -1,11 +1,11 @@
-"""The numbers of one RTP source: whole ones from those of the wire, and what has come, waits or is given up."""
+"""One RTP source: whole numbers from those of the wire, its jitter buffer, and what became of its packets."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
+from bcaf_stream.ingest.jitter import MAX_MISORDER, Arrival, BufferedPacket, JitterBuffer, unwrapped
 from bcaf_stream.ingest.protocols.rtp_packets import Packet, PcmNC
 
-MAX_DROPOUT = 3000  # packets ahead, and behind, that are still of the same numbering (RFC 3550, appendix A.1)
-MAX_MISORDER = 1000
+MAX_DROPOUT = 3000  # packets ahead that are still of the same numbering (RFC 3550, appendix A.1)
 
 
 @dataclass(slots=True)
@@ -21,8 +21,8 @@ class Counts:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Held:
-    """A packet in hand; `samples_NC` None where it carries no sound, `quiet` if it says that there is none.
+class RtpMedia:
+    """A packet and what is in it: `samples_NC` None if no sound, `quiet` if it says that there is none.
 
     `unknown`: there may be sound in it, in a format that is not known.
     """
@@ -36,51 +36,27 @@ class Held:
 
 @dataclass(slots=True)
 class Source:
-    """One numbering: `next` is the number that continues, None until the first one is sure."""
+    """One numbering, unwrapped: `seq` and `timestamp` are those of the newest packet."""
 
     ssrc: int
-    seq: int  # of the newest packet
+    seq: int
     timestamp: int
-    next: int | None = None
+    buffer: JitterBuffer[RtpMedia]
     offset: int = 0  # what to add to a timestamp to get a position in the call
-    waiting: dict[int, tuple[int, Held]] = field(default_factory=dict)  # by number: timestamp and packet
-    given_up: set[int] = field(default_factory=set)  # numbers, for as long as they could still come
 
     def knows(self, packet: Packet) -> bool:
         ahead = unwrapped(packet.seq, self.seq, 16) - self.seq
         return packet.ssrc == self.ssrc and -MAX_MISORDER < ahead < MAX_DROPOUT
 
-    def take(self, held: Held, counts: Counts) -> None:
-        number = unwrapped(held.packet.seq, self.seq, 16)
-        timestamp = unwrapped(held.packet.timestamp, self.timestamp, 32)
-        if number in self.given_up:
-            self.given_up.remove(number)
-            counts.late += 1
-        elif number in self.waiting or (self.next is not None and number < self.next):
-            counts.duplicated += 1
-        else:
-            self.waiting[number] = timestamp, held
-            if number > self.seq:
-                self.seq, self.timestamp = number, timestamp
-
-    def give_up(self, first: int, counts: Counts) -> int:
-        """Wait no more for what is missing before this number; how many packets that is."""
-        assert self.next is not None
-        missing = range(self.next, first)
-        counts.lost += len(missing)
-        self.given_up = {number for number in (*self.given_up, *missing) if number > first - MAX_MISORDER}
-        return len(missing)
-
-    def span(self) -> int:
-        """How much time the waiting packets span, from start to start."""
-        times = [timestamp for timestamp, _ in self.waiting.values()]
-        return max(times) - min(times)
-
-
-def unwrapped(value: int, near: int, bits: int) -> int:
-    """The whole number nearest to `near` that is `value` modulo 2**bits."""
-    half = 1 << bits - 1
-    return near + ((value - near + half) % (1 << bits)) - half
+    def take(self, media: RtpMedia, counts: Counts) -> None:
+        number = unwrapped(media.packet.seq, self.seq, 16)
+        timestamp = unwrapped(media.packet.timestamp, self.timestamp, 32)
+        length = 0 if media.samples_NC is None else len(media.samples_NC)
+        arrival = self.buffer.push(BufferedPacket(number, timestamp, length, media, media.received_at))
+        counts.late += arrival is Arrival.LATE
+        counts.duplicated += arrival is Arrival.DUPLICATE
+        if arrival is Arrival.NEW and number > self.seq:
+            self.seq, self.timestamp = number, timestamp
 
 
 def same_sequence(packet: Packet, other: Packet) -> bool:

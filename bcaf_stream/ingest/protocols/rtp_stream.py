@@ -1,7 +1,7 @@
 """The packets of one RTP stream, in any order -> sound and gaps in the order of time, without a break.
 
-A jitter buffer: what continues is given out at once; behind a missing packet the later ones wait until they span
-`jitter_ms`, or until that much time has passed, and then it is lost. A stream starts, or starts anew (with another
+In the jitter buffer packets wait behind a missing one until they span `jitter_ms`, or until that much time has
+passed, and then it is lost. A stream starts, or starts anew (with another
 SSRC or a sequence number far away: RFC 3550, sections 5.1 and 8), with two packets in the order of their numbers,
 so that one stray packet changes nothing (probation: RFC 3550, appendix A.1). While the source that is heard goes
 on, another one is not heard, and that is said: packets do not tell which side of a call they are, and a guess may
@@ -16,8 +16,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from bcaf_stream.ingest.jitter import BufferedPacket, JitterBuffer, JitterPolicy, unwrapped
 from bcaf_stream.ingest.protocols.rtp_packets import PcmNC
-from bcaf_stream.ingest.protocols.rtp_source import Counts, Held, Source, same_sequence, unwrapped
+from bcaf_stream.ingest.protocols.rtp_source import Counts, RtpMedia, Source, same_sequence
 
 LOST = "lost"
 SILENT = "silence not sent"
@@ -68,13 +69,13 @@ class RtpStream:
         self.end = 0
         self.origin: int | None = None  # wall clock, unix ns; None until a stream has begun the call
         self._channels = channels
-        self._jitter = jitter_ms * rate // 1000
-        self._jitter_ns = jitter_ms * 1_000_000
+        self._delay = jitter_ms * rate // 1000
+        self._policy = JitterPolicy(MAX_WAITING, max_delay_ns=jitter_ms * 1_000_000, max_span=self._delay)
         self._rounding = ROUNDING_MS * rate // 1000
         self._counts = counts
         self._source: Source | None = None
         self._source_at = 0  # the wall clock when its newest packet came
-        self._probation: dict[int, list[Held]] = {}  # by SSRC: what came since the last packet of the source
+        self._probation: dict[int, list[RtpMedia]] = {}  # by SSRC: what came since the last packet of the source
         self._rivals = 0  # packets that came beside those of the source
         self._unheard = 0  # packets in no known format since the last sound
         self._told: set[str] = set()
@@ -92,15 +93,15 @@ class RtpStream:
         """Another stream has begun the call."""
         self.origin = self._heard_at = origin
 
-    def push(self, held: Held) -> list[Span]:
+    def push(self, media: RtpMedia) -> list[Span]:
         """Take a packet, and give out what is in order now."""
         source = self._source
-        if source is None or not source.knows(held.packet):
-            return self._on_probation(held)
-        self._source_at = held.received_at
+        if source is None or not source.knows(media.packet):
+            return self._on_probation(media)
+        self._source_at = media.received_at
         rival = self._forget_others()
-        source.take(held, self._counts)
-        return [*rival, *self._release(held.received_at)]
+        source.take(media, self._counts)
+        return [*rival, *self._release(media.received_at)]
 
     def advance(self, now: int) -> list[Span]:
         """Time has passed: what has waited for too long waits no more."""
@@ -118,7 +119,7 @@ class RtpStream:
     def report(self, timestamp: int, now: int) -> list[Span]:
         """The sender says how far its clock is: what it has not sent by then is silence, if our clock agrees."""
         source = self._source
-        if source is None or source.next is None or source.waiting:
+        if source is None or source.buffer.next is None or source.buffer:
             return []
         position = unwrapped(timestamp, source.timestamp, 32) + source.offset
         elapsed = (now - self._heard_at) * self.rate // 1_000_000_000
@@ -133,10 +134,10 @@ class RtpStream:
         self._passing = True
         return [Silence(start, to, reason)]
 
-    def _on_probation(self, held: Held) -> list[Span]:
+    def _on_probation(self, media: RtpMedia) -> list[Span]:
         """A packet of another numbering: two in order may replace the one that is heard."""
-        packet = held.packet
-        if held.samples_NC is None:
+        packet = media.packet
+        if media.samples_NC is None:
             return []
         known = self._probation.pop(packet.ssrc, [])
         if any(other.packet.seq == packet.seq for other in known):
@@ -148,10 +149,10 @@ class RtpStream:
             known = []
         if len(self._probation) >= SOURCES:
             self._counts.foreign += len(self._probation.pop(next(iter(self._probation))))
-        packets = self._probation[packet.ssrc] = [*known[1 - MAX_WAITING :], held]
+        packets = self._probation[packet.ssrc] = [*known[1 - MAX_WAITING :], media]
         return self._switch(packets) if self._may_take_over(packets) else []
 
-    def _may_take_over(self, packets: list[Held]) -> bool:
+    def _may_take_over(self, packets: list[RtpMedia]) -> bool:
         if len(packets) < 2:
             return False
         silent = packets[-1].received_at - self._source_at >= SILENT_MS * 1_000_000
@@ -175,7 +176,7 @@ class RtpStream:
         self._told.add(reason)
         return [Note(reason)]
 
-    def _switch(self, packets: list[Held]) -> list[Span]:
+    def _switch(self, packets: list[RtpMedia]) -> list[Span]:
         spans = self._release(None)
         first, newest = packets[0], packets[-1]
         if self._source:
@@ -184,10 +185,12 @@ class RtpStream:
         if self.origin is None:
             assert first.samples_NC is not None
             self.align(first.received_at - len(first.samples_NC) * 1_000_000_000 // self.rate)
-        self._source = Source(first.packet.ssrc, first.packet.seq, first.packet.timestamp)
+        self._source = Source(
+            first.packet.ssrc, first.packet.seq, first.packet.timestamp, JitterBuffer(self._policy)
+        )
         self._source_at = newest.received_at
-        for held in packets:
-            self._source.take(held, self._counts)
+        for media in packets:
+            self._source.take(media, self._counts)
         del self._probation[first.packet.ssrc]
         self._rivals = 0
         return spans + self._release(newest.received_at)
@@ -196,72 +199,68 @@ class RtpStream:
         """Give out what continues, and what must wait no more; now None: all."""
         spans: list[Span] = []
         source = self._source
-        while source and source.waiting:
-            first = min(source.waiting)
-            if first != source.next:
-                if not self._waited(source, source.waiting[first][1], now):
-                    break
-                self._skip(source, first)
-            timestamp, held = source.waiting.pop(first)
-            source.next = first + 1
-            if held.quiet:
+        while source and (popped := self._pop(source, now)):
+            timestamp, media = popped.timestamp, popped.payload
+            if media.quiet:
                 self._quiet = True
                 ahead = timestamp + source.offset - self.end
                 if self._rounding < ahead < MAX_JUMP_S * self.rate:
-                    spans += self._pass_time(self.end + ahead, SILENT, held.received_at)
-            elif held.unknown:
-                spans += self._not_understood(held)
-            elif held.samples_NC is not None and len(held.samples_NC):
-                spans += self._sound(source, timestamp, held, held.samples_NC)
+                    spans += self._pass_time(self.end + ahead, SILENT, media.received_at)
+            elif media.unknown:
+                spans += self._not_understood(media)
+            elif media.samples_NC is not None and len(media.samples_NC):
+                spans += self._sound(source, timestamp, media, media.samples_NC)
         return spans
 
-    def _not_understood(self, held: Held) -> list[Span]:
+    def _pop(self, source: Source, now: int | None) -> BufferedPacket[RtpMedia] | None:
+        """The next packet; with the first of a numbering it is settled where that starts in the call."""
+        starts = source.buffer.next is None
+        popped = source.buffer.pop(now, drain=now is None)
+        if popped is None:
+            return None
+        packet, lost = popped
+        if starts:
+            position = self._by_wall_clock(packet.payload)
+            source.offset = (position if position > self.end + self._delay else self.end) - packet.timestamp
+        self._missing += lost
+        self._counts.lost += lost
+        return packet
+
+    def _not_understood(self, media: RtpMedia) -> list[Span]:
         """Packets of a type without a format: time passes by the wall clock, for theirs may be of another rate."""
         self._unheard += 1
         if self._unheard < UNHEARD:  # redundancy, or something else beside the sound
             return []
-        kind = held.packet.payload_type
+        kind = media.packet.payload_type
         spans = self._tell(f"RTP payload type {kind} has no format here and is not heard: set formats")
-        now = self._by_wall_clock(held)
-        return spans + (self._pass_time(now, UNKNOWN, held.received_at) if now - self.end > self._rounding else [])
+        now = self._by_wall_clock(media)
+        return spans + (
+            self._pass_time(now, UNKNOWN, media.received_at) if now - self.end > self._rounding else []
+        )
 
-    def _waited(self, source: Source, first: Held, now: int | None) -> bool:
-        if now is None or now - first.received_at >= self._jitter_ns:
-            return True
-        return source.span() >= self._jitter or len(source.waiting) >= MAX_WAITING
-
-    def _skip(self, source: Source, first: int) -> None:
-        """The numbering starts with this number, or what is missing before it is lost."""
-        if source.next is None:
-            timestamp, held = source.waiting[first]
-            position = self._by_wall_clock(held)
-            source.offset = (position if position > self.end + self._jitter else self.end) - timestamp
-        else:
-            self._missing += source.give_up(first, self._counts)
-
-    def _by_wall_clock(self, held: Held) -> int:
+    def _by_wall_clock(self, media: RtpMedia) -> int:
         """Where a packet that came now starts in the call."""
-        elapsed = (held.received_at - self._heard_at) * self.rate // 1_000_000_000
-        length = 0 if held.samples_NC is None else len(held.samples_NC)
+        elapsed = (media.received_at - self._heard_at) * self.rate // 1_000_000_000
+        length = 0 if media.samples_NC is None else len(media.samples_NC)
         return max(self.end, self._heard_end + elapsed - length)
 
-    def _sound(self, source: Source, timestamp: int, held: Held, samples_NC: PcmNC) -> list[Span]:
+    def _sound(self, source: Source, timestamp: int, media: RtpMedia, samples_NC: PcmNC) -> list[Span]:
         if self._unheard >= UNHEARD:
-            source.offset = self._by_wall_clock(held) - timestamp
+            source.offset = self._by_wall_clock(media) - timestamp
         ahead = timestamp + source.offset - self.end
         if not self._missing and abs(ahead) <= self._rounding:
             ahead = 0
-        elif ahead < 0 or ahead > MAX_JUMP_S * self.rate + self._by_wall_clock(held) - self.end:
+        elif ahead < 0 or ahead > MAX_JUMP_S * self.rate + self._by_wall_clock(media) - self.end:
             # The clock stood still or was set, or its time was filled already: no sound is dropped for that.
-            ahead = 0 if ahead < 0 else self._by_wall_clock(held) - self.end
+            ahead = 0 if ahead < 0 else self._by_wall_clock(media) - self.end
             source.offset = self.end + ahead - timestamp
         spans: list[Span] = []
         if ahead:
             reason = self._why(ahead, len(samples_NC))
-            spans += self._pass_time(self.end + ahead, reason, held.received_at)
-        spans.append(Sound(self.end, samples_NC, held.received_at))
+            spans += self._pass_time(self.end + ahead, reason, media.received_at)
+        spans.append(Sound(self.end, samples_NC, media.received_at))
         self.end += len(samples_NC)
-        self._heard_at, self._heard_end = held.received_at, self.end
+        self._heard_at, self._heard_end = media.received_at, self.end
         self._missing = self._unheard = 0
         self._quiet = self._changed = self._passing = False
         return spans

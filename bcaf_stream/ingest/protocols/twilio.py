@@ -25,12 +25,13 @@ from pydantic import Field, model_validator
 from bcaf_stream.errors import LinkError
 from bcaf_stream.ingest.codecs import decode_alaw, decode_ulaw
 from bcaf_stream.ingest.fields import Fields, require_unique_names
+from bcaf_stream.ingest.jitter import BufferedPacket
 from bcaf_stream.ingest.legs import LegMerger
 from bcaf_stream.ingest.media import CallEnd, CallStart, ChannelConfig
 from bcaf_stream.ingest.protocol import ConnectionConfig, Item, Parser, Request, WebSocketProtocol
-from bcaf_stream.ingest.reorder import DISCONNECTED, NOT_STARTED, Piece, Track
 from bcaf_stream.ingest.security import UsedSignatures, read_secrets
 from bcaf_stream.ingest.sink import CallSink
+from bcaf_stream.ingest.track import DISCONNECTED, NOT_STARTED, Track
 from bcaf_stream.types import PcmN
 
 DECODERS: dict[str, Callable[[bytes], PcmN]] = {
@@ -248,10 +249,10 @@ class TwilioParser(Parser):
         if track is None:
             return []  # a track that nobody wants to hear
         begin = self._resume(media.whole("timestamp"))
-        track.push(self._piece(track, media, received_at))
+        track.push(self._packet(track, media, received_at))
         return [*begin, *self._release(received_at)]
 
-    def _piece(self, track: Track, media: Fields, received_at: int) -> Piece:
+    def _packet(self, track: Track, media: Fields, received_at: int) -> BufferedPacket[PcmN]:
         samples = self._decode(_payload(media))
         number = media.whole("chunk")
         timestamp = media.whole("timestamp")
@@ -262,7 +263,7 @@ class TwilioParser(Parser):
             raise LinkError("stream: a timestamp jumps by more than ten minutes")
         self._newest = max(self._newest, position)
         order = position if number is None else number
-        return Piece(order, position, samples, received_at, numbered=number is not None)
+        return BufferedPacket(order, position, len(samples), samples, received_at, numbered=number is not None)
 
     def _position(self, timestamp: int) -> int:
         if self._origin_ms is None:

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bcaf_stream.ingest.jitter import HOLD_MS, PAUSE_MS, Heard, Missing, PauseFinder
+from bcaf_stream.ingest.pcm_stream import HOLD_MS, PAUSE_MS, Heard, Missing, PauseFinder
 
 MS = 1_000_000
 RATE = 8000
