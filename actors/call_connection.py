@@ -8,10 +8,10 @@ from typing import Protocol
 from prometheus_client import Counter
 
 from bcaf_stream.errors import LinkError
-from bcaf_stream.ingest.media import CallEnd, CallOutcome, Degraded, Media, TextUpdate, sound
+from bcaf_stream.ingest.media import CallEnd, CallOutcome, Degraded, Media, MissingSound, TextUpdate, sound
 from bcaf_stream.types import AudioChunk, Call, Gap
 
-Item = AudioChunk | Gap | TextUpdate | Degraded | CallEnd
+Item = AudioChunk | Gap | MissingSound | TextUpdate | Degraded | CallEnd
 
 MOST_QUEUED_MS = 120_000  # of sound: what a sender without credit may be ahead
 MOST_QUEUED_ITEMS = 50_000
@@ -150,6 +150,10 @@ class CallConnection:
         if isinstance(item, TextUpdate | Degraded):
             self._session.put(item)
             return
+        if isinstance(item, MissingSound):
+            self._check_channel(item.channel)
+            self._session.put(replace(item, start=item.start + self._base, end=item.end + self._base))
+            return
         end = item.end if isinstance(item, Gap) else sound(item).stop
         self._check(item, end)
         self._next[item.channel] = end
@@ -184,15 +188,18 @@ class CallConnection:
         return self._base * 1000 // self._session.rate
 
     def _check(self, item: AudioChunk | Gap, end: int) -> None:
-        expected = self._next.get(item.channel)
-        if expected is None:
-            raise LinkError(f"call {self.id} has no channel {item.channel!r}")
+        self._check_channel(item.channel)
+        expected = self._next[item.channel]
         if item.start != expected or end < item.start:
             raise LinkError(f"audio is not contiguous: sample {expected} expected, {item.start} came")
         if isinstance(item, AudioChunk) and item.rate != self._session.rate:
             raise LinkError(
                 f"call {self.id} changed from {self._session.rate} to {item.rate} Hz: start a new call"
             )
+
+    def _check_channel(self, name: str) -> None:
+        if name not in self._next:
+            raise LinkError(f"call {self.id} has no channel {name!r}")
 
 
 class FinishedCall:

@@ -26,7 +26,7 @@ from bcaf_stream.display import printable
 from bcaf_stream.errors import BcafError
 from bcaf_stream.events.event import Event
 from bcaf_stream.events.writer import EventWriter
-from bcaf_stream.ingest.media import CallEnd, Degraded, TextUpdate
+from bcaf_stream.ingest.media import CallEnd, Degraded, MissingSound, TextUpdate
 from bcaf_stream.resumption import Resumption
 from bcaf_stream.transcripts.asr import Transcription
 from bcaf_stream.transcripts.pairing import TextConfig
@@ -45,7 +45,7 @@ class Stall:
     channel: str
 
 
-Item = AudioChunk | Gap | TextUpdate | Degraded | Stall | CallEnd
+Item = AudioChunk | Gap | MissingSound | TextUpdate | Degraded | Stall | CallEnd
 Work = Transcribe | Predict
 Result = Transcription | Answer | BcafError | None  # None: there was no time for it
 
@@ -194,6 +194,8 @@ class Conversation:
                 self._preview(channel)
             case Gap():
                 self._take(self.cut(item))
+            case MissingSound():
+                self._tell_gap(item)
             case TextUpdate(words, last):
                 self._text.push_words(words, last, self._at_ms)
             case Degraded(reason):
@@ -275,12 +277,15 @@ class Conversation:
     def _take(self, found: Iterable[Gap | SpeechSegment]) -> None:
         for item in found:
             if isinstance(item, Gap):
-                start_ms, end_ms = (at * 1000 // item.rate for at in (item.start, item.end))
-                self._write_in_turn(partial(self._writer.gap, item.channel, start_ms, end_ms, item.reason))
+                self._tell_gap(item)
             else:
                 self._segment(item)
         if self._text.waits_for_words:
             self._text.advance(self.heard_ms)
+
+    def _tell_gap(self, gap: Gap | MissingSound) -> None:
+        start_ms, end_ms = (at * 1000 // gap.rate for at in (gap.start, gap.end))
+        self._write_in_turn(partial(self._writer.gap, gap.channel, start_ms, end_ms, gap.reason))
 
     def _segment(self, segment: SpeechSegment) -> None:
         heard = None

@@ -68,6 +68,10 @@ class Hole:
     end: int
     late: bool
 
+    @property
+    def reason(self) -> str:
+        return "not started" if self.late else "missing in the recording"
+
 
 def probe(source: Source) -> AudioInfo:
     """Read rate, channels and duration without decoding.

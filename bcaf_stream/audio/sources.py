@@ -138,12 +138,19 @@ class FileSource:
                     yield AudioChunk(next(names), start, decoder.info.rate, samples_N, received_at)
             begin_ms += self._slice_ms
 
+    def holes(self, channel: str) -> Iterator[Hole]:
+        """Where a channel has no sound for more than a second, as far as it was read; the last one first."""
+        return reversed(self._holes(channel))
+
+    def _holes(self, channel: str) -> Sequence[Hole]:
+        if len(self._decoders) == 1:
+            return self._decoders[0].holes
+        return self._decoders[self._names.index(channel)].holes
+
     def with_gaps(self) -> Iterator[AudioChunk | Gap]:
         """The same, but one Gap for each stretch of more than a second that a file does not have."""
-        single = self._decoders[0] if len(self._decoders) == 1 else None
-        files = dict(zip(self._names, self._decoders, strict=False))
         for chunk in self:
-            holes = (single or files[chunk.channel]).holes
+            holes = self._holes(chunk.channel)
             if holes and holes[-1].end > chunk.start:
                 yield from _cut_out(chunk, holes)
             else:
@@ -180,8 +187,7 @@ def _cut_out(chunk: AudioChunk, holes: Sequence[Hole]) -> Iterator[AudioChunk | 
         if hole.start > at:
             yield _piece(chunk, at, hole.start)
         if hole.start >= chunk.start:
-            reason = "not started" if hole.late else "missing in the recording"
-            yield Gap(chunk.channel, hole.start, hole.end, reason, chunk.rate)
+            yield Gap(chunk.channel, hole.start, hole.end, hole.reason, chunk.rate)
         at = min(hole.end, end)
     if at < end:
         yield chunk if at == chunk.start else _piece(chunk, at, end)

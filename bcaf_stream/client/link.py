@@ -21,7 +21,7 @@ from zmq.utils.monitor import parse_monitor_message
 from bcaf_stream.client.backlog import Backlog, SecondReading
 from bcaf_stream.config import Config
 from bcaf_stream.errors import LinkError
-from bcaf_stream.ingest.media import TextUpdate
+from bcaf_stream.ingest.media import MissingSound, TextUpdate
 from bcaf_stream.ingest.protocols.link import Audio, ClientMessage, Close, Closed, Open, pack, parse_server
 from bcaf_stream.ingest.protocols.link_flow import ConnectionLostError, SenderState, piece_samples, words_messages
 from bcaf_stream.loops import spawn_thread
@@ -91,6 +91,7 @@ class LinkSender:
         self.start = 0
         self._live, self._drop, self._again, self._note = live, drop, again, note
         self._backlog = Backlog(len(call.channels), self._config.keep_bytes // (2 * len(call.channels)))
+        self._missing: list[MissingSound] = []
         self._words: list[TextUpdate] = []  # those that the server may ask for again
         self._closing = self._leaving = self._opened = False
         self._closed: Closed | None = None
@@ -127,6 +128,11 @@ class LinkSender:
             self._wait(self._may_go_on)
             if not len(samples_NC):
                 return
+
+    def tell_missing(self, missing: MissingSound) -> None:
+        """Say that the sound from there on is silence because its source has none; before it is sent."""
+        with self._changed:
+            self._missing.append(missing)
 
     def send_words(self, words: Sequence[Words], last: bool = False) -> None:
         """Send given words; best before the audio that they were said in. After the `last` ones nothing waits.
@@ -401,10 +407,13 @@ class _Conversation:
                 raise ConnectionLostError("the server was too far behind: the oldest sound was given up")
             if not count or not self.state.may_send(cursor + count):
                 return None
-            if cursor >= self._backlog.start:
-                return Audio(self._seq, cursor, self._backlog.piece(count))
-        assert self._again, "only what can be read again is sent from before the backlog"
-        return Audio(self._seq, cursor, self._again.piece(cursor, count))
+            kept_NC = self._backlog.piece(count) if cursor >= self._backlog.start else None
+            told = tuple(self._sender._missing)
+        if kept_NC is None:
+            assert self._again, "only what can be read again is sent from before the backlog"
+            kept_NC = self._again.piece(cursor, count)
+        missing = tuple(one for one in told if cursor <= one.start < cursor + len(kept_NC))
+        return Audio(self._seq, cursor, kept_NC, missing=missing)
 
 
 def _is_over(message: TextUpdate, settled_ms: int) -> bool:

@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 
 from bcaf_stream.audio.containers import is_url
 from bcaf_stream.audio.resample import Resampler
+from bcaf_stream.audio.sources import FileSource
 from bcaf_stream.audio.tracks import split_track
 from bcaf_stream.client.link import LinkSender, SenderConfig
 from bcaf_stream.errors import SourceError
-from bcaf_stream.ingest.media import RATES
+from bcaf_stream.ingest.media import RATES, MissingSound
 from bcaf_stream.ingest.protocols.link import Closed
 from bcaf_stream.recording import Recording, TextMode
 from bcaf_stream.types import SAMPLE_RATE, AudioChunk, Words
@@ -55,7 +56,8 @@ def send_recording(
             if words is not None:
                 sender.send_words(words, last=True)
             try:
-                _play(sender, _SideBySide(recording, rate), itertools.chain(first, chunks), rate * speed)
+                told = _tell_missing(source, itertools.chain(first, chunks), rate, sender.tell_missing)
+                _play(sender, _SideBySide(recording, rate), told, rate * speed)
             except (SourceError, KeyboardInterrupt):
                 sender.close()
                 raise
@@ -72,6 +74,21 @@ def _play(sender: LinkSender, columns: "_SideBySide", chunks: Iterator[AudioChun
         sent += len(samples_NC)
         if per_second:
             time.sleep(max(0.0, started + sent / per_second - time.monotonic()))
+
+
+def _tell_missing(
+    source: FileSource, chunks: Iterator[AudioChunk], rate: int, tell: Callable[[MissingSound], None]
+) -> Iterator[AudioChunk]:
+    """The chunks; before those that hold silence for what the file lacks, that is told, counted at `rate` Hz."""
+    told: dict[str, int] = {}  # up to which sample
+    for chunk in chunks:
+        known = told.get(chunk.channel, 0)
+        new = list(itertools.takewhile(lambda hole, known=known: hole.end > known, source.holes(chunk.channel)))
+        for hole in reversed(new):
+            start, end = (at * rate // chunk.rate for at in (hole.start, hole.end))
+            tell(MissingSound(chunk.channel, start, end, hole.reason))
+            told[chunk.channel] = hole.end
+        yield chunk
 
 
 def _again(recording: Recording, rate: int, start: int) -> Iterator[PcmNC]:

@@ -12,7 +12,7 @@ from weakref import WeakValueDictionary
 
 from bcaf_stream import loops
 from bcaf_stream.errors import LinkError
-from bcaf_stream.ingest.media import CallOutcome, CallStart, Degraded, Media, TextUpdate, sound
+from bcaf_stream.ingest.media import CallOutcome, CallStart, Degraded, Media, MissingSound, TextUpdate, sound
 from bcaf_stream.ingest.sink import CallHandle, CallSink
 from bcaf_stream.types import AudioChunk, Channel, Gap
 
@@ -111,6 +111,10 @@ class Leg:
         merged = self._merged
         if isinstance(item, TextUpdate | Degraded):
             merged.call.accept(item)
+            return
+        if isinstance(item, MissingSound):
+            base = self._base or 0
+            merged.call.accept(replace(item, start=base + item.start, end=base + item.end))
             return
         if self._base is None:
             if isinstance(item, Gap):  # only sound has a time at which it came

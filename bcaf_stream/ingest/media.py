@@ -68,6 +68,20 @@ class Degraded:
 
 
 @dataclass(frozen=True, slots=True)
+class MissingSound:
+    """Samples from `start` to before `end` of a channel that nobody has; silence stands for them in the sound.
+
+    It comes before that silence. They are counted at `rate` Hz; 0 stands for the one rate of a live call.
+    """
+
+    channel: str
+    start: int
+    end: int
+    reason: str
+    rate: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class CallEnd:
     """The sender said that the call is over."""
 
@@ -82,7 +96,7 @@ class CallOutcome:
     reason: str
 
 
-Media = AudioChunk | Gap | TextUpdate | Degraded
+Media = AudioChunk | Gap | MissingSound | TextUpdate | Degraded
 
 
 class ChannelConfig(Config):

@@ -35,10 +35,12 @@ import msgpack
 from bcaf_stream.errors import LinkError
 from bcaf_stream.ingest.codecs import decode_linear
 from bcaf_stream.ingest.fields import Fields, is_name, is_whole, text_in
-from bcaf_stream.ingest.media import MAX_NAME, TextUpdate
+from bcaf_stream.ingest.media import MAX_NAME, MissingSound, TextUpdate
 from bcaf_stream.types import Channel, PcmN, TextSource, Words
 
 VERSION = 1
+LATEST = 1 << 40  # sample of a call
+MOST_MISSING = 100  # in one message
 LIMITS = {"max_array_len": 10_000, "max_map_len": 100, "max_ext_len": 0}
 
 
@@ -62,12 +64,16 @@ class Open:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Audio:
-    """`samples_NC`: int16, N samples of C channels from sample `start` on; `received_at` is the server's clock."""
+    """`samples_NC`: int16, N samples of C channels from sample `start` on; `received_at` is the server's clock.
+
+    `missing` are the stretches that begin in these samples and that the sender has no sound for, only silence.
+    """
 
     seq: int
     start: int
     samples_NC: PcmN
     received_at: int = 0
+    missing: tuple[MissingSound, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,8 +133,9 @@ def _plain(message: ClientMessage | ServerMessage) -> dict[str, Any]:
             names = [[channel.name, channel.role] for channel in channels]
             about = _given(sender=sender, resume=resume, source=source)
             return {"t": "open", "v": VERSION, "call": call, "rate": rate, "channels": names, "text": text} | about
-        case Audio(seq, start, samples_NC):
-            return {"t": "audio", "seq": seq, "start": start, "pcm": samples_NC.astype("<i2").tobytes()}
+        case Audio(seq, start, samples_NC, _, missing):
+            about = {"missing": [[m.channel, m.start, m.end, m.reason] for m in missing]} if missing else {}
+            return {"t": "audio", "seq": seq, "start": start, "pcm": samples_NC.astype("<i2").tobytes()} | about
         case TextUpdate(words, last, call):
             items = [_item(w) for w in words]
             return {"t": "words", "items": items} | _given(last=last or None, call=call)
@@ -220,7 +227,22 @@ def _audio(fields: Fields, channels: int | None) -> Audio:
     if not pcm or len(pcm) % (2 * channels):
         raise LinkError(f"audio: pcm must be whole samples of 2 bytes for each of {channels} channels")
     samples_NC = decode_linear(pcm).reshape(-1, channels)
-    return Audio(fields.needed_whole("seq"), fields.needed_whole("start"), samples_NC)
+    missing = tuple(map(_missing, fields.needed("missing", list) if "missing" in fields else ()))
+    start = fields.needed_whole("start")
+    if len(missing) > MOST_MISSING:
+        raise LinkError(f"audio: a message has at most {MOST_MISSING} stretches that are missing")
+    if not all(start <= one.start < start + len(samples_NC) for one in missing):
+        raise LinkError("audio: what is missing must begin in the samples of its message")
+    return Audio(fields.needed_whole("seq"), start, samples_NC, missing=missing)
+
+
+def _missing(item: Any) -> MissingSound:
+    if not isinstance(item, list) or len(item) != 4:
+        raise LinkError("audio: what is missing must be [channel, start, end, reason]")
+    channel, start, end, reason = item
+    if not (is_name(channel) and is_name(reason) and is_whole(start) and is_whole(end) and start < end < LATEST):
+        raise LinkError("audio: what is missing must have a channel, a first and a last sample, and a reason")
+    return MissingSound(channel, start, end, reason)
 
 
 def _words(item: Any) -> Words:

@@ -307,6 +307,8 @@ class LinkServer:
         if not sender.order.accept(audio):
             return  # sent twice
         rate = sender.opening.rate
+        for missing in audio.missing:
+            call.accept(replace(missing, rate=rate))
         if sender.order.received * 1000 > (sender.credit_ms + 2 * self._config.window_ms) * rate:
             raise LinkError("audio was sent beyond the credit given")
         for column, channel in enumerate(sender.opening.channels):

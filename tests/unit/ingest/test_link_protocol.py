@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from bcaf_stream.errors import LinkError
-from bcaf_stream.ingest.media import MAX_INT, TextUpdate
+from bcaf_stream.ingest.media import MAX_INT, MissingSound, TextUpdate
 from bcaf_stream.ingest.protocols.link import (
+    LATEST,
     Accepted,
     Audio,
     Close,
@@ -72,10 +73,12 @@ def test_server_messages_round_trip(message: object):
     assert parse_server(pack(message)) == message
 
 
-@given(WHOLE, WHOLE, PCM)
-def test_audio_round_trips(seq: int, start: int, samples_NC: np.ndarray):
-    parsed = parse_client(pack(Audio(seq, start, samples_NC)), channels=samples_NC.shape[1])
+@given(WHOLE, st.integers(0, LATEST // 2), PCM, st.none() | st.tuples(NAME, st.integers(1, 10**9), NAME))
+def test_audio_round_trips(seq: int, start: int, samples_NC: np.ndarray, lack: tuple[str, int, str] | None):
+    missing = (MissingSound(lack[0], start, start + lack[1], lack[2]),) if lack else ()
+    parsed = parse_client(pack(Audio(seq, start, samples_NC, missing=missing)), channels=samples_NC.shape[1])
     assert isinstance(parsed, Audio)
+    assert parsed.missing == missing
     assert (parsed.seq, parsed.start, parsed.received_at) == (seq, start, 0)
     assert parsed.samples_NC.dtype == np.int16
     np.testing.assert_array_equal(parsed.samples_NC, samples_NC)
@@ -105,6 +108,8 @@ def test_the_bytes_of_version_1_never_change():
         {"t": "accepted", "call": "7", "window_ms": 5, "from": 40},
         {"t": "credit", "upto_ms": 6, "settled_ms": 3},
     ]
+    silent = Audio(0, 0, np.array([[0x0201, 0x0403]], np.int16), missing=(MissingSound("left", 0, 9, "lost"),))
+    assert msgpack.unpackb(pack(silent)) == GOOD_AUDIO | {"missing": [["left", 0, 9, "lost"]]}
     assert pack(audio).hex() == "84a174a5617564696fa373657100a5737461727400a370636dc40401020304"
 
 
@@ -157,6 +162,11 @@ def test_any_value_in_any_field_is_taken_or_a_link_error(case: tuple[dict, str, 
         (GOOD_AUDIO, {"pcm": "text"}, "pcm must be given as bytes"),
         (GOOD_AUDIO, {"start": -1}, "start must be"),
         (GOOD_AUDIO, {"seq": 2**53}, "seq must be"),
+        (GOOD_AUDIO, {"missing": [["a", 0, 9]]}, "must be \\[channel, start, end, reason\\]"),
+        (GOOD_AUDIO, {"missing": [["a", 0, 0, "lost"]]}, "a first and a last sample"),
+        (GOOD_AUDIO, {"missing": [["a", 0, 2**50, "lost"]]}, "a first and a last sample"),
+        (GOOD_AUDIO, {"missing": [["a", 1, 9, "lost"]]}, "begin in the samples"),
+        (GOOD_AUDIO, {"missing": [["a", 0, 9, "lost"]] * 101}, "at most 100"),
         (GOOD_WORDS, {"items": [[None, 10, 0, "hi"]]}, "in order"),
         (GOOD_WORDS, {"items": [[None, 0, 10, "x" * 10_001]]}, "at most 10000"),
         (GOOD_WORDS, {"items": [["", 0, 10, "hi"]]}, "name of a channel"),
