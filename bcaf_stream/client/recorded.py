@@ -83,8 +83,7 @@ def _tell_missing(
     told: dict[str, int] = {}  # up to which sample
     for chunk in chunks:
         known = told.get(chunk.channel, 0)
-        new = list(itertools.takewhile(lambda hole, known=known: hole.end > known, source.holes(chunk.channel)))
-        for hole in reversed(new):
+        for hole in reversed([hole for hole in source.holes(chunk.channel) if hole.end > known]):
             start, end = (at * rate // chunk.rate for at in (hole.start, hole.end))
             tell(MissingSound(chunk.channel, start, end, hole.reason))
             told[chunk.channel] = hole.end

@@ -14,7 +14,6 @@ from bcaf_stream.events.event import Event
 from bcaf_stream.recording import Analysis, Recording
 from bcaf_stream.types import Call
 from tests.integration.test_live_calls import deployed, ended
-from tests.same import assert_same_events
 from tests.unit.actors.local_runtime import CHANNELS, RATE, LocalRuntime, demo_chunks, joined
 from tests.unit.audio.signals import TrackOf, late, mux, without
 
@@ -33,6 +32,10 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         name: str(mux(folder / f"{name}.mka", [TrackOf(joined(chunks, name)[None], RATE, "flac", stamps[name])]))
         for name in ("customer", "agent")
     }
+
+
+def about(event: Event) -> tuple[object, ...]:
+    return event.seq, event.type, event.channel, event.utterance, event.reason
 
 
 def recording(files: dict[str, str]) -> Recording:
@@ -59,4 +62,7 @@ def test_what_a_recording_lacks_is_told_as_analyze_tells_it(
     gaps = [(event.channel, event.start_ms, event.end_ms) for event in events if event.type == "audio.gap"]
     assert [channel for channel, *_ in gaps] == ["customer", "agent"]
     assert np.abs(np.array([gap[1:] for gap in gaps]) - [[0, 4000], [11_000, 14_000]]).max() <= 600
-    assert_same_events(events, analysed)
+    # A gap is not worked through as silence is, so the detector's state after it may be another.
+    assert [about(event) for event in events] == [about(event) for event in analysed]
+    times = [[[event.start_ms or 0, event.end_ms or 0] for event in found] for found in (events, analysed)]
+    assert np.abs(np.subtract(*times)).max() <= 150
