@@ -48,14 +48,20 @@ _Loader.add_implicit_resolver(  # 1e-4 is a number in YAML 1.2 and JSON, and a w
 )
 
 
-def load_config(cls: type[C], path: Path | str | None = None, overrides: Sequence[str] = ()) -> C:
+def load_config(
+    cls: type[C], path: Path | str | None = None, overrides: Sequence[str] = (), section: str | None = None
+) -> C:
     """Read `path` (YAML; None = all defaults), apply `dotted.key=value` overrides, and validate as `cls`.
+
+    Where the file has the key `section`, what stands there is read, and no more.
 
     Raises:
         ConfigError: the file cannot be read or parsed, or a key, type or value is wrong.
     """
     where = str(path) if path is not None else "configuration"
     data = _read_yaml(Path(path)) if path is not None else {}
+    if section is not None and section in data:
+        where, data = f"{where}: {section}", data[section] or {}
     for override in overrides:
         _apply(data, override)
     _take_former_names(cls, data, where)
@@ -145,7 +151,11 @@ def _allowed_keys(cls: type[Config], loc: Sequence[int | str]) -> list[str]:
         if not (isinstance(node, type) and issubclass(node, BaseModel)) or part not in node.model_fields:
             continue  # an index or a tag of a union inside the location
         node = _model_in(node.model_fields[str(part)].annotation)
-    return sorted(node.model_fields) if isinstance(node, type) and issubclass(node, BaseModel) else []
+    return (
+        sorted(field.alias or name for name, field in node.model_fields.items())
+        if isinstance(node, type) and issubclass(node, BaseModel)
+        else []
+    )
 
 
 def _model_in(annotation: Any) -> type[BaseModel] | None:

@@ -29,7 +29,8 @@ LAYERS = [  # low to high; members of one set must not import each other
     },
     # On events alone: bridges from them to other systems, the summary what they amount to
     {"bcaf_stream.dialogue", "bcaf_stream.bridges", "bcaf_stream.summary"},
-    {"bcaf_stream.emotion_model"},  # encoders and model together
+    # Encoders and model together | rules over what events tell
+    {"bcaf_stream.emotion_model", "bcaf_stream.alerts"},
     {"bcaf_stream.context", "bcaf_stream.resumption"},
     {"bcaf_stream.conversation"},  # the main path; knows no engine, no clock and no event loop
     {"bcaf_stream.analyzer"},
@@ -58,6 +59,7 @@ MAY_IMPORT = {  # third-party package -> the only modules allowed to import it
     "websockets": ("bcaf_stream.ingest.transports",),
     "starlette": ("bcaf_stream.monitor",),
     "uvicorn": ("bcaf_stream.monitor.server",),
+    "cel": ("bcaf_stream.alerts.when",),
     "httpx2": ("bcaf_stream.bridges.webhook",),
     "aiokafka": ("bcaf_stream.bridges.kafka",),
     "redis": ("bcaf_stream.bridges.redis",),
