@@ -82,6 +82,7 @@ class CallSession:
             words=() if begin.text == "given" else None,
             interim_ms=live.interim_ms,
             resumption=resumption,
+            alerts=config.alerts,
         )
         self._outbox = Outbox(runtime.publish, self._moved)
         self._asked_s: dict[Work, float] = {}  # when the work was asked for that is not done

@@ -3,7 +3,11 @@
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from typing import Annotated
 
+from pydantic import BeforeValidator, model_validator
+
+from bcaf_stream.alerts.rules import AlertRules, rules_of
 from bcaf_stream.audio.turns import AudioConfig
 from bcaf_stream.config import Config
 from bcaf_stream.context import Answer, Predict
@@ -18,11 +22,22 @@ from bcaf_stream.types import AudioChunk, Call, Features, Gap, SpeechSegment, Ut
 
 
 class AnalyzerConfig(Config):
-    """What decides the events of a call; the same for `analyze` and for a deployment."""
+    """What decides the events of a call; the same for `analyze` and for a deployment.
+
+    `alerts` is a file of rules, or the rules themselves; see configs/alerts.
+    """
 
     audio: AudioConfig = AudioConfig()
     text: TextConfig = TextConfig()
     model: ModelConfig = ModelConfig()
+    alerts: Annotated[AlertRules | None, BeforeValidator(rules_of)] = None
+
+    @model_validator(mode="after")
+    def _alerts_fit(self) -> "AnalyzerConfig":
+        why = self.alerts and self.alerts.never_fire(self.text.policy)
+        if why:
+            raise ValueError(f"alerts: {why}")
+        return self
 
 
 class ConversationAnalyzer:
@@ -58,6 +73,7 @@ class ConversationAnalyzer:
             engine.modalities,
             recognises=transcriber is not None,
             words=words,
+            alerts=config.alerts,
             clock=clock,
         )
         self._features: dict[Utterance, Features | BcafError] = {}  # encoded ahead

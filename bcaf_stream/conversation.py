@@ -20,6 +20,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
 
+from bcaf_stream.alerts.evaluator import SETTLE_MS, TICK_MS, AlertChange, AlertEvaluator
+from bcaf_stream.alerts.rules import AlertRules
 from bcaf_stream.audio.turns import AudioConfig, CallCutter
 from bcaf_stream.context import Answer, DialogueContext, Predict
 from bcaf_stream.display import printable
@@ -36,6 +38,7 @@ from bcaf_stream.types import AudioChunk, Call, EmotionPrediction, Gap, Modality
 log = logging.getLogger(__name__)
 
 Write = Callable[[], Event]
+Mark = Write | int  # or the stream time up to which all is told
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +80,7 @@ class Conversation:
         words: a transcript known beforehand; () where words come live, None where there are none.
         interim_ms: an interim result for every so much of an utterance that is going on; 0: none.
         resumption: where to go on with a call whose owner died.
+        alerts: the rules that watch it.
         clock: unix time in ns, for the `emitted_at` fields.
     """
 
@@ -92,10 +96,11 @@ class Conversation:
         words: Sequence[Words] | None = None,
         interim_ms: int = 0,
         resumption: Resumption | None = None,
+        alerts: AlertRules | None = None,
         clock: Callable[[], int] = time.time_ns,
     ) -> None:
         self.call = call
-        self._text: TextStage[Write] = TextStage(
+        self._text: TextStage[Mark] = TextStage(
             call,
             text.for_model(modalities),
             recognises,
@@ -108,6 +113,7 @@ class Conversation:
         self._revisable = text.revisable
         self._interim_ms = interim_ms
         self._resumption = resumption
+        self._alerts = AlertEvaluator(alerts, call.id) if alerts else None
         self.reset()
 
     def reset(self) -> None:
@@ -116,12 +122,15 @@ class Conversation:
         self._text.reset()
         self._writer.reset()
         self._context = DialogueContext(self._revisable)
-        self._due: deque[tuple[int, Utterance | Write]] = deque()  # to be judged or written, with the stream time
+        if self._alerts:
+            self._alerts.reset()
+        self._due: deque[tuple[int, Utterance | Mark]] = deque()  # to be judged or written, with the stream time
         self._judged: _Judged | None = None
         self._asked: set[Work] = set()  # that is not done
         self._previewed: dict[str, int] = defaultdict(int)  # number of the last preview of an open segment
         self._closed: dict[str, int] = {}  # index of the last segment that was closed
         self._at_ms = 0
+        self._second = 0  # of the call's clock, that the alerts were last looked at in
         self._began = self._ending = self.ended = False
         self._ends = ""  # why
         self.utterances = 0
@@ -179,7 +188,14 @@ class Conversation:
                 self._events.append(self._writer.start())
             else:
                 self.utterances = self._resumption.progress.finals
-                self._events += self._resumption.start(self._cutter, self._writer)
+                told = self._resumption.start(self._cutter, self._writer)
+                self._events += told
+                if self._alerts:
+                    progress = self._resumption.progress
+                    known = [*progress.evidence.values(), *progress.alerts.values()]
+                    self._raise(self._alerts.restore(known))
+                    for event in told:
+                        self._raise(self._alerts.push(event))
         return self._ready().events
 
     def push(self, item: Item) -> Step:
@@ -191,9 +207,11 @@ class Conversation:
         match item:
             case AudioChunk(channel):
                 self._take(self.cut(item))
+                self._tick(self._cutter.progressed_ms)
                 self._preview(channel)
             case Gap():
                 self._take(self.cut(item))
+                self._tick(self._cutter.progressed_ms)
             case MissingSound():
                 self._tell_gap(item)
             case TextUpdate(words, last):
@@ -261,11 +279,11 @@ class Conversation:
         self._judged, self._ending, self._ends = None, True, ends
         for what in due:
             if not isinstance(what, Utterance):
-                self._events.append(what())
+                self._mark(what)
             elif not (self._resumption and self._resumption.is_told(what)):
-                self._events.append(self._writer.degraded(reason, what))
+                self._tell(self._writer.degraded(reason, what))
         if not self.ended:  # its end may have been among what was due
-            self._events.append(self._end())
+            self._tell(self._end())
         return self._ready().events
 
     def close(self) -> None:
@@ -295,6 +313,7 @@ class Conversation:
                 return  # its time is that of what the journal tells, which is something else
             segment, heard = placed, self._resumption.heard(placed)
         self._at_ms = max(self._at_ms, segment.closed_ms)
+        self._tick(segment.closed_ms)
         if not (self._resumption and self._resumption.knows(segment.channel, segment.index)):
             self._note(segment.notes)
         self._closed[segment.channel] = segment.index
@@ -334,14 +353,14 @@ class Conversation:
             if isinstance(outcome, BcafError):
                 raise outcome
             event = self._writer.final(utterance, outcome)
-            self._events.append(event)
+            self._tell(event)
             self.utterances += event.type == "emotion.final"
         except BcafError as error:
             # No guess in place of an answer: the event says that this utterance has none, and why.
             log.warning(
                 "call %s: an utterance has no prediction: %s", printable(self.call.id), type(error).__name__
             )
-            self._events.append(self._writer.degraded(_one_line(error), utterance))
+            self._tell(self._writer.degraded(_one_line(error), utterance))
 
     def _preview(self, channel: str) -> None:
         """Ask for an interim result where one is due; finals go first, and a channel has one at a time."""
@@ -370,7 +389,31 @@ class Conversation:
 
     def _end(self) -> Event:
         self.ended = True
+        if self._alerts:
+            self._raise(self._alerts.end(self.heard_ms))
         return self._writer.end(self._ends)
+
+    def _tell(self, event: Event) -> None:
+        """The event, and the alerts that it changes."""
+        self._events.append(event)
+        if self._alerts:
+            self._raise(self._alerts.push(event))
+
+    def _raise(self, changes: Iterable[AlertChange]) -> None:
+        self._events += [self._writer.alert(**change.to_fields()) for change in changes]
+
+    def _tick(self, known_ms: int) -> None:
+        """In turn, look at the alerts: every segment that has closed by then is taken."""
+        second = (known_ms - SETTLE_MS) // TICK_MS
+        if self._alerts and second > self._second:
+            self._second = second
+            self._text.mark(second * TICK_MS, self._at_ms)
+
+    def _mark(self, mark: Mark) -> None:
+        if not isinstance(mark, int):
+            self._tell(mark())
+        elif self._alerts:
+            self._raise(self._alerts.tick(mark))
 
     def _note(self, notes: Iterable[str]) -> None:
         for note in notes:
@@ -393,7 +436,7 @@ class Conversation:
             if isinstance(what, Utterance):
                 self._judge(at_ms, what)
             else:
-                self._events.append(what())
+                self._mark(what)
         return self._ready()
 
     def _ready(self) -> Step:

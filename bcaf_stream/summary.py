@@ -35,10 +35,11 @@ Weight = Literal["speech", "utterances"]
 class Said:
     """An utterance as it was told last; `emotion` is None where it was not judged, and `reason` says why.
 
-    `who` is the speaker where speakers are told apart, and else the channel. `offset` and `seq` are those of the
-    event that told it last.
+    `who` is the speaker where speakers are told apart, and else the channel. `id`, `seq` and `offset` are those of
+    the event that told it last.
     """
 
+    id: str
     channel: str
     index: int
     role: Role | None
@@ -78,11 +79,15 @@ class Said:
         return max(0, min(self.end_ms, to_ms) - max(self.start_ms, from_ms))
 
 
+JUDGED = ("emotion", "confidence", "probs", "modalities")
+
+
 def said_of(event: Event) -> Said | None:
     """The utterance that an event tells; None where it tells none."""
     if event.utterance is None or event.start_ms is None or event.end_ms is None:
         return None
     return Said(
+        id=event.id,
         channel=event.channel,
         index=event.utterance,
         role=event.role,
@@ -514,7 +519,7 @@ class CallSummary:
                 return  # told before, or replaced since
             if one.emotion is None and before.emotion is not None:
                 # A revision that failed: what was said before stands, and that it failed is said.
-                one = replace(before, revision=one.revision, seq=one.seq, degraded=one.degraded, text=one.text)
+                one = replace(one, **{name: getattr(before, name) for name in JUDGED})
             else:
                 one = replace(one, was=before.emotion)
             self._count(before, -1)

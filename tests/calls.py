@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from bcaf_stream.alerts.rules import AlertRules
 from bcaf_stream.events.event import Event
 from bcaf_stream.events.writer import EventWriter
 from bcaf_stream.types import Call, Channel, EmotionPrediction, Utterance
@@ -81,3 +82,31 @@ class CallScript:
     def _told(self, event: Event) -> Event:
         self.events.append(event)
         return event
+
+
+def watching() -> AlertRules:
+    """Rules that often change their state, of every kind, for a model of anger and joy."""
+    return AlertRules.model_validate(
+        {
+            "emotions": ["anger", "joy"],
+            "rules": [
+                {"alert": "Mass", "value": {"mass": ["anger"], "over": "8s"}, "fire": 0.5, "recover": 0.4},
+                {
+                    "alert": "Lasting",
+                    "match": {"role": "customer"},
+                    "value": {"mass": ["anger"], "over": "10s", "weight": "utterances"},
+                    "fire": 0.4,
+                    "recover": 0.3,
+                    "for": "2s",
+                    "keep_firing_for": "3s",
+                    "no_data": "resolve",
+                    "cool_down": "4s",
+                },
+                {"alert": "Often", "value": {"count": ["anger", "joy"], "over": "7s"}, "fire": 2},
+                {"alert": "Words", "value": {"words": ["hello", "heard", "word"], "over": "5s"}, "fire": 1},
+                {"alert": "Trend", "value": {"trend": ["anger"], "over": "12s"}, "fire": 0.1},
+                {"alert": "Both", "value": {"talk_over": True, "over": "10s"}, "fire": 0.05},
+                {"alert": "Quiet", "value": {"silence": True}, "fire": "1s", "for": "1s"},
+            ],
+        }
+    )

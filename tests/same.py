@@ -21,8 +21,16 @@ def assert_same_events(found: Sequence[Event], expected: Sequence[Event]) -> Non
             x, y = getattr(a, name), getattr(b, name)
             assert (x is None) == (y is None)
             assert dict(x or {}) == pytest.approx(dict(y or {}), abs=2e-6)
+        assert _measured(a) == pytest.approx(_measured(b), abs=4e-6)
 
 
 def _fixed(event: Event) -> Event:
     nothing = dict.fromkeys(_NUMBERS) | {"probs": {}, "confidence": None, "offset": None}
-    return replace(event, emitted_at=0, speech_ended_at=None, **nothing)
+    evidence = event.evidence and tuple({**one, "probability": None, "weight": None} for one in event.evidence)
+    return replace(event, emitted_at=0, speech_ended_at=None, value=None, evidence=evidence, **nothing)
+
+
+def _measured(event: Event) -> list[float]:
+    """What an alert says of probabilities."""
+    evidence = [one[name] or 0 for one in event.evidence or () for name in ("probability", "weight")]
+    return [event.value or 0, *evidence]

@@ -16,7 +16,7 @@ from bcaf_stream.alerts.evaluator import AlertChange, evaluate
 from bcaf_stream.alerts.machine import ACTIVE
 from bcaf_stream.alerts.rules import AlertRules
 from bcaf_stream.errors import DataError
-from bcaf_stream.events.messages import Event
+from bcaf_stream.events.event import Event
 
 LEAD_MS = 60_000
 COLUMNS = ("call", "start_s", "end_s")

@@ -28,7 +28,7 @@ from bcaf_stream.alerts.evaluator import AlertChange, AlertEvaluator
 from bcaf_stream.alerts.rules import AlertRules, Duration, load_rules
 from bcaf_stream.config import Config, load_config
 from bcaf_stream.errors import ConfigError
-from bcaf_stream.events.messages import Event
+from bcaf_stream.events.event import Event
 from bcaf_stream.events.writer import EventWriter
 from bcaf_stream.types import Call, Channel, EmotionPrediction, Role, Utterance
 

@@ -14,12 +14,12 @@ from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
 
-from bcaf_stream.alerts.machine import ACTIVE, AlertState, Phase, State, step
+from bcaf_stream.alerts.machine import ACTIVE, Phase, State, step
 from bcaf_stream.alerts.rules import AlertRules, Rule
 from bcaf_stream.alerts.values import LONGEST_UTTERANCE_MS, Evidence, History, RuleValue
 from bcaf_stream.alerts.when import compiled, fields_of
-from bcaf_stream.events.messages import Event
-from bcaf_stream.summary import Said, said_of
+from bcaf_stream.events.event import AlertState, Event
+from bcaf_stream.summary import JUDGED, Said, said_of
 from bcaf_stream.types import Role
 
 TICK_MS = 1000
@@ -140,7 +140,7 @@ class AlertEvaluator:
             return []
         if before is not None and said.emotion is None and before.emotion is not None:
             # A revision that could not be judged: what was felt in it stands, its words are the new ones.
-            said = replace(before, revision=said.revision, seq=said.seq, offset=said.offset, text=said.text)
+            said = replace(said, **{name: getattr(before, name) for name in JUDGED})
         self._history.put(said)
         for number, rule in enumerate(self._rules):
             if rule.value.kind not in ("silence", "talk_over") and _fits(rule, said.channel, said.role):
@@ -179,8 +179,11 @@ class AlertEvaluator:
                 changes.append(replace(self._change(watch, before, watch.state), reason=CALL_ENDED))
         return changes
 
-    def restore(self, events: Iterable[Event]) -> None:
-        """Go on with a call of which somebody else has told these events: its last utterances and its alerts."""
+    def restore(self, events: Iterable[Event]) -> list[AlertChange]:
+        """Go on with a call of which somebody else has told these events: its last utterances and its alerts.
+
+        What follows from them and was not told any more is returned.
+        """
         for event in events:
             if event.type == "alert":
                 self._restore_alert(event)
@@ -193,6 +196,15 @@ class AlertEvaluator:
             for number, rule in enumerate(self._rules):
                 if rule.value.kind not in ("silence", "talk_over") and _fits(rule, said.channel, said.role):
                     self._watch(number, said.channel)
+        changes: list[AlertChange] = []
+        known_ms = min((own[0].end_ms for own in self._history.of.values() if own), default=self.now_ms)
+        for watch in self._in_order():
+            from_ms = max(watch.state.since_ms, (known_ms + watch.rule.value.over_ms) // TICK_MS * TICK_MS)
+            for at_ms in self._seconds(from_ms + TICK_MS, self.now_ms):
+                before = watch.state
+                if self._step(watch, at_ms):
+                    changes.append(self._change(watch, before, watch.state))
+        return changes
 
     # How
 

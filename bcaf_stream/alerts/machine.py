@@ -13,8 +13,6 @@ from typing import Literal
 from bcaf_stream.alerts.rules import Rule
 
 Phase = Literal["inactive", "pending", "firing", "recovering"]
-AlertState = Literal["pending", "firing", "recovering", "resolved", "retracted"]
-STATES: tuple[AlertState, ...] = ("pending", "firing", "recovering", "resolved", "retracted")
 ACTIVE = ("firing", "recovering")  # somebody was told, and it is not over
 
 

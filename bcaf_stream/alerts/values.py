@@ -29,11 +29,10 @@ class Evidence(NamedTuple):
     def to_map(self) -> dict[str, Any]:
         said = self.said
         return {
+            "id": said.id,
             "channel": said.channel,
             "utterance": said.index,
             "revision": said.revision,
-            "seq": said.seq,
-            "offset": said.offset,
             "start_ms": said.start_ms,
             "end_ms": said.end_ms,
             "emotion": said.emotion,

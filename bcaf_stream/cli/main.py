@@ -1,6 +1,7 @@
 """bcaf-stream: analyze a recording, send one as if it were live, listen to events, see what is installed."""
 
 import gc
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -9,6 +10,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from bcaf_stream.cli.alerts import alerts_app
 from bcaf_stream.cli.bridges import bridge_app
 from bcaf_stream.cli.events import register
 from bcaf_stream.cli.monitor import monitor
@@ -88,6 +90,7 @@ def analyze(
     output: Output = None,
     plot: Annotated[Path | None, typer.Option(help="draw the call there, e.g. timeline.png")] = None,
     call: Annotated[str | None, typer.Option(help="the call's id; default: the file's name")] = None,
+    alerts: Annotated[Path | None, typer.Option(help="a YAML file of rules; see configs/alerts")] = None,
     config: ConfigFile = None,
     set_: Overrides = None,
 ) -> None:
@@ -100,7 +103,8 @@ def analyze(
 
     if plot and not plot.absolute().parent.is_dir():
         raise UsageError(f"--plot {plot}: no such folder")
-    settings = load_config(AnalyzerConfig, config, set_ or ())
+    rules = [f"alerts={json.dumps(str(alerts))}"] if alerts else []
+    settings = load_config(AnalyzerConfig, config, [*rules, *(set_ or ())])
     recording = Recording.open(
         source,
         _pairs(channel, "--channel"),
@@ -310,6 +314,7 @@ def _text_mode(text: TextOption, transcript: Path | None) -> Literal["asr", "giv
 register(app)
 app.command()(monitor)
 app.add_typer(bridge_app, name="bridge")
+app.add_typer(alerts_app, name="alerts")
 
 
 def main() -> None:

@@ -39,6 +39,7 @@ EventType = Literal[
     "heartbeat",
 ]
 EVENT_TYPES: tuple[EventType, ...] = get_args(EventType)
+AlertState = Literal["pending", "firing", "recovering", "resolved", "retracted"]
 
 # What a field may hold, beside str, bool, and lists and maps of these. Bounds are checked when an event is written
 # and when one is read; a number that is not finite is refused by them.
@@ -59,7 +60,13 @@ class Event:
     time; `speech_ended_at` and `emitted_at` unix ns. `degraded` names what was missing when this event was
     made; `reason` says why for call.end, audio.gap and degraded, and elsewhere which `policy` a role is judged by,
     where it is not by sound and words. `text_confidence` is the recogniser's: the probability that a word of
-    `text` is right; it is left out of the written map where it is None, as for given text.
+    `text` is right; it is left out of the written map where it is None, as for given text. `redacted` is how many
+    spans of `text` were replaced by what they are, as in "{card}"; None where nobody looked.
+
+    An `alert` has the `state` of a `rule` from `end_ms` on (`start_ms`: since when its value was high enough), for
+    the channel or, with "", the call; the `value` that changed it, and the `threshold` that it is held against;
+    `evidence`, the utterances that it is about, each with the `id` of its event, `probability` and `weight`; `rule_hash` of all
+    that the rule says; and `notify`, who is to hand it on.
     """
 
     v: Literal[1] = VERSION
@@ -89,6 +96,16 @@ class Event:
     reason: str | None = None
     # Added since: each is None by default, and left out of the written map where it is None. Add yours at the end.
     text_confidence: Probability | None = None
+    redacted: Whole | None = None
+    rule: str | None = None
+    state: AlertState | None = None
+    value: Number | None = None
+    threshold: Number | None = None
+    labels: Mapping[str, str] | None = None
+    annotations: Mapping[str, str] | None = None
+    evidence: tuple[Mapping[str, str | Whole | Number | None], ...] | None = None
+    rule_hash: str | None = None
+    notify: tuple[str, ...] | None = None
 
 
 def event_id(call: str, channel: str, utterance: int | None, type: EventType, revision: int) -> str:

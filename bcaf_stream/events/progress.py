@@ -32,7 +32,8 @@ class Progress:
     `occurrences` counts what can happen more than once without an utterance, by channel and type. `started_at` and
     `told_at` are the clock (unix ns) of the first and of the last event. `spoken` are the last utterances of each
     channel that have their final event, `decided` the next index after them, `finals` how many have an emotion;
-    `interims` is the last interim result of each utterance that has no final event.
+    `interims` is the last interim result of each utterance that has no final event. `evidence` are the events
+    that told those utterances last, by channel and number, and `alerts` the last one of each rule and channel.
     """
 
     ended: bool = False
@@ -48,6 +49,8 @@ class Progress:
     decided: Counter[str] = field(default_factory=Counter)
     spoken: dict[str, dict[int, Spoken]] = field(default_factory=dict)
     interims: dict[tuple[str, int], int] = field(default_factory=dict)
+    evidence: dict[tuple[str, int], Event] = field(default_factory=dict)
+    alerts: dict[tuple[str | None, str], Event] = field(default_factory=dict)
 
     def follow(self, event: Event) -> None:
         """Take note of the next event of the call."""
@@ -60,6 +63,8 @@ class Progress:
             return
         if event.utterance is None:
             self.occurrences[event.channel, event.type] += 1
+            if event.type == "alert":
+                self.alerts[event.rule, event.channel] = event
             return
         self.utterances[event.channel] = max(self.utterances[event.channel], event.utterance + 1)
         if event.type == "emotion.interim":
@@ -89,8 +94,11 @@ class Progress:
             revision=event.revision,
             judged=judged,
         )
+        self.evidence[event.channel, index] = event
         if len(spoken) > REMEMBERED:
-            del spoken[next(iter(spoken))]
+            oldest = next(iter(spoken))
+            del spoken[oldest]
+            self.evidence.pop((event.channel, oldest), None)
 
 
 def progress_of(events: Iterable[Event]) -> Progress | None:

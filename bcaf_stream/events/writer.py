@@ -81,6 +81,10 @@ class EventWriter:
         missing = (reason, *utterance.degraded) if utterance is not None else (reason,)
         return self._write("degraded", degraded=missing, reason=reason, **about)
 
+    def alert(self, channel: str, **fields: Any) -> Event:
+        """An alert of a channel, or of the call (""), has another state: `fields` are those of `Event`."""
+        return self._write("alert", channel=channel, revision=self._count("alert", channel), **fields)
+
     def end(self, reason: str) -> Event:
         return self._write("call.end", reason=reason)
 

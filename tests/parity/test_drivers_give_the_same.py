@@ -39,6 +39,7 @@ from bcaf_stream.types import (
     Utterance,
     Words,
 )
+from tests.calls import watching
 from tests.same import assert_same_events
 from tests.unit.actors.local_runtime import CHANNELS, LocalRuntime, demo_chunks, play
 
@@ -93,7 +94,15 @@ def run(items: Sequence[object], text: TextSource, failing: Failing, order: Sequ
     words = () if text == "given" else None
     config = TextConfig(wait_ms=3000)
     call = Conversation(
-        CALL, AudioConfig(), config, "m", ("audio", "text"), recognises=text == "asr", words=words, clock=lambda: 1
+        CALL,
+        AudioConfig(),
+        config,
+        "m",
+        ("audio", "text"),
+        recognises=text == "asr",
+        words=words,
+        alerts=watching(),
+        clock=lambda: 1,
     )
     events, works, left = call.begin(), list[Work](), [*items, CallEnd()]
 
@@ -144,7 +153,15 @@ def test_whatever_is_done_when_gives_the_same_events(
 @settings(max_examples=50, deadline=None)
 def test_a_call_that_is_given_up_says_what_is_lost_and_ends_once(items: list, pushed: int, hears: bool):
     call = Conversation(
-        CALL, AudioConfig(), TextConfig(), "m", ("audio", "text"), recognises=hears, words=None, clock=lambda: 1
+        CALL,
+        AudioConfig(),
+        TextConfig(),
+        "m",
+        ("audio", "text"),
+        recognises=hears,
+        words=None,
+        alerts=watching(),
+        clock=lambda: 1,
     )
     events, works = call.begin(), list[Work]()
     for item in items[:pushed]:
@@ -158,6 +175,7 @@ def test_a_call_that_is_given_up_says_what_is_lost_and_ends_once(items: list, pu
     assert [event.seq for event in events] == list(range(len(events)))
     assert [event.type for event in events].count("call.end") == 1
     assert events[-1].type == "call.end"
+    assert not open_alerts(events)
 
 
 # Real: analyze, and a live call's session, with interim results and failures
@@ -203,6 +221,11 @@ def audio() -> list[AudioChunk]:
     return demo_chunks()
 
 
+def open_alerts(events: Sequence[Event]) -> list[tuple[str | None, str]]:
+    last = {(event.rule, event.channel): event.state for event in events if event.type == "alert"}
+    return [key for key, state in last.items() if state not in ("resolved", "retracted")]
+
+
 def settled(events: Sequence[Event]) -> list[Event]:
     return [dataclasses.replace(event, seq=0) for event in events if event.type != "emotion.interim"]
 
@@ -216,7 +239,8 @@ def test_analyze_and_a_live_call_give_the_same_whatever_fails(
         (channel.name, int(index)) for channel in CHANNELS for index in dice.choice(4, seed, replace=False)
     )
     hearing = Hearing(failing=seed)
-    analyzer = ConversationAnalyzer(CALL, AnalyzerConfig(), engine, hearing)
+    config = AnalyzerConfig(alerts=watching())
+    analyzer = ConversationAnalyzer(CALL, config, engine, hearing)
     here = [event for chunk in audio for event in analyzer.push(chunk)] + analyzer.flush()
     runtime = LocalRuntime(engine, hearing)
 
@@ -227,10 +251,12 @@ def test_analyze_and_a_live_call_give_the_same_whatever_fails(
             await asyncio.sleep(float(dice.choice([0, 0.001, 0.01], p=[0.5, 0.45, 0.05])))
         line.end()
 
-    play(lambda: runtime.session("asr", LiveConfig()), script)
+    play(lambda: runtime.session("asr", LiveConfig(), config), script)
     assert_same_events(settled(runtime.events), settled(here))
     assert [event.seq for event in runtime.events] == list(range(len(runtime.events)))
     assert runtime.of("emotion.interim")
+    assert {"firing", "resolved"} <= {event.state for event in runtime.of("alert")}
+    assert not open_alerts(here)
     failed = [event for event in here if event.type == "degraded"]
     assert len(failed) == sum((e.channel, e.utterance) in engine.failing for e in here)
     assert all("not finite" in (event.reason or "") for event in failed)

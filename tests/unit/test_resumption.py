@@ -17,6 +17,7 @@ from bcaf_stream.resumption import Resumption, resend_from_ms
 from bcaf_stream.transcripts.asr import Transcription
 from bcaf_stream.transcripts.pairing import TextConfig
 from bcaf_stream.types import AudioChunk, Call, EmotionPrediction, TextSource, Words
+from tests.calls import watching
 from tests.unit.actors.local_runtime import CHANNELS, RATE, demo_chunks
 
 CALL = Call("c1", CHANNELS)
@@ -52,6 +53,7 @@ def run(items: Sequence[Item], text: TextSource, resumption: Resumption | None =
         words=() if text == "given" else None,
         interim_ms=1000,
         resumption=resumption,
+        alerts=watching(),
         clock=lambda: 1,
     )
     events = call.begin()

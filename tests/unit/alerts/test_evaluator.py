@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from bcaf_stream.alerts.evaluator import LAPSED, REVISED, AlertChange, AlertEvaluator, evaluate
 from bcaf_stream.alerts.rules import AlertRules
-from bcaf_stream.events.messages import Event
+from bcaf_stream.events.event import Event
 from tests.calls import CallScript
 
 
