@@ -127,7 +127,8 @@ def _take_former_names(cls: type[BaseModel], data: dict[str, Any], where: str, p
 
 
 def _explain(cls: type[Config], error: ValidationError) -> str:
-    problems = error.errors()
+    # A key with a slip is two problems: one that is unknown, which says what to mend, and one that is missing.
+    problems = sorted(error.errors(), key=lambda problem: problem["type"] != "extra_forbidden")
     first = problems[0]
     key = ".".join(str(part) for part in first["loc"] if part != "[key]") or "(top)"
     if first["type"] == "extra_forbidden":

@@ -94,7 +94,9 @@ def line(event: Event, show_lag: bool = False, show_call: bool = False) -> str:
     if event.type == "alert":
         about = event.channel or event.call
         summary = (event.annotations or {}).get("summary", "")
-        return printable(f"{clock(event.end_ms):>8}  alert  {about}  {event.rule} {event.state}  {summary}".rstrip())
+        return printable(
+            f"{clock(event.end_ms):>8}  alert  {about}  {event.rule} {event.state}  {summary}".rstrip()
+        )
     if event.emotion is None:
         about = event.call if event.type in ("call.start", "call.end") else event.channel
         return printable(f"{clock(event.end_ms):>8}  {event.type}  {about}  {event.reason or ''}".rstrip())

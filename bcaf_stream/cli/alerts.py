@@ -17,8 +17,7 @@ from bcaf_stream.console import cell, stderr_note
 from bcaf_stream.display import printable
 from bcaf_stream.errors import ConfigError, EventError, UsageError
 from bcaf_stream.events.event import Event
-from bcaf_stream.events.journal import Journal
-from bcaf_stream.events.journal_file import JournalConfig
+from bcaf_stream.events.journal import Journal, JournalConfig
 
 alerts_app = typer.Typer(no_args_is_help=True, help="Rules that watch calls: check them, test them, try them.")
 

@@ -65,8 +65,8 @@ class Event:
 
     An `alert` has the `state` of a `rule` from `end_ms` on (`start_ms`: since when its value was high enough), for
     the channel or, with "", the call; the `value` that changed it, and the `threshold` that it is held against;
-    `evidence`, the utterances that it is about, each with the `id` of its event, `probability` and `weight`; `rule_hash` of all
-    that the rule says; and `notify`, who is to hand it on.
+    `evidence`, the utterances that it is about, each with the `id` of its event, `probability` and `weight`;
+    `rule_hash` of all that the rule says; and `notify`, who is to hand it on.
     """
 
     v: Literal[1] = VERSION
