@@ -84,3 +84,8 @@ def is_number(raw: str | int | float) -> bool:
         return math.isfinite(float(raw))
     except (ValueError, OverflowError):
         return False
+
+
+def lines_of(text: str) -> list[str]:
+    # Not splitlines(): it also cuts at U+2028 and form feeds, which JSON strings and cues may hold.
+    return text.replace("\r\n", "\n").replace("\r", "\n").split("\n")

@@ -16,8 +16,18 @@ from itertools import pairwise
 from pysubs2 import SSAFile
 
 from bcaf_stream.errors import TranscriptError
-from bcaf_stream.transcripts.cues import Cue, TimedWord, is_number, seconds, timed_cue
+from bcaf_stream.transcripts.cues import Cue, TimedWord, is_number, lines_of, seconds, timed_cue
 from bcaf_stream.transcripts.json_formats import parse_json, parse_json_lines
+from bcaf_stream.transcripts.text_exports import (
+    is_sbv,
+    is_table,
+    is_turns,
+    parse_ass,
+    parse_sbv,
+    parse_table,
+    parse_ttml,
+    parse_turns,
+)
 
 ARROW = "-->"
 CLOCK = re.compile(r"\s*(?:\d{1,2}:)?\d{1,2}:\d{2}[.,]\d{1,3}\s*-->\s*(?:\d{1,2}:)?\d{1,2}:\d{2}[.,]\d{1,3}(\s|$)")
@@ -83,6 +93,11 @@ PARSERS: dict[str, Callable[[str], Iterator[Cue]]] = {
     "stm": parse_stm,
     "jsonl": parse_json_lines,
     "json": parse_json,
+    "sbv": parse_sbv,
+    "turns": parse_turns,
+    "table": parse_table,
+    "ass": parse_ass,
+    "ttml": parse_ttml,
 }
 
 
@@ -91,8 +106,19 @@ def sniff(text: str) -> str | None:
     head = text.lstrip()
     if head.startswith("WEBVTT"):
         return "vtt"
+    lines = lines_of(text)
+    if is_turns(lines):  # before JSON, which may begin with a bracket and a number as well
+        return "turns"
     if JSON_HEAD.match(head):
         return _sniff_json(head)
+    if is_sbv(lines):
+        return "sbv"
+    if head.startswith("[Script Info]"):
+        return "ass"
+    if head.startswith("<") and "<tt" in head[:1000]:
+        return "ttml"
+    if is_table(lines):
+        return "table"
     if ARROW in text:
         return "srt"
     first = next((line.split() for _, line in _columns(text)), [])
@@ -107,7 +133,7 @@ def _sniff_json(text: str) -> str:
     try:
         data = json.loads(text)
     except (ValueError, RecursionError):
-        first = _lines(text)[0]
+        first = lines_of(text)[0]
         return "jsonl" if any(f'"{key}"' in first for key in JSON_LINE_KEYS) else "json"
     return "jsonl" if isinstance(data, dict) and any(key in data for key in JSON_LINE_KEYS) else "json"
 
@@ -235,7 +261,7 @@ def _blocks(text: str, kind: str) -> Iterator[tuple[int, list[str]]]:
     In WebVTT a line of blanks is no empty line: it may stand in a payload.
     """
     block: list[str] = []
-    for number, line in enumerate([*_lines(text), ""], 1):
+    for number, line in enumerate([*lines_of(text), ""], 1):
         if line.strip() or (kind == "vtt" and line and block):
             block.append(line)
         elif block:
@@ -243,12 +269,7 @@ def _blocks(text: str, kind: str) -> Iterator[tuple[int, list[str]]]:
             block = []
 
 
-def _lines(text: str) -> list[str]:
-    # Not splitlines(): it also cuts at U+2028 and form feeds, which JSON strings and cues may hold.
-    return text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
-
-
 def _columns(text: str) -> Iterator[tuple[str, str]]:
-    for number, line in enumerate(_lines(text), 1):
+    for number, line in enumerate(lines_of(text), 1):
         if line.strip() and not line.lstrip().startswith(";;"):
             yield f"line {number}", line.strip()

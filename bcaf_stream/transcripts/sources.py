@@ -20,7 +20,11 @@ from bcaf_stream.transcripts.names import Names, Part
 from bcaf_stream.types import Channel, Words
 
 SUFFIXES = {".srt": "srt", ".vtt": "vtt", ".ctm": "ctm", ".stm": "stm", ".jsonl": "jsonl", ".ndjson": "jsonl"}
-FORMATS = "SRT, WebVTT, CTM, STM, JSON lines (start_ms, end_ms, channel, text) or a recogniser's JSON"
+SUFFIXES |= {".sbv": "sbv", ".ass": "ass", ".ssa": "ass", ".ttml": "ttml", ".dfxp": "ttml", ".lrc": "turns"}
+FORMATS = (
+    "SRT, WebVTT, SBV, ASS, TTML, CTM, STM, JSON lines (start_ms, end_ms, channel, text), a recogniser's JSON,"
+    " or text with a clock at each turn"
+)
 BOMS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
 OVERHANG_MS = 1000  # the last cue of a well-made file may stay on the screen a little longer than the sound
 BREATH_MS, LONGEST_CUE_MS = 400, 10_000
