@@ -41,12 +41,17 @@ class Moment(NamedTuple):
 
 @dataclass(slots=True)
 class UnlabelledCue:
-    """Words of an unknown channel; `timed` where each has its own time, and so is no guess."""
+    """Words of an unknown channel; `timed` where each has its own time, and so is no guess.
+
+    Nothing can be said of it before `undecided_to_ms`, unless another segment than the first `segments` is known.
+    """
 
     start_ms: float
     end_ms: float
     moments: list[Moment]
     timed: bool = False
+    undecided_to_ms: float = 0.0
+    segments: int = -1
 
 
 class Span(NamedTuple):
@@ -68,14 +73,16 @@ class CueAttribution:
         self._channels = list(channels)
         self._tolerance_ms = tolerance_ms
         self._spans: deque[Span] = deque(maxlen=REMEMBERED)
+        self._entered = 0
 
     def enter(self, segment: SpeechSegment) -> None:
         """Take the next segment, in segment order."""
+        self._entered += 1
         self._spans.append(Span(segment.start_ms, segment.end_ms, segment.closed_ms, segment.channel))
 
     def decide(self, cue: UnlabelledCue, now_ms: float) -> list[str | None] | None:
         """The channel of each word (None: nobody's); None where it is too early to say."""
-        if now_ms < cue.end_ms + SETTLED_MS:
+        if now_ms < cue.end_ms + SETTLED_MS or (cue.segments == self._entered and now_ms < cue.undecided_to_ms):
             return None
         reach = self._tolerance_ms
         near = [s for s in self._spans if s.start_ms < cue.end_ms + reach and s.end_ms > cue.start_ms - reach]
@@ -88,6 +95,7 @@ class CueAttribution:
                 if covered and (at_ms == last or max(covered.values()) >= HALF):
                     return self._attributed(cue, known, covered)
         if now_ms < last:
+            cue.segments, cue.undecided_to_ms = self._entered, min(at for at in decisions if at > now_ms)
             return None
         nearest = min(near, key=lambda s: _distance(s, (cue.start_ms + cue.end_ms) / 2), default=None)
         return [nearest.channel if nearest else None] * len(cue.moments)

@@ -15,11 +15,12 @@ that lie in pauses: it was said there.
 
 Words that come too late, or are replaced by a later version of their cue (the same id), change segments that have
 been claimed already; the last `remember` of them are kept for this. An unlabelled version goes where its words
-were.
+were. Where the words of a cue are is known by its id: a new version costs what its own words cost, however many
+others wait.
 """
 
-from bisect import insort
-from collections import deque
+from bisect import bisect_left, insort
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -30,6 +31,8 @@ SAME_BREATH_MS = 500  # words with times of their own and no longer pause betwee
 
 # A cue may stay on the screen after its last word; slower than this nobody speaks (usual: 60 to 90 ms a letter).
 SLOWEST_MS_PER_CHAR = 120
+MOST_IN_A_SEGMENT = 1000  # words; a segment lasts 15 s at most, and nobody says a tenth of that in it
+MOST_UNDECIDED = 1000  # cues of nobody whose time has come; it is decided of each 15 s later at the latest
 
 
 Key = tuple[str, int]  # channel and index of a segment
@@ -99,19 +102,22 @@ class Timeline:
         self._attribution = CueAttribution(channels, tolerance_ms)
         self._now_ms = 0.0
         self._added = 0
-        self._pending: dict[str, deque[Moment]] = {}
-        self._unlabelled: list[UnlabelledCue] = []  # by start
+        self._pending: dict[str, list[Moment]] = {}  # in order of time
+        self._unlabelled: list[UnlabelledCue] = []  # by start, then in the order in which they came
+        self._unlabelled_words = 0
+        self._reach_ms = 0.0  # of the last zone
+        self._homes: dict[str, dict[Moment, str | Key | UnlabelledCue]] = {}  # of cues with an id: where words are
         self._frontier: dict[str, float] = {}  # where the last zone of a channel ended
         self._claimed: dict[Key, Claimed] = {}
 
     def __len__(self) -> int:
-        return sum(map(len, self._pending.values())) + sum(len(cue.moments) for cue in self._unlabelled)
+        return sum(map(len, self._pending.values())) + self._unlabelled_words
 
     def add(self, words: Iterable[Words]) -> set[Key]:
         """Take words, or new versions of some; return the claimed segments whose words have changed by it."""
         changed: set[Key] = set()
         loose: list[UnlabelledCue] = []
-        for cue in words:
+        for cue in _latest(words):
             had_it = self._withdraw(cue.id) if cue.id is not None else []
             changed.update(had_it)
             end_ms, moments = spread(cue, self._added)
@@ -125,9 +131,11 @@ class Timeline:
                     changed |= self._place(known, moments, had_it)
                 else:
                     _collect(loose, UnlabelledCue(cue.start_ms, end_ms, moments))
-        for one in loose:
-            insort(self._unlabelled, one, key=lambda c: c.start_ms)
-        changed |= self._settle(self._now_ms)
+        self._unlabelled_words += sum(len(one.moments) for one in loose)
+        for one in self._undecided(loose, self._now_ms, changed):  # nothing is new for those that waited before
+            insort(self._unlabelled, one, key=_place_of)
+            self._note(one.moments, one)
+        self._bound_undecided()
         while self.max_words is not None and len(self) > self.max_words:
             self._forget_oldest()
         return changed
@@ -148,37 +156,42 @@ class Timeline:
         begin = max(self._frontier.get(segment.channel, 0), segment.start_ms - self.tolerance_ms)
         end = max(begin, segment.end_ms + max(0, tail))
         self._frontier[segment.channel] = end
-        return Zone(begin, end, end if segment.split else end + self.tolerance_ms)
+        zone = Zone(begin, end, end if segment.split else end + self.tolerance_ms)
+        self._reach_ms = max(self._reach_ms, zone.reach_ms)
+        return zone
 
     def is_open(self, zone: Zone) -> bool:
         """Whether the zone may still get words of a cue of which nobody knows yet whose it is."""
-        return any(zone.touches(cue) for cue in self._unlabelled)
+        return any(zone.touches(cue) for cue in self._unlabelled[: self._begun_by(zone.reach_ms)])
 
     def claim(self, segment: SpeechSegment, zone: Zone) -> list[str]:
         """Take the words of a segment, in order of time; what lies before its zone has missed its chance."""
+        key = segment.channel, segment.index
         claimed: list[Moment] = []
         later: list[Moment] = []
-        pending = self._pending.get(segment.channel, deque())
-        while pending and pending[0].middle_ms < zone.reach_ms:
-            moment = pending.popleft()
-            if zone.holds(moment):
+        pending = self._pending.get(segment.channel, [])
+        reached = bisect_left(pending, zone.reach_ms, key=_middle)
+        for moment in pending[:reached]:
+            if zone.holds(moment) and len(claimed) < MOST_IN_A_SEGMENT:
                 claimed.append(moment)
             elif moment.middle_ms < zone.to_ms:
-                self.unpaired += 1
+                self._give_up([moment])
             else:
                 later.append(moment)
-        pending.extendleft(reversed(later))
-        self._claimed[segment.channel, segment.index] = Claimed(zone, claimed)
-        words = self.words_of((segment.channel, segment.index))
+        pending[:reached] = later
+        self._claimed[key] = Claimed(zone, claimed)
+        self._note(claimed, key)
+        words = self.words_of(key)
         while len(self._claimed) > self.remember:
-            del self._claimed[next(iter(self._claimed))]
+            self._forget(self._claimed.pop(next(iter(self._claimed))).moments)
         return words
 
     def peek(self, segment: SpeechSegment) -> list[str]:
         """The words of the channel that wait for a segment which is still open."""
         begin = max(self._frontier.get(segment.channel, 0), segment.start_ms - self.tolerance_ms)
-        pending = self._pending.get(segment.channel, ())
-        return [moment.text for moment in pending if begin <= moment.middle_ms < segment.end_ms]
+        pending = self._pending.get(segment.channel, [])
+        first, last = (bisect_left(pending, at, key=_middle) for at in (begin, segment.end_ms))
+        return [moment.text for moment in pending[first : min(last, first + MOST_IN_A_SEGMENT)]]
 
     def words_of(self, key: Key) -> list[str]:
         """The words that a remembered segment has now, in order of time."""
@@ -191,10 +204,12 @@ class Timeline:
     def hasten(self, zone: Zone) -> set[Key]:
         """Decide the cues that keep a zone open, where what is known allows it: nobody waits any longer."""
         changed: set[Key] = set()
-        for cue in [cue for cue in self._unlabelled if zone.touches(cue)]:
+        for cue in self._unlabelled[: self._begun_by(zone.reach_ms)]:
+            if not zone.touches(cue):
+                continue
             said_by = self._attribution.guess(cue)
             if said_by is not None:
-                self._unlabelled.remove(cue)
+                del self._unlabelled[bisect_left(self._unlabelled, _place_of(cue), key=_place_of)]
                 changed |= self._deal(cue, said_by)
         return changed
 
@@ -203,25 +218,43 @@ class Timeline:
         self.unpaired += len(self)
         self._pending.clear()
         self._unlabelled.clear()
+        self._unlabelled_words = 0
         self._claimed.clear()
+        self._homes.clear()
 
     def _settle(self, now_ms: float) -> set[Key]:
         changed: set[Key] = set()
-        left: list[UnlabelledCue] = []
-        for place, cue in enumerate(self._unlabelled):
-            if cue.start_ms > now_ms:
-                left += self._unlabelled[place:]
-                break
-            said_by = self._attribution.decide(cue, now_ms)
-            if said_by is None:
-                left.append(cue)
-                continue
-            changed |= self._deal(cue, said_by)
-        self._unlabelled = left
+        begun = self._begun_by(now_ms, including=True)
+        self._unlabelled[:begun] = self._undecided(self._unlabelled[:begun], now_ms, changed)
+        self._bound_undecided()
         return changed
 
+    def _begun_by(self, at_ms: float, including: bool = False) -> int:
+        """How many cues of nobody begin before a time."""
+        return bisect_left(self._unlabelled, (at_ms, float("inf") if including else -1), key=_place_of)
+
+    def _bound_undecided(self) -> None:
+        """Each advance and each segment looks at the cues whose time has come: they must be few."""
+        excess = self._begun_by(max(self._now_ms, self._reach_ms)) - MOST_UNDECIDED
+        for cue in self._unlabelled[: max(0, excess)]:
+            self._unlabelled_words -= len(cue.moments)
+            self._give_up(cue.moments)
+        del self._unlabelled[: max(0, excess)]
+
+    def _undecided(self, cues: Sequence[UnlabelledCue], now_ms: float, changed: set[Key]) -> list[UnlabelledCue]:
+        """Deal the words of those of the cues that can be decided; return the others."""
+        left: list[UnlabelledCue] = []
+        for cue in cues:
+            said_by = None if cue.start_ms > now_ms else self._attribution.decide(cue, now_ms)
+            if said_by is None:
+                left.append(cue)
+            else:
+                changed |= self._deal(cue, said_by)
+        return left
+
     def _deal(self, cue: UnlabelledCue, said_by: Sequence[str | None]) -> set[Key]:
-        self.unpaired += said_by.count(None)
+        self._unlabelled_words -= len(cue.moments)
+        self._give_up([moment for moment, one in zip(cue.moments, said_by, strict=True) if one is None])
         changed: set[Key] = set()
         for channel in self._channels:
             changed |= self._place(
@@ -232,41 +265,83 @@ class Timeline:
     def _place(self, channel: str, moments: Sequence[Moment], had_it: Sequence[Key] = ()) -> set[Key]:
         """Let words wait on their channel; late ones go to the segment that should have had them."""
         changed: set[Key] = set()
-        pending = self._pending.setdefault(channel, deque())
+        pending = self._pending.setdefault(channel, [])
         for moment in moments:
             key = next((k for k, c in self._claimed.items() if k[0] == channel and c.zone.holds(moment)), None)
             key = had_it[0] if key is None and had_it else key
-            if key is not None:
-                self._claimed[key].moments.append(moment)
-                changed.add(key)
-            elif not pending or pending[-1] <= moment:
-                pending.append(moment)
-            else:
+            if key is None:
                 insort(pending, moment)
+                self._note([moment], channel)
+            elif len(self._claimed[key].moments) < MOST_IN_A_SEGMENT:
+                self._claimed[key].moments.append(moment)
+                self._note([moment], key)
+                changed.add(key)
+            else:
+                self._give_up([moment])
         return changed
 
     def _withdraw(self, cue: str) -> list[Key]:
         """Take the words of an earlier version back; return the claimed segments that had some."""
-        for channel, pending in self._pending.items():
-            if any(moment.cue == cue for moment in pending):
-                self._pending[channel] = deque(moment for moment in pending if moment.cue != cue)
-        self._unlabelled = [loose for loose in self._unlabelled if loose.moments[0].cue != cue]
-        had_it = []
-        for key, claimed in self._claimed.items():
-            if any(moment.cue == cue for moment in claimed.moments):
-                had_it.append(key)
-                claimed.moments[:] = [moment for moment in claimed.moments if moment.cue != cue]
-        return had_it
+        had_it: dict[Key, set[Moment]] = defaultdict(set)
+        loose: UnlabelledCue | None = None
+        for moment, home in self._homes.pop(cue, {}).items():
+            if isinstance(home, str):
+                pending = self._pending[home]
+                del pending[bisect_left(pending, moment)]
+            elif isinstance(home, UnlabelledCue):
+                loose = home
+            else:
+                had_it[home].add(moment)
+        if loose is not None:
+            del self._unlabelled[bisect_left(self._unlabelled, _place_of(loose), key=_place_of)]
+            self._unlabelled_words -= len(loose.moments)
+        for key, moments in had_it.items():
+            kept = [moment for moment in self._claimed[key].moments if moment not in moments]
+            self._claimed[key].moments[:] = kept
+        return sorted(had_it, key=list(self._claimed).index)
+
+    def _note(self, moments: Iterable[Moment], home: "str | Key | UnlabelledCue") -> None:
+        for moment in moments:
+            if moment.cue is not None:
+                self._homes.setdefault(moment.cue, {})[moment] = home
+
+    def _forget(self, moments: Iterable[Moment]) -> None:
+        """These words are nowhere any more."""
+        for moment in moments:
+            homes = self._homes.get(moment.cue, {}) if moment.cue is not None else {}
+            homes.pop(moment, None)
+            if not homes and moment.cue is not None:
+                self._homes.pop(moment.cue, None)
+
+    def _give_up(self, moments: Sequence[Moment]) -> None:
+        self.unpaired += len(moments)
+        self._forget(moments)
 
     def _forget_oldest(self) -> None:
         """Give up the word (or the whole cue of nobody) that begins first."""
         fronts = [(pending[0].middle_ms, name) for name, pending in self._pending.items() if pending]
         first = min(fronts, default=None)
         if self._unlabelled and (first is None or self._unlabelled[0].start_ms <= first[0]):
-            self.unpaired += len(self._unlabelled.pop(0).moments)
+            cue = self._unlabelled.pop(0)
+            self._unlabelled_words -= len(cue.moments)
+            self._give_up(cue.moments)
         elif first is not None:
-            self._pending[first[1]].popleft()
-            self.unpaired += 1
+            self._give_up([self._pending[first[1]].pop(0)])
+
+
+def _middle(moment: Moment) -> float:
+    return moment.middle_ms
+
+
+def _place_of(cue: UnlabelledCue) -> tuple[float, float]:
+    return cue.start_ms, cue.moments[0].order
+
+
+def _latest(words: Iterable[Words]) -> list[Words]:
+    """Of several versions of a cue the last one."""
+    cues = list(words)
+    last = {cue.id: place for place, cue in enumerate(cues) if cue.id is not None}
+    return [cue for place, cue in enumerate(cues) if cue.id is None or last[cue.id] == place]
 
 
 def _collect(cues: list[UnlabelledCue], cue: UnlabelledCue) -> None:

@@ -1,0 +1,101 @@
+"""The words that wait in a call: bounded, and each new version costs what its own words cost."""
+
+import time
+from collections import Counter
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bcaf_stream.transcripts.timeline import MOST_IN_A_SEGMENT, MOST_UNDECIDED, Moment, Timeline
+from bcaf_stream.types import SpeechSegment, Words
+
+CHANNELS = ["a", "b"]
+WORDS = st.builds(
+    lambda start, length, text, channel, id: Words(start, start + length, text, channel, id=id),
+    st.integers(0, 20_000),
+    st.integers(0, 3000),
+    st.sampled_from(["one", "two words", "three of them"]),
+    st.sampled_from(["a", "b", None]),
+    st.sampled_from([None, "1", "2", "3"]),
+)
+
+
+def segment(channel: str, index: int, start_ms: int, end_ms: int) -> SpeechSegment:
+    return SpeechSegment(
+        channel, index, start_ms, end_ms, end_ms + 400, np.zeros(1, np.int16), speech_ended_at=0, split=False
+    )
+
+
+def everywhere(timeline: Timeline) -> Counter[Moment]:
+    """The words that have a place, by looking everywhere."""
+    waiting = [m for pending in timeline._pending.values() for m in pending]
+    loose = [m for cue in timeline._unlabelled for m in cue.moments]
+    taken = [m for claimed in timeline._claimed.values() for m in claimed.moments]
+    return Counter(waiting + loose + taken)
+
+
+@given(st.lists(st.lists(WORDS, max_size=4), max_size=12))
+def test_no_word_is_in_two_places_and_every_id_finds_its_own(messages: list[list[Words]]):
+    timeline = Timeline(CHANNELS, 500, 40, remember=2)
+    for number, words in enumerate(messages):
+        timeline.add(words)
+        for channel in CHANNELS:
+            one = segment(channel, number, 1000 * number, 1000 * number + 800)
+            timeline.claim(one, timeline.zone(one))
+        timeline.advance(1000 * number + 1200)
+        there = everywhere(timeline)
+        assert set(there.values()) <= {1}
+        assert len(timeline) == sum(there.values()) - sum(len(c.moments) for c in timeline._claimed.values())
+        assert len(timeline) <= 40
+        assert timeline._unlabelled == sorted(timeline._unlabelled, key=lambda c: (c.start_ms, c.moments[0].order))
+        found = {moment for homes in timeline._homes.values() for moment in homes}
+        assert found == {moment for moment in there if moment.cue is not None}
+        latest = {w.id: w.text.split() for message in messages[: number + 1] for w in message if w.id}
+        for id, homes in timeline._homes.items():
+            assert {m.text for m in homes} <= set(latest[id])
+
+
+def test_a_new_version_costs_what_its_own_words_cost():
+    count = 30_000
+    timeline = Timeline(CHANNELS, 500, remember=16)
+
+    def say(text: str, id: str, at_ms: int) -> None:
+        channel = CHANNELS[at_ms % 3] if at_ms % 3 < 2 else None
+        timeline.add([Words(60_000 + at_ms, 60_100 + at_ms, text, channel, id=id)])
+
+    begun = time.process_time()
+    for text in ("first", "second"):
+        for number in range(count):
+            say(text, str(number), number)
+    assert len(timeline) == count
+    assert time.process_time() - begun < 15  # it took minutes to look at all that wait for each
+
+
+def test_cues_of_nobody_whose_time_has_come_are_few():
+    timeline = Timeline(CHANNELS, 500, remember=16)
+    for number in range(3 * MOST_UNDECIDED):
+        timeline.add([Words(number, number + 50, "word", None)])
+    timeline.advance(3 * MOST_UNDECIDED)
+    assert len(timeline) <= MOST_UNDECIDED
+    assert len(timeline) + timeline.unpaired == 3 * MOST_UNDECIDED
+
+
+def test_a_segment_takes_no_more_words_than_it_can_have():
+    timeline = Timeline(CHANNELS, 500, remember=16)
+    one = segment("a", 0, 0, 1000)
+    zone = timeline.zone(one)
+    timeline.add([Words(500, 510, "word", "a")] * (MOST_IN_A_SEGMENT + 5))
+    assert len(timeline.claim(one, zone)) == MOST_IN_A_SEGMENT
+    assert timeline.unpaired == 5
+    assert timeline.add([Words(500, 510, "late", "a")] * 7) == set()
+    assert timeline.unpaired == 12
+    assert len(timeline.words_of(("a", 0))) == MOST_IN_A_SEGMENT
+
+
+def test_of_two_versions_in_one_message_the_last_one_counts():
+    timeline = Timeline(CHANNELS, 500, remember=16)
+    timeline.add([Words(0, 100, "wrong", None, id="x"), Words(0, 100, "right", None, id="x")])
+    assert [moment.text for cue in timeline._unlabelled for moment in cue.moments] == ["right"]
+    timeline.add([Words(0, 100, "", None, id="x")])
+    assert len(timeline) == 0
