@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 TICK_S = 0.25  # how often the clock is looked at, when nothing comes
 STOOD_STILL_S = 0.75  # without a look at the clock: then this process did not run
 FAIL_S = 15.0  # for the last events of a call that failed
-MOST_EVENTS = 500  # that wait for the hub
+MOST_WAITING = 500  # events for the hub, and utterances for the model: beyond it nothing more is taken
 
 
 class CallSession:
@@ -329,7 +329,8 @@ class CallSession:
 
     @property
     def _is_full(self) -> bool:
-        return self._backlog_ms > self._live.window_ms or len(self._outbox) > MOST_EVENTS
+        waiting = max(len(self._outbox), self.conversation.waiting)
+        return self._backlog_ms > self._live.window_ms or waiting > MOST_WAITING
 
     def _see_room(self) -> None:
         if self.inbox.queued_ms + max(0, self._backlog_ms) > self._live.window_ms:

@@ -150,6 +150,11 @@ class Conversation:
         return self._text.pending_words
 
     @property
+    def waiting(self) -> int:
+        """What has its turn still to come: utterances to be judged, and what stands between them."""
+        return len(self._due) + self._text.waiting
+
+    @property
     def waits_for_words(self) -> bool:
         """Whether a segment waits for live words, so that time decides what becomes of it."""
         return self._text.waits_for_words

@@ -96,6 +96,11 @@ class TextStage(Generic[Mark]):
         return self._pairing.pending_words
 
     @property
+    def waiting(self) -> int:
+        """How many turns are still to come."""
+        return len(self._turns)
+
+    @property
     def waits_for_words(self) -> bool:
         return self._pairing.held > 0
 

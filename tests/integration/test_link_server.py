@@ -59,9 +59,9 @@ class Client:
 Script = Callable[[LinkServer, CollectingSink, Callable[[], Client]], Awaitable[None]]
 
 
-def run(script: Script, capacity: int = 10) -> CollectingSink:
+def run(script: Script, capacity: int = 10, config: LinkConfig = CONFIG) -> CollectingSink:
     async def whole() -> CollectingSink:
-        sink, server, clients = CollectingSink(capacity), LinkServer(CONFIG), []
+        sink, server, clients = CollectingSink(capacity), LinkServer(config), []
         await server.start(sink)
 
         def connect() -> Client:
@@ -95,6 +95,29 @@ def test_a_call_comes_through_whole():
 
     sink = run(script)
     np.testing.assert_array_equal(sink.calls["c1"].sound("agent"), np.tile(SOUND_NC[:, 1], 3))
+
+
+def test_one_address_has_so_many_calls_at_a_time():
+    async def script(server: LinkServer, sink: CollectingSink, connect: Callable[[], Client]) -> None:
+        first, second, third = connect(), connect(), connect()
+        await first.begin("c1")
+        await second.begin("c2")
+        await third.say(Open("c3", SIDES, 8000, "asr"))
+        refused = await third.hear(Refused)
+        assert isinstance(refused, Refused)
+        assert "busy: 2 calls from this address (link.max_calls_per_client)" in refused.message
+        assert server.counters() == {"refused": 1, "busy": 1}
+        assert "c3" not in sink.calls
+        await third.say(Open("c1", SIDES, 8000, "asr"))  # a call that may have lost its connection is no third one
+        assert "busy" not in (await third.hear(Refused)).message  # type: ignore[attr-defined]
+        await first.say(Close())
+        await first.hear(Closed)
+        await third.begin("c3")
+        second.socket.close()  # noticed, not told
+        await sink.until("c2", "lost")
+        await first.begin("c4")
+
+    run(script, config=CONFIG.model_copy(update={"max_calls_per_client": 2}))
 
 
 def test_a_sender_that_vanishes_loses_its_call_and_may_come_back():

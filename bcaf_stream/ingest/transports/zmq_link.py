@@ -18,7 +18,7 @@ from pydantic import Field, ValidationInfo, field_validator
 
 from bcaf_stream.addresses import is_local, why_not_bound
 from bcaf_stream.config import Config
-from bcaf_stream.errors import LinkError
+from bcaf_stream.errors import BusyError, LinkError
 from bcaf_stream.ingest.media import CallStart, TextUpdate
 from bcaf_stream.ingest.protocols.link import (
     Accepted,
@@ -46,7 +46,8 @@ class LinkConfig(Config):
     """`window_ms` is how far a sender may be ahead of the analysis.
 
     A message beyond `max_message_bytes` ends its connection; `waiting_messages` may wait for each client, then
-    it is read no further until there is room. `linger_s` is how long `close` may still deliver answers.
+    it is read no further until there is room. `linger_s` is how long `close` may still deliver answers. One
+    address may have `max_calls_per_client` calls at the same time.
     """
 
     insecure: bool = False  # above `bind`, whose check looks at it
@@ -56,6 +57,7 @@ class LinkConfig(Config):
     waiting_messages: int = Field(default=64, ge=1)
     heartbeat_s: float = Field(default=2.0, gt=0)
     linger_s: float = Field(default=1.0, ge=0)
+    max_calls_per_client: int = Field(default=64, ge=1)
 
     @field_validator("bind")
     @classmethod
@@ -86,6 +88,8 @@ class LinkSocket:
         self._clock = clock
         self._on_refused = on_refused
         self._channels: dict[bytes, int] = {}  # of the open call of each client
+        self._open: dict[bytes, tuple[str, str]] = {}  # address and call of each client that has one open
+        self.busy = 0  # calls beyond those that an address may have
         self.refused = 0  # messages that were malformed or out of place
         self._context = zmq.asyncio.Context()
         self._router = self._context.socket(zmq.ROUTER)
@@ -115,9 +119,10 @@ class LinkSocket:
         while True:
             await asyncio.sleep(0)  # a flood of messages must not keep the loop from everything else
             await self._router.poll()
-            client, *payload = await self._router.recv_multipart(zmq.NOBLOCK)
+            identity, *frames = await self._router.recv_multipart(zmq.NOBLOCK, copy=False)
+            client = identity.bytes
             try:
-                return client, self._parse(client, payload)
+                return client, self._parse(client, frames)
             except LinkError as error:
                 self.refused += 1
                 self._on_refused(client, str(error))
@@ -126,12 +131,12 @@ class LinkSocket:
     async def send(self, client: bytes, message: ServerMessage) -> bool:
         """Send an answer; False when the client is gone."""
         if isinstance(message, Closed | Refused):
-            self._channels.pop(client, None)
+            self._forget(client)
         try:
             await self._router.send_multipart([client, pack(message)], zmq.NOBLOCK)
         except zmq.ZMQError as error:
             if error.errno in (zmq.EHOSTUNREACH, zmq.EAGAIN):
-                self._channels.pop(client, None)  # it is gone, or reads nothing any more
+                self._forget(client)  # it is gone, or reads nothing any more
                 return False
             raise LinkError(f"{self.endpoint}: the server is closed") from None
         return True
@@ -141,17 +146,40 @@ class LinkSocket:
         self._router.close()
         self._context.term()
 
-    def _parse(self, client: bytes, payload: Sequence[bytes]) -> ClientMessage:
-        if len(payload) != 1:
+    def _parse(self, client: bytes, frames: Sequence[zmq.Frame]) -> ClientMessage:
+        if len(frames) != 1:
             raise LinkError("message: must be one frame")
-        message = parse_client(payload[0], self._channels.get(client))
+        message = parse_client(frames[0].bytes, self._channels.get(client))
         if isinstance(message, Open):
             if client in self._channels:
                 raise LinkError("open: this connection has an open call already")
+            self._admit(client, _address_of(frames[0]), message.call)
             self._channels[client] = len(message.channels)
         if isinstance(message, Audio):
             return replace(message, received_at=self._clock())
         return message
+
+    def _admit(self, client: bytes, address: str, call: str) -> None:
+        """Raises BusyError. A call that comes back, before its loss was noticed, is the same call."""
+        most = self._config.max_calls_per_client
+        others = {name for where, name in self._open.values() if where == address and name != call}
+        if len(others) >= most:
+            self.busy += 1
+            raise BusyError(f"busy: {most} calls from this address (link.max_calls_per_client); try again later")
+        self._open[client] = address, call
+
+    def _forget(self, client: bytes) -> None:
+        """The client has no open call any more."""
+        self._channels.pop(client, None)
+        self._open.pop(client, None)
+
+
+def _address_of(frame: zmq.Frame) -> str:
+    """Where a message comes from; "" where there are no addresses (ipc)."""
+    try:
+        return str(frame.get("Peer-Address"))
+    except zmq.ZMQError:
+        return ""
 
 
 @dataclass(eq=False)
@@ -191,7 +219,7 @@ class LinkServer:
         return self._refused + self._socket.refused
 
     def counters(self) -> dict[str, int]:
-        return {"refused": self.refused}
+        return {"refused": self.refused, "busy": self._socket.busy}
 
     async def start(self, sink: CallSink) -> None:
         self._sink = sink

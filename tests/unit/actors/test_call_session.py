@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from actors.call_session import CallSession
+from actors.call_session import MOST_WAITING, CallSession
 from actors.load_shedding import Lags
 from actors.recognition import Recognition
 from actors.watchdog import LiveConfig
@@ -535,6 +535,37 @@ def test_no_more_words_wait_for_their_sound_than_may(runtime: LocalRuntime):
     config = AnalyzerConfig(text=TextConfig(max_words=1000))
     play(lambda: runtime.session("given", config=config), script)
     assert runtime.types[-1] == "call.end"
+
+
+def test_new_versions_of_words_wait_where_they_are_bounded(runtime: LocalRuntime, audio: list[AudioChunk]):
+    """Each of them is one more utterance to be judged: more than the model can judge are left unread."""
+    config = AnalyzerConfig(text=TextConfig(wait_ms=0))
+
+    async def script(session: CallSession, line: CallHandle) -> None:
+        await send(line, audio[:300])
+        async with asyncio.timeout(20):
+            while not runtime.of("emotion.final"):
+                await asyncio.sleep(0.01)
+            runtime.hangs.set()
+            before = session.inbox.received["agent"]
+            for number in range(MOST_WAITING + 100):
+                line.accept(TextUpdate((Words(5600, 10_400, f"hello {number}", "customer", "w1"),)))
+                if number % 100 == 0:
+                    await asyncio.sleep(0)
+            while session.conversation.waiting <= MOST_WAITING:
+                await asyncio.sleep(0.01)
+            for _ in range(10):
+                await asyncio.sleep(0.01)
+            assert session.conversation.waiting <= MOST_WAITING + 10
+            assert not session.inbox.empty
+            assert session.inbox.received["agent"] == before
+        runtime.hangs.clear()
+        runtime.resumes.set()
+        line.end()
+
+    play(lambda: runtime.session("given", config=config), script)
+    assert runtime.types[-1] == "call.end"
+    assert runtime.of("emotion.revised")[-1].text == f"hello {MOST_WAITING + 99}"
 
 
 def test_an_outage_of_the_model_does_not_look_like_an_overload_of_recognition(
