@@ -122,6 +122,9 @@ def finish(config: TrainConfig, data: TrainingData, trainer: Trainer[DialogueMod
     if linear is not None and isinstance(model, BCAF):
         linear.install(model)
     calibration = calibrate_on(model, data.dev)
+    if config.init is not None:  # measured on other speech than dev, and still about these labels
+        decided_from = load_checkpoint(find_checkpoint(config.init)).calibration.decided_from
+        calibration = calibration.model_copy(update={"decided_from": decided_from})
     numbers: dict[str, Any] = {}
     views = VIEW_OF.values() if len(config.data.modalities) > 1 else config.data.modalities
     for view in views:

@@ -2,18 +2,44 @@
 
 import logging
 import os
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 
 import ray
+from ray._private import worker
 from ray.exceptions import RayError, RayTaskError
 
+from bcaf_stream.console import stderr_note
 from bcaf_stream.errors import BcafError, DeploymentError
 from training.config import RayConfig
 
 J = TypeVar("J")
 R = TypeVar("R")
+
+LOST = ("Raylet is terminated", "has been marked dead")  # Ray tells of one lost node in both ways, and repeatedly
+ONE_LOSS_S = 60.0
+
+
+class ClusterNotes:
+    """What Ray tells a driver of its nodes, in one line each: it would append the logs of a node that was lost."""
+
+    def __init__(self, say: Callable[[str], None], clock: Callable[[], float] = time.monotonic) -> None:
+        self._say, self._clock = say, clock
+        self._lost_at = -ONE_LOSS_S
+
+    def __call__(self, data: dict[str, Any], ignore_prefix: bool = False) -> None:
+        """In the place of ray's print_to_stdstream."""
+        for line in (str(text).strip().partition("\n")[0] for text in data["lines"]):
+            if not any(sign in line for sign in LOST):
+                self._say(f"Ray: {line}")
+            elif self._clock() - self._lost_at >= ONE_LOSS_S:
+                self._lost_at = self._clock()
+                self._say(
+                    "Ray lost a node; its work is done again from what was last committed, on the nodes that are"
+                    " left or come"
+                )
 
 
 @contextmanager
@@ -39,10 +65,13 @@ def ray_session(config: RayConfig) -> Iterator[None]:
             f"the Ray cluster at {config.address} cannot be reached" if config.address else "Ray cannot be started"
         )
         raise DeploymentError(f"{where}: {str(error).splitlines()[0]}") from None
+    theirs = worker.print_to_stdstream
+    worker.print_to_stdstream = ClusterNotes(stderr_note)
     try:
         yield
     finally:
         ray.shutdown()
+        worker.print_to_stdstream = theirs
 
 
 def check_resources(config: RayConfig) -> None:

@@ -24,7 +24,11 @@ OTHER = {"anger": "joy", "joy": "anger"}
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory):
     torch.set_num_threads(1)
-    return tiny_checkpoint(tmp_path_factory.mktemp("tiny") / "tiny")
+    folder = tiny_checkpoint(tmp_path_factory.mktemp("tiny") / "tiny")
+    config = json.loads((folder / "config.json").read_text())
+    config["calibration"]["decided_from"] = 0.35
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
 
 
 def calls(folder, swapped=()):
@@ -55,6 +59,7 @@ def test_a_checkpoint_learns_on_and_shows_before_and_after(tiny, tmp_path, capsy
     assert "both, weighted F1: +" in said
     assert said.splitlines()[-1] == f"checkpoint: {out / 'checkpoint'}"
     adapted = load_checkpoint(out / "checkpoint")
+    assert adapted.calibration.decided_from == 0.35  # what the checkpoint knew of its own doubts is kept
     for modality in ("audio", "text"):
         mine, theirs = (one.encoders.of(modality) for one in (adapted, load_checkpoint(tiny)))
         assert (mine.kind, mine.name, mine.sha256) == (theirs.kind, theirs.name, theirs.sha256)
