@@ -18,7 +18,7 @@ import av
 from av.container import InputContainer
 from av.stream import Disposition
 
-from bcaf_stream.audio.raw import WAY_OUT, RawFormat, raw_by_name
+from bcaf_stream.audio.raw import WAY_OUT, RawFormat, check_one_channel, raw_by_name
 from bcaf_stream.audio.sniffing import SNIFF_BYTES, sniff
 from bcaf_stream.errors import SourceError
 
@@ -223,7 +223,10 @@ def _raw_of(path: Path, name: str, asked: RawFormat | None) -> RawFormat | None:
     except OSError:
         return None  # opening it says why
     if kind is None:
-        return asked or raw_by_name(name)
+        if asked is None and (named := raw_by_name(name)) is not None:
+            check_one_channel(path, named)
+            return named
+        return asked
     if asked is not None:
         raise SourceError(f"{name}: is a {kind} file, not raw {asked.encoding}; leave out --raw")
     return None
@@ -234,6 +237,7 @@ def _open_pipe(pipe: BinaryIO, raw: RawFormat | None, name: str) -> InputContain
     demuxer: str | None
     if raw:
         demuxer, options = raw.demuxer
+        options = options | _LITTLE
     else:
         kind = sniff(pipe.peek(SNIFF_BYTES)) if isinstance(pipe, io.BufferedReader) else None
         demuxer, options = _DEMUXERS.get(kind or "", kind), _LITTLE if kind in _HEADER_TELLS_ALL else {}

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bcaf_stream.audio.decoder import Decoder
+from bcaf_stream.audio.raw import RawFormat
 from bcaf_stream.audio.sniffing import SNIFF_BYTES, sniff
 from bcaf_stream.errors import SourceError
 
@@ -81,12 +82,14 @@ class PcmPipe:
 class EncodedPipe:
     """Yields the sound of a container (WAV, Ogg, MP3, WebM...) that comes through a pipe, as it comes.
 
+    With `raw`, that of encoded samples without a header.
+
     Raises:
         SourceError: at creation, it holds no sound or cannot be read as it comes; while iterating, it is broken.
     """
 
-    def __init__(self, pipe: BinaryIO) -> None:
-        self._decoder = Decoder(pipe)
+    def __init__(self, pipe: BinaryIO, raw: RawFormat | None = None) -> None:
+        self._decoder = Decoder(pipe, raw=raw)
         self.rate = self._decoder.info.rate
         self.channels = self._decoder.info.channels
 

@@ -6,9 +6,11 @@ what only says "samples" is refused with the way out.
 
 import re
 from dataclasses import dataclass
-from pathlib import PurePath
+from pathlib import Path, PurePath
 
 import av
+import numpy as np
+from numpy.typing import NDArray
 
 from bcaf_stream.errors import SourceError, UsageError
 
@@ -26,6 +28,11 @@ for _name in ("sln", "slin"):  # Asterisk's: the number is the rate in kHz
 _SAYS_TOO_LITTLE = re.compile(
     r"raw|pcm|lin|linear|[su](b|w|l|[1-4]|8|16|24|32)(le|be)?|f(4|8|32|64)(le|be)?|lpcm|bin|dat"
 )
+LOOKED_AT_S = 60  # of a file, for a second channel
+HEARD = 300.0  # of 16 bits: louder than a quiet line
+LEAST_BLOCKS = 25  # of 20 ms in which something is heard
+APART_DB = 6.0  # of neighbours' power, as a median: 1 for one sound
+DOUBLED = 0.9  # share of loud samples that come twice: of one sound at most a tenth
 WAY_OUT = "say what it holds with --raw ENCODING:RATE:CHANNELS, as in --raw mulaw:8000:1 or --raw s16le:16000:2"
 
 
@@ -94,3 +101,47 @@ def raw_by_name(name: str) -> RawFormat | None:
     if _SAYS_TOO_LITTLE.fullmatch(extension):
         raise SourceError(f"{name}: has no header, and .{extension} does not tell encoding and rate; {WAY_OUT}")
     return None
+
+
+def check_one_channel(path: Path, raw: RawFormat) -> None:
+    """Refuse a file whose name says one channel where its bytes alternate between two.
+
+    Every second sample of one sound has half of its power, within a decibel; of two people who take turns it has
+    a hundred times the other's. The same sound twice has each sample twice.
+
+    Raises:
+        SourceError: it has two, and how to say so.
+    """
+    if raw.encoding not in ("mulaw", "alaw", "s16le") or raw.channels != 1:
+        return
+    with path.open("rb") as file:
+        data = file.read(LOOKED_AT_S * raw.rate * (2 if raw.encoding == "s16le" else 1))
+    levels_N = _levels(data, raw.encoding)
+    pairs_N2 = levels_N[: len(levels_N) // 2 * 2].reshape(-1, 2)
+    block = raw.rate // 50
+    blocks_FB2 = pairs_N2[: len(pairs_N2) // block * block].reshape(-1, block, 2)
+    power_F2 = np.square(blocks_FB2).mean(axis=1) + 1.0
+    heard_F2 = power_F2[power_F2.max(axis=1) > HEARD**2]
+    loud_N2 = pairs_N2[np.abs(pairs_N2).max(axis=1) > HEARD]
+    if len(heard_F2) < LEAST_BLOCKS:
+        return
+    apart_db = float(np.median(np.abs(10 * np.log10(heard_F2[:, 0] / heard_F2[:, 1]))))
+    doubled = float((loud_N2[:, 0] == loud_N2[:, 1]).mean())
+    if apart_db >= APART_DB or doubled >= DOUBLED:
+        raise SourceError(
+            f"{path}: its samples alternate between two channels, and its name tells of one: read it with --raw"
+            f" {raw.encoding}:{raw.rate}:2 (or --raw {raw.encoding}:{raw.rate}:1, if it is one)"
+        )
+
+
+def _levels(data: bytes, encoding: str) -> NDArray[np.float64]:
+    """Samples as numbers on a scale of 16 bits, accurate enough to compare; G.711 by its segments and steps."""
+    if encoding == "s16le":
+        return np.frombuffer(data[: len(data) // 2 * 2], "<i2").astype(np.float64)
+    codes_N = np.frombuffer(data, np.uint8).astype(np.int64) ^ (0xFF if encoding == "mulaw" else 0x55)
+    segment_N, step_N = codes_N >> 4 & 7, codes_N & 15
+    if encoding == "mulaw":
+        size_N = ((2 * step_N + 33) << segment_N) - 33 << 2
+    else:
+        size_N = np.where(segment_N == 0, 2 * step_N + 1, (2 * step_N + 33) << np.maximum(segment_N - 1, 0)) << 3
+    return np.where(codes_N & 0x80, -size_N, size_N).astype(np.float64)

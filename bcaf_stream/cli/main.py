@@ -189,16 +189,19 @@ def send(
     mode = _text_mode(text, transcript)
     speakers = _speakers(speaker, transcript)
     words = None
+    from bcaf_stream.audio.raw import parse_raw
+
     if source in ("-", "mic"):
         from bcaf_stream.client.live import live_call, live_source, send_live
         from bcaf_stream.transcripts.sources import read_transcript
 
-        if channel or speed is not None or (transcript and source == "mic") or track is not None or raw:
+        of_mic = source == "mic" and (transcript or raw)
+        if channel or speed is not None or track is not None or of_mic:
             raise UsageError(
-                f"send {source}: --channel, --track, --raw, --speed and a microphone's --transcript are not for"
+                f"send {source}: --channel, --track, --speed and a microphone's --transcript and --raw are not for"
                 " live sound"
             )
-        live = live_source(source, rate, channels, device)
+        live = live_source(source, rate, channels, device, parse_raw(raw) if raw else None)
         named = live_call(source, live.channels, roles, call)
         if transcript:
             # Sound that is not there yet is not cut between the speakers of a single channel.
@@ -211,7 +214,6 @@ def send(
         with _own_options():
             closed = send_live(live, named, to, mode, words, config)
     else:
-        from bcaf_stream.audio.raw import parse_raw
         from bcaf_stream.client.recorded import send_recording
         from bcaf_stream.recording import Recording
 

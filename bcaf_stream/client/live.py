@@ -12,6 +12,7 @@ import time
 from collections.abc import Mapping, Sequence
 
 from bcaf_stream.audio.live_sources import EncodedPipe, LiveSource, Microphone, PcmPipe, PeekedPipe
+from bcaf_stream.audio.raw import RawFormat
 from bcaf_stream.audio.sniffing import sniff
 from bcaf_stream.audio.sources import default_channels
 from bcaf_stream.client.link import LinkSender, SenderConfig
@@ -24,10 +25,13 @@ from bcaf_stream.types import Call, Words
 EXAMPLE = "ffmpeg -i CALL -f s16le -ar 16000 -ac 2 - | bcaf-stream send - --rate 16000 --channels 2"
 
 
-def live_source(word: str, rate: int | None, channels: int | None, device: str | None) -> LiveSource:
+def live_source(
+    word: str, rate: int | None, channels: int | None, device: str | None, raw: RawFormat | None = None
+) -> LiveSource:
     """What `-` or `mic` stands for on a command line.
 
     What is piped in is looked at: a container (WAV, Ogg, MP3...) is decoded, whatever rate was given for samples.
+    Samples are s16le at `rate`, or what `raw` says.
 
     Raises:
         UsageError: nothing is piped in, or samples without a rate, or a container with other channels than said.
@@ -43,9 +47,17 @@ def live_source(word: str, rate: int | None, channels: int | None, device: str |
     peeked = PeekedPipe(pipe)
     kind = sniff(peeked.head)
     whole = io.BufferedReader(peeked)
+    if raw is not None:
+        if kind is not None:
+            raise UsageError(
+                f"send -: what is piped in is a {kind} stream, not raw {raw.encoding}: leave out --raw"
+            )
+        if rate is not None or channels is not None:
+            raise UsageError("send -: --raw says rate and channels: leave out --rate and --channels")
+        return PcmPipe(whole, raw.rate, raw.channels) if raw.encoding == "s16le" else EncodedPipe(whole, raw)
     if kind is None:
         if rate is None:
-            raise UsageError(f"send -: raw samples need --rate; try {EXAMPLE}")
+            raise UsageError(f"send -: samples of 16 bits need --rate, others --raw; try {EXAMPLE}")
         return PcmPipe(whole, rate, channels or 1)
     source = EncodedPipe(whole)
     holds = f"what is piped in is a {kind} stream of {source.channels} channels at {source.rate} Hz"

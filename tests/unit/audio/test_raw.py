@@ -146,3 +146,37 @@ def test_a_wrong_option(text, said):
 def test_other_names_say_nothing():
     for name in ("a.wav", "a.mp3", "a", "raw", "a.stereo", "a.f4v"):
         assert raw_by_name(name) is None
+
+
+OTHER = babble(3, 8000, seed=2)
+TURNS = np.stack([np.concatenate([SOUND, OTHER // 100]), np.concatenate([SOUND // 200, OTHER])], axis=1)
+
+
+@pytest.mark.parametrize(("extension", "codec"), [("ul", "pcm_mulaw"), ("al", "pcm_alaw"), ("sln", "pcm_s16le")])
+@pytest.mark.parametrize(
+    "sound_NC", [TURNS, np.stack([SOUND, SOUND], axis=1)], ids=["two people", "the same twice"]
+)
+def test_two_channels_are_not_read_as_one(tmp_path, extension, codec, sound_NC):
+    path = tmp_path / f"call.{extension}"
+    path.write_bytes(encode(codec, sound_NC.reshape(-1)))
+    with pytest.raises(SourceError, match=r"alternate between two channels, .* --raw \w+:8000:2"):
+        Decoder(path)
+    (left, right), info = read(path, f"{'s16le' if extension == 'sln' else codec[4:]}:8000:2")
+    assert info.channels == 2
+    assert alike(left, sound_NC[:, 0]) > 0.95
+    assert alike(right, sound_NC[:, 1]) > 0.95
+
+
+@pytest.mark.parametrize("kind", ["speech", "noise", "high tone", "silence", "short"])
+def test_one_channel_is_not_taken_for_two(tmp_path, kind):
+    rng = np.random.default_rng(3)
+    sounds = {
+        "speech": SOUND,
+        "noise": (3000 * rng.standard_normal(24_000)).astype(np.int16),
+        "high tone": (8000 * np.sin(np.arange(24_000) * 2.9)).astype(np.int16),
+        "silence": rng.integers(-3, 4, 24_000).astype(np.int16),
+        "short": SOUND[:800],
+    }
+    path = tmp_path / "call.ul"
+    path.write_bytes(encode("pcm_mulaw", sounds[kind]))
+    assert read(path)[1].channels == 1

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from bcaf_stream.audio.live_sources import EncodedPipe, PcmNC, PcmPipe
+from bcaf_stream.audio.raw import parse_raw
 from bcaf_stream.client.live import live_call, live_source
 from bcaf_stream.errors import SourceError, UsageError
 
@@ -116,10 +117,31 @@ def test_what_cannot_be_sent_is_refused(monkeypatch: pytest.MonkeyPatch):
     for data, options, error, says in (
         (live_wav(), (RATE, 1), UsageError, "a wav stream of 2 channels at 16000 Hz: leave out --channels 1"),
         (b"RIFF\0\0\0\0WAVEfmt ", (RATE, 1), SourceError, "standard input"),
-        (SOUND_NC.tobytes(), (None, 1), UsageError, "raw samples need --rate"),
+        (SOUND_NC.tobytes(), (None, 1), UsageError, "samples of 16 bits need --rate, others --raw"),
     ):
         with piped(data, monkeypatch), pytest.raises(error, match=says):
             heard(live_source("-", *options, None))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("raw", "codec"), [("mulaw:8000:2", "pcm_mulaw"), ("alaw:8000:2", "pcm_alaw")])
+def test_samples_of_other_encodings_are_what_raw_says(raw: str, codec: str, monkeypatch: pytest.MonkeyPatch):
+    with piped(encoded("mulaw" if codec == "pcm_mulaw" else "alaw", codec, 8000), monkeypatch):
+        source = live_source("-", None, None, None, parse_raw(raw))
+        assert (source.rate, source.channels) == (8000, 2)
+        sound_NC = np.concatenate(list(source))
+    quiet, loud = np.abs(sound_NC.astype(int)).mean(0)
+    assert loud > 5 * quiet > 0
+    assert abs(len(sound_NC) - 2 * 8000) < 100
+
+
+def test_raw_is_for_what_has_no_header(monkeypatch: pytest.MonkeyPatch):
+    raw = parse_raw("s16le:16000:2")
+    with piped(SOUND_NC.tobytes(), monkeypatch):
+        np.testing.assert_array_equal(np.concatenate(list(live_source("-", None, None, None, raw))), SOUND_NC)
+    with piped(live_wav(), monkeypatch), pytest.raises(UsageError, match="a wav stream, not raw s16le: leave out"):
+        live_source("-", None, None, None, raw)
+    with piped(SOUND_NC.tobytes(), monkeypatch), pytest.raises(UsageError, match="leave out --rate"):
+        live_source("-", 8000, None, None, raw)
 
 
 def test_a_role_needs_its_channel():
