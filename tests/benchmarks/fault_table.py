@@ -19,8 +19,8 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -36,10 +36,10 @@ NAME = "faults"
 PARTS = ("hub", "emotion", "ingest", "supervisor", "standby", "driver", "raylet", "gcs", "sender")
 STOPS = (3, 10, 30)
 BACK_S = 120.0
-DISK_BYTES = 4_000_000
+DISK_BYTES = 40_000_000  # SQLite keeps 16 MB beside its file
 FINAL = ("emotion.final", "emotion.revised")
 
-Fault = Callable[["Run"], None]
+Fault = Callable[["Run"], tuple[str, ...]]  # the parts that it has killed
 
 
 @dataclass
@@ -80,21 +80,24 @@ class Run:
 
 
 def kill(*parts: str) -> Fault:
-    def fault(run: Run) -> None:
+    def fault(run: Run) -> tuple[str, ...]:
         for pid in [run.pid(part) for part in parts]:
             os.kill(pid, signal.SIGKILL)
         if "sender" in parts:
             run.send()  # as its user would: the same command again
+        return tuple(part for part in parts if part != "sender")
 
     return fault
 
 
 def stop(part: str, seconds: float) -> Fault:
-    def fault(run: Run) -> None:
+    def fault(run: Run) -> tuple[str, ...]:
         pid = run.pid(part)
         os.kill(pid, signal.SIGSTOP)
         time.sleep(seconds)
-        os.kill(pid, signal.SIGCONT)
+        with suppress(ProcessLookupError):  # what stood still for long was given up, and is replaced
+            os.kill(pid, signal.SIGCONT)
+        return ()
 
     return fault
 
@@ -102,7 +105,7 @@ def stop(part: str, seconds: float) -> Fault:
 def full_disk(seconds: float, *parts: str) -> Fault:
     """No byte is left under the journal for a while; and these processes die meanwhile."""
 
-    def fault(run: Run) -> None:
+    def fault(run: Run) -> tuple[str, ...]:
         filler = run.folder / "disk" / "filler"
         with filler.open("wb", buffering=0) as file:
             try:
@@ -114,6 +117,7 @@ def full_disk(seconds: float, *parts: str) -> Fault:
             os.kill(pid, signal.SIGKILL)
         time.sleep(seconds)
         filler.unlink()
+        return parts
 
     return fault
 
@@ -142,8 +146,7 @@ def play(call: str, speed: float, folder: Path, fault: Fault | None) -> tuple[Ru
         while sum(event.type in FINAL for event in run.events) < 3 and following.is_alive():
             time.sleep(0.05)
         began, before = time.monotonic(), processes(run.status)
-        fault(run)
-        killed = [part for part, pid in before.items() if not Path(f"/proc/{pid}").exists()]
+        killed = fault(run)
         down_s = wait_until_back(killed, before) - began
     following.join()
     assert run.sender
@@ -165,7 +168,7 @@ def wait_until_up() -> dict[str, Any]:
     raise TimeoutError(f"the deployment did not come back: {read_status(NAME)}")
 
 
-def wait_until_back(killed: list[str], before: dict[str, int]) -> float:
+def wait_until_back(killed: Sequence[str], before: dict[str, int]) -> float:
     """When the deployment was wholly up again, with another process for each that was killed."""
     while True:
         status = wait_until_up()
@@ -206,8 +209,8 @@ def deployed(folder: Path, checkpoint: str) -> Iterator[bool]:
     try:
         subprocess.run([BIN / "bcaf-serve", "up", *overrides], check=True, cwd=folder)
         yield mounted
-        subprocess.run([BIN / "bcaf-serve", "down", "--name", NAME], check=True)
     finally:
+        subprocess.run([BIN / "bcaf-serve", "down", "--name", NAME], check=False)
         if mounted:
             subprocess.run(["umount", "--lazy", str(disk)], check=False)
 
