@@ -48,10 +48,17 @@ class Material:
     words: tuple[Words, ...] = ()
 
     def from_place(self, seconds: float) -> "Material":
-        """The same, beginning elsewhere: what was before that place comes after the end."""
-        step = round(STEP_S * self.rate)
-        skip = round(seconds * self.rate) // step * step
-        skip_ms, length_ms = skip * 1000 // self.rate, len(self.samples_NC) * 1000 // self.rate
+        """The same, beginning elsewhere: what was before that place comes after the end.
+
+        It is the next place where nobody is in the middle of a sentence: its rest would be an utterance whose
+        words come with the end.
+        """
+        step, length_ms = round(STEP_S * self.rate), len(self.samples_NC) * 1000 // self.rate
+        steps = int(seconds / STEP_S) % (len(self.samples_NC) // step)
+        while over := [w.end_ms for w in self.words if w.start_ms < steps * step * 1000 // self.rate < w.end_ms]:
+            steps = -(-max(over) * self.rate // (1000 * step))
+        skip = steps * step % len(self.samples_NC)
+        skip_ms = skip * 1000 // self.rate
         starts = [(word.start_ms - skip_ms) % length_ms for word in self.words]
         moved = [
             Words(start_ms, start_ms + word.end_ms - word.start_ms, word.text, word.channel)

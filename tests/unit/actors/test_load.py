@@ -14,6 +14,7 @@ from bcaf_stream.errors import UsageError
 from bcaf_stream.events.writer import EventWriter
 from bcaf_stream.types import Call, Channel, EmotionPrediction, Utterance
 
+DEMO = demo_material()[0]
 SPOKEN_NS = 1_000_000_000_000
 PREDICTION = EmotionPrediction(("anger", "neutral"), (0.7, 0.3), None, None, ("audio",))
 
@@ -103,3 +104,12 @@ def test_the_mean_of_a_stage_is_of_the_time_between_and_an_actor_may_begin_anew(
         ("hub", "journal"): (0.0, 0.0),
     }
     assert _means_ms(before, after) == {"emotion": pytest.approx(100), "step": pytest.approx(20)}
+
+
+@given(st.floats(0, 90))
+def test_a_load_call_begins_in_the_middle_of_nobodys_sentence(seconds: float):
+    """Its rest would be an utterance without words, which looks as if a deployment had lost them."""
+    material = DEMO.from_place(seconds)
+    length_ms = len(material.samples_NC) * 1000 // material.rate
+    assert sorted(w.text for w in material.words) == sorted(w.text for w in DEMO.words)
+    assert all(0 <= word.start_ms <= word.end_ms <= length_ms for word in material.words)
