@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TypeVar, get_args
 
 import torch
-from huggingface_hub import snapshot_download
 
 from bcaf_stream.config import Config
 from bcaf_stream.dialogue import DialogueAnalyzer, DialogueState
@@ -67,6 +66,8 @@ def find_checkpoint(name: str) -> Path:
     if name == "compact" or name.startswith((".", "/", "~")) or name.count("/") != 1:
         raise CheckpointError(f"{name}: no such checkpoint folder; give compact, a folder, or a hub id OWNER/NAME")
     try:
+        from huggingface_hub import snapshot_download  # a tenth of a start, which the shipped weights do not need
+
         return Path(snapshot_download(name))
     except Exception as error:  # the hub client's transport errors have no common base
         message = f"{name}: no such folder, and the model hub gave no such model ({type(error).__name__})"

@@ -27,7 +27,7 @@ from bcaf_stream.console import (
     writing_to,
 )
 from bcaf_stream.display import printable
-from bcaf_stream.errors import LinkError, UsageError
+from bcaf_stream.errors import AsrError, LinkError, UsageError
 from bcaf_stream.types import Call, Policy, Role
 
 GARBAGE_AFTER = 50_000  # new objects; Python's 700 cost a fifth of the start
@@ -127,7 +127,10 @@ def analyze(
         progress_bar("analysing", recording.duration_ms) as progress,
     ):
         use_threads(settings.model)
-        analysis = Analysis(recording, settings, _text_mode(text, transcript), words, progress)
+        try:
+            analysis = Analysis(recording, settings, _text_mode(text, transcript), words, progress)
+        except AsrError as error:
+            raise AsrError(f"{error} (--transcript FILE, or --text none)") from None
         for caveat in analysis.engine.caveats:
             stderr_note(f"bcaf-stream: {caveat}")
         _note(_policy_notes(recording.call, settings.text.policy))

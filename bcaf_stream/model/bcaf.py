@@ -12,16 +12,13 @@ Legend: B dialogues, U utterances, A / T widths of the audio and text encoders, 
 C classes, K = context - 1 cached utterances, W width of one cached row; 2 is audio, text.
 """
 
-import json
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from huggingface_hub import PyTorchModelHubMixin, snapshot_download
-from pydantic import ValidationError
 from torch import Tensor, nn
 
-from bcaf_stream.errors import CheckpointError, ModelError
+from bcaf_stream.errors import ModelError
 from bcaf_stream.model import weights
 from bcaf_stream.model.attention import Cache, visible, visible_in_step
 from bcaf_stream.model.bc_lstm import BCLSTM
@@ -36,24 +33,8 @@ from bcaf_stream.model.parallel import ParallelLinear
 from bcaf_stream.model.state import DialogueState
 
 
-def _decode_config(data: dict[str, Any]) -> BCAFConfig:
-    try:
-        return BCAFConfig.model_validate_json(json.dumps(data))
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(map(str, first["loc"])) or "config"
-        raise CheckpointError(f"config.json does not describe a BCAF model: {key}: {first['msg']}") from None
-
-
-class BCAF(
-    nn.Module,
-    PyTorchModelHubMixin,
-    coders={BCAFConfig: (lambda config: config.model_dump(mode="json"), _decode_config)},
-    library_name="bcaf-stream",
-    tags=["speech-emotion-recognition", "emotion-recognition-in-conversation"],
-    license="apache-2.0",
-):
-    """The model; `from_pretrained` takes a checkpoint folder or a hub id, and gives the network alone."""
+class BCAF(nn.Module):
+    """The model, causal or offline."""
 
     def __init__(self, config: BCAFConfig) -> None:
         super().__init__()
@@ -218,14 +199,15 @@ class BCAF(
             )
 
     @classmethod
-    def _from_pretrained(cls, *, model_id: str, config: BCAFConfig, **hub: Any) -> "BCAF":  # type: ignore[override]
-        folder = Path(model_id)
-        if not folder.is_dir():
-            patterns = ["config.json", weights.WEIGHTS_NAME]
-            folder = Path(snapshot_download(model_id, allow_patterns=patterns, **hub))
-        if config.kind != "bcaf":
-            raise CheckpointError(f"{model_id}: holds a model of kind {config.kind}, not BCAF")
-        return load_weights(cls, folder, config)[0]
+    def from_pretrained(cls, model: str | Path, **hub: Any) -> "BCAF":
+        """The network of a checkpoint folder or a hub id, with `save_pretrained` and `push_to_hub`.
+
+        Raises:
+            CheckpointError: it holds no BCAF, or a broken one.
+        """
+        from bcaf_stream.model.published import PublishedBCAF  # the hub's client, which a call never needs
+
+        return PublishedBCAF.from_pretrained(model, **hub)
 
 
 M = TypeVar("M", BCAF, BCLSTM)

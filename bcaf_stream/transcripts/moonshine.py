@@ -30,7 +30,7 @@ SPACE = b"\xe2\x96\x81"  # SentencePiece's mark of a word's beginning
 # P(a word is right) = 1 / (1 + exp(-(INTERCEPT + SLOPE * the tokens' geometric mean probability))): fitted by
 # tests/benchmarks/asr_confidence.py on six calls with human transcripts, as they are and in noise.
 INTERCEPT, SLOPE = -4.65, 7.70
-WAY_OUT = "give the words with --transcript FILE, or go on without them with --text none"
+WAY_OUT = "let the call bring its words, or judge it by its sound alone"
 
 
 class Decoded(NamedTuple):

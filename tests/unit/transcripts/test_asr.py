@@ -109,14 +109,16 @@ def test_moonshine_prints_nothing_and_leaves_the_environment_alone(capfd, lines)
 
 def test_without_the_package_the_message_says_the_way_out(monkeypatch):
     monkeypatch.setitem(sys.modules, "moonshine_voice", None)
-    with pytest.raises(AsrError, match=r"not installed.*--transcript FILE.*--text none"):
+    with pytest.raises(AsrError, match=r"not installed.*let the call bring its words"):
         load_transcriber(AsrConfig())
 
 
 def test_where_its_networks_do_not_load_the_message_says_so(monkeypatch, tmp_path):
     (tmp_path / "decoder_model_merged.ort").write_bytes(b"ORTM")
     monkeypatch.setattr(moonshine_module, "_folder", lambda: tmp_path)
-    with pytest.raises(AsrError, match=r"cannot run here \(.*model verification failed.*--text none"):
+    with pytest.raises(
+        AsrError, match=r"cannot run here \(.*model verification failed.*let the call bring its words"
+    ):
         load_transcriber(AsrConfig())
 
 
