@@ -8,12 +8,14 @@ Legend: B dialogues, A / T widths of the audio and text encoders, C classes.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from bcaf_stream.errors import ModelError
+from bcaf_stream.model.adaptation import Voices
 from bcaf_stream.model.bcaf import BCAF
 from bcaf_stream.model.checkpoint import Checkpoint
 from bcaf_stream.model.state import DialogueState
@@ -26,11 +28,15 @@ __all__ = ["DialogueAnalyzer", "DialogueState"]
 class DialogueAnalyzer:
     """The model of a checkpoint, used utterance by utterance.
 
+    `adaptation`: adapt what is judged by sound alone to its voice, if the checkpoint has a prior of voices.
+
     Raises:
         ModelError: the checkpoint's model is an offline one, which needs the future, or no BCAF.
     """
 
-    def __init__(self, checkpoint: Checkpoint, device: torch.device | str = "cpu") -> None:
+    def __init__(
+        self, checkpoint: Checkpoint, device: torch.device | str = "cpu", adaptation: bool = True
+    ) -> None:
         if not isinstance(checkpoint.model, BCAF):
             raise ModelError(f"{checkpoint.model_id} is a bc-LSTM, a baseline for evaluate; train a kind: bcaf")
         if checkpoint.model.config.mode != "causal":
@@ -42,6 +48,7 @@ class DialogueAnalyzer:
         self._model = checkpoint.model.to(self.device).eval()
         lay_out_for_steps(self._model)
         self._calibration = checkpoint.calibration
+        self._voice = checkpoint.calibration.voice if adaptation else None
         self._initial = self._model.initial_state(1).to("cpu")
 
     def initial(self) -> DialogueState:
@@ -84,11 +91,25 @@ class DialogueAnalyzer:
             raise ModelError(
                 f"{self.model_id} gave numbers that are not finite; check its weights and the features"
             )
-        columns = zip(probs_BC.tolist(), audio_BC.tolist(), text_BC.tolist(), features, strict=True)
+        probs, voices_B = self._adapted(probs_BC.tolist(), state.voices_B, features)
+        columns = zip(probs, audio_BC.tolist(), text_BC.tolist(), features, strict=True)
+        state = replace(state, voices_B=voices_B)
         return [self._prediction(*column) for column in columns], state.to("cpu").split()
 
+    def _adapted(
+        self, probs: Sequence[Sequence[float]], voices_B: tuple[Voices, ...], features: Sequence[Features]
+    ) -> tuple[list[Sequence[float]], tuple[Voices, ...]]:
+        """Those of utterances by sound alone, adapted to their voices; and the voices after them."""
+        if self._voice is None:
+            return list(probs), voices_B
+        found = [
+            (own, voices) if one.text is not None else self._voice.adapt(own, voices, one.voice)
+            for own, voices, one in zip(probs, voices_B, features, strict=True)
+        ]
+        return [own for own, _ in found], tuple(voices for _, voices in found)
+
     def _prediction(
-        self, probs: list[float], audio: list[float], text: list[float], features: Features
+        self, probs: Sequence[float], audio: list[float], text: list[float], features: Features
     ) -> EmotionPrediction:
         present: tuple[tuple[Modality, VectorD | None], ...] = (("audio", features.audio), ("text", features.text))
         return EmotionPrediction(
@@ -102,7 +123,7 @@ class DialogueAnalyzer:
 
     def _known(self, features: Features) -> Features:
         audio = features.audio if "audio" in self.modalities else None
-        return Features(audio, features.text if "text" in self.modalities else None)
+        return Features(audio, features.text if "text" in self.modalities else None, features.voice)
 
     def _column(self, modality: Modality, vectors: list[VectorD | None]) -> tuple[Tensor, Tensor]:
         """One modality of the batch and where it is present; the rows of absent ones are never read."""

@@ -38,7 +38,8 @@ class ModelConfig(Config):
     `audio_encoder` and `text_encoder` are needed only where the encoders that the checkpoint was trained with
     lie elsewhere than where it says; their weights must still be the same. `device`: "auto" takes a GPU when
     there is one. `threads`: torch threads on the CPU, which a command or an actor sets for its process by
-    `use_threads`; 0 leaves torch's own choice.
+    `use_threads`; 0 leaves torch's own choice. `adaptation`: what is judged by sound alone is adapted to its voice
+    and line while they speak (see model/adaptation.py), where the checkpoint holds what that takes.
     """
 
     checkpoint: str = "compact"
@@ -46,6 +47,7 @@ class ModelConfig(Config):
     text_encoder: TextEncoderConfig | None = None
     device: str = "auto"
     threads: int = 0
+    adaptation: bool = True
 
 
 def use_threads(config: ModelConfig) -> None:
@@ -122,7 +124,7 @@ class EmotionEngine:
             device = "cuda" if torch.cuda.is_available() else "cpu"
         self._checkpoint = load_checkpoint(find_checkpoint(config.checkpoint))
         self._audio, self._text = load_encoders(self._checkpoint, config, device, words)
-        self._dialogue = DialogueAnalyzer(self._checkpoint, device)
+        self._dialogue = DialogueAnalyzer(self._checkpoint, device, config.adaptation)
 
     @property
     def model_id(self) -> str:
@@ -158,7 +160,7 @@ class EmotionEngine:
             raise EncoderError("an utterance has words, and the text encoder was not loaded")
         audio = _numbered(self._audio.encode, waves) if self._audio else {}
         text = _numbered(self._text.encode, texts) if self._text else {}
-        return [Features(audio.get(i), text.get(i)) for i in range(len(utterances))]
+        return [Features(audio.get(i), text.get(i), u.channel) for i, u in enumerate(utterances)]
 
     def step(
         self, states: Sequence[DialogueState], features: Sequence[Features]

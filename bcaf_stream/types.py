@@ -143,10 +143,14 @@ class Utterance:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Features:
-    """The encoders' vectors of one utterance; None is an absent modality (never a vector of zeros)."""
+    """The encoders' vectors of one utterance; None is an absent modality (never a vector of zeros).
+
+    `voice` names whose it is inside its call: what is learned of one voice is not used for another.
+    """
 
     audio: VectorD | None
     text: VectorD | None
+    voice: str = ""
 
 
 @dataclass(frozen=True, slots=True)

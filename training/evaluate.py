@@ -1,8 +1,9 @@
 """A checkpoint's numbers on a split: in both context modes, with both modalities and with each alone.
 
 `through="analyzer"` sends every utterance the way a live call does (EmotionEngine: encode, then one step per
-utterance), and must decide the same. Modes: a checkpoint is trained for one of them; the other is reported
-because published numbers are `offline` and a live call is `causal`, never one in the place of the other.
+utterance), and must decide the same; with adaptation to the voice it decides otherwise where there is sound alone.
+Modes: a checkpoint is trained for one of them; the other is reported because published numbers are `offline` and a
+live call is `causal`, never one in the place of the other.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -138,25 +139,31 @@ def evaluate(subject: Subject, modes: Sequence[Mode] = MODES) -> Results:
     return results
 
 
-def evaluate_streaming(subject: Subject, device: str = "cpu") -> Results:
+def evaluate_streaming(subject: Subject, device: str = "cpu", adaptation: bool = False) -> Results:
     """One utterance after the other, as a live call: {"causal": {view: ...}}.
+
+    `adaptation`: to each channel's voice, as calls have it (bcaf_stream/model/adaptation.py).
 
     Raises:
         ModelError: the checkpoint's model is an offline one.
     """
     modalities = subject.checkpoint.encoders.modalities
     if any(items(subject.manifest, modality) for modality in modalities):
-        engine = EmotionEngine(ModelConfig(checkpoint=str(subject.checkpoint.folder), device=device))
+        engine = EmotionEngine(_live(subject, device, adaptation))
         step, initial = engine.step, engine.initial_state
 
         def features(dialogue: Dialogue, view: View) -> list[Features]:
             return engine.encode([_utterance(subject.manifest, row, view) for row in dialogue.rows])
 
     else:
-        analyzer = DialogueAnalyzer(subject.checkpoint, device)
+        analyzer = DialogueAnalyzer(subject.checkpoint, device, adaptation)
         step, initial = analyzer.step_batch, analyzer.initial
         features = _given_features
     return {"causal": {view: _stream(subject, view, features, step, initial) for view in subject.views}}
+
+
+def _live(subject: Subject, device: str, adaptation: bool) -> ModelConfig:
+    return ModelConfig(checkpoint=str(subject.checkpoint.folder), device=device, adaptation=adaptation)
 
 
 def predictions_of(subject: Subject, results: Results) -> Iterator[dict[str, Any]]:
@@ -242,7 +249,9 @@ def _given_features(dialogue: Dialogue, view: View) -> list[Features]:
     text = dialogue.text_present_U if view != "audio" else torch.zeros(len(dialogue))
     return [
         Features(
-            dialogue.audio_UA[u].numpy() if audio[u] else None, dialogue.text_UT[u].numpy() if text[u] else None
+            dialogue.audio_UA[u].numpy() if audio[u] else None,
+            dialogue.text_UT[u].numpy() if text[u] else None,
+            dialogue.rows[u].channel,
         )
         for u in range(len(dialogue))
     ]

@@ -115,14 +115,14 @@ class BCAF(nn.Module):
             seen_B11T,
             cache,
         )
-        return output, DialogueState(cache.rolled(), state.count_B + 1, self.identity)
+        return output, DialogueState(cache.rolled(), state.count_B + 1, self.identity, state.voices_B)
 
     def initial_state(self, batch: int = 1) -> DialogueState:
         """The state before the first utterance of each dialogue, on the model's device."""
         like = self.audio_input.absent_D
         cache_BKW = like.new_zeros(batch, self.config.context - 1, self.cache_width)
         count_B = torch.zeros(batch, dtype=torch.long, device=like.device)
-        return DialogueState(cache_BKW.detach(), count_B, self.identity)
+        return DialogueState(cache_BKW.detach(), count_B, self.identity, tuple({} for _ in range(batch)))
 
     def loss(
         self, output: BCAFOutput, labels_BU: Tensor, mask_BU: Tensor, class_weights: Tensor | None = None

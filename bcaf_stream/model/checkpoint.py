@@ -86,6 +86,9 @@ class Manifest(Config):
         ):
             if spec is not None and spec.width != width:
                 raise ValueError(f"the {modality} encoder is {spec.width} wide, but the model takes {width}")
+        voice = self.calibration.voice
+        if voice is not None and len(voice.mean_log_probs) != len(self.labels):
+            raise ValueError("the prior of voices has another number of classes than labels")
         if not self.encoders.modalities:
             raise ValueError("the model was trained on neither audio nor text")
         return self

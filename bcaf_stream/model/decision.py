@@ -21,6 +21,7 @@ from torch import Tensor
 
 from bcaf_stream.config import Config
 from bcaf_stream.errors import ModelError
+from bcaf_stream.model.adaptation import VoicePrior
 from bcaf_stream.model.heads import IGNORED_LABEL, BCAFOutput
 
 Decision = Literal["weighted", "fused", "mean"]
@@ -86,13 +87,14 @@ class Calibration(Config):
 
     Where the most probable label has less than `decided_from`, it is right no more often than chance: nothing was
     decided, unless the words alone give it as much. It is a matter of the weights, to be measured on labelled
-    speech.
+    speech. `voice` is where adaptation to a voice begins (adaptation.py); without it, there is none.
     """
 
     both: CaseWeights
     audio_only: CaseWeights
     text_only: CaseWeights
     decided_from: Share = 0.0
+    voice: VoicePrior | None = None
 
     @model_validator(mode="after")
     def _absent_is_silent(self) -> Self:

@@ -18,6 +18,10 @@ def evaluate(
     through: Annotated[
         Literal["batch", "analyzer"], typer.Option(help="whole dialogues, or the live path")
     ] = "batch",
+    adaptation: Annotated[
+        bool,
+        typer.Option("--adaptation", help="adapt to each channel's voice, as calls do; with --through analyzer"),
+    ] = False,
     features: Annotated[Path | None, typer.Option(help="where vectors lie; default: beside the manifest")] = None,
     out: Annotated[Path, typer.Option(help="folder for the pictures")] = Path("evaluation"),
     json_: Annotated[Path | None, typer.Option("--json", help="write every number there")] = None,
@@ -28,6 +32,8 @@ def evaluate(
     device: Annotated[Literal["cpu", "cuda"], typer.Option(help="where it runs")] = "cpu",
 ) -> None:
     """Score a checkpoint: causal and offline context, both modalities and each alone."""
+    if adaptation and through != "analyzer":
+        raise UsageError("--adaptation goes utterance by utterance; add --through analyzer")
     if json_ is not None and not json_.absolute().parent.is_dir():
         raise UsageError(f"--json {json_}: no such folder as {json_.absolute().parent}")
     if predictions is not None and not predictions.absolute().parent.is_dir():
@@ -42,7 +48,7 @@ def evaluate(
     subject = open_subject(checkpoint, manifest, split, features, device, lambda x: progress(x, "encoding"))
     for note in subject.notes:
         stderr_note(note)
-    results = evaluate_streaming(subject, device) if through == "analyzer" else score(subject)
+    results = evaluate_streaming(subject, device, adaptation) if through == "analyzer" else score(subject)
     numbers = {mode: {view: summary(s) for view, s in views.items()} for mode, views in results.items()}
     floor, why = floor_for(subject, manifest, features)
     if floor is None:

@@ -75,7 +75,7 @@ def test_the_history_is_bounded():
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"schema": 2}, "schema 2, not 1"),
+        ({"schema": 1}, "schema 1, not 2"),
         ({"schema": None}, "schema None"),
         ({"extra": 1}, "unknown keys: extra"),
         ({"count": ...}, "missing or unknown keys: count"),
@@ -88,6 +88,10 @@ def test_the_history_is_bounded():
         ({"count": []}, "does not fit this model"),
         ({"cache": b"short"}, "cut short"),
         ({"cache": "text"}, "cut short"),
+        ({"voices": []}, "voices that cannot be read"),
+        ({"voices": [[("a", 1)]]}, "voices that cannot be read"),
+        ({"voices": [[("a", -1, [0.0])]]}, "voices that cannot be read"),
+        ({"voices": [[("a", 1, [float("nan")])]]}, "voices that cannot be read"),
     ],
 )
 def test_a_foreign_dump_is_refused(change: dict, words: str):
