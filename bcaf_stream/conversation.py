@@ -27,7 +27,7 @@ from bcaf_stream.context import Answer, DialogueContext, Predict
 from bcaf_stream.display import printable
 from bcaf_stream.errors import BcafError
 from bcaf_stream.events.event import Event
-from bcaf_stream.events.writer import EventWriter
+from bcaf_stream.events.writer import EventWriter, Redaction
 from bcaf_stream.ingest.media import CallEnd, Degraded, MissingSound, TextUpdate
 from bcaf_stream.resumption import Resumption
 from bcaf_stream.transcripts.asr import Transcription
@@ -109,10 +109,12 @@ class Conversation:
         )
         self._cutter = CallCutter(call, audio, self._text.precedence)
         self.policies = self._text.policies
-        self._writer = EventWriter(call, model, clock, self.policies)
+        self._writer = EventWriter(call, model, clock, self.policies, _redaction(text))
         self._revisable = text.revisable
         self._interim_ms = interim_ms
         self._resumption = resumption
+        if resumption:
+            resumption.shown = self._writer.shown
         self._alerts = AlertEvaluator(alerts, call.id) if alerts else None
         self.reset()
 
@@ -448,6 +450,14 @@ class Conversation:
         step = Step(self._events, self._work)
         self._events, self._work = [], []
         return step
+
+
+def _redaction(text: TextConfig) -> Redaction | None:
+    if not text.redact:
+        return None
+    from bcaf_stream.redaction import Redactor  # the numbering plans of the world load in a third of a second
+
+    return Redactor(text.redact)
 
 
 def _one_line(error: BcafError) -> str:

@@ -12,6 +12,7 @@ the context of the dialogue begins anew.
 """
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from bcaf_stream.audio.turns import CallCutter
@@ -36,6 +37,9 @@ class Resumption:
     begin: int
     rate: int
     resent: bool
+    shown: Callable[[Utterance], str | None] = lambda utterance: (
+        utterance.text
+    )  # its words as the journal has them
     _matched: set[tuple[str, int]] = field(default_factory=set)
     _last: dict[tuple[str, int], tuple[str | None, int]] = field(default_factory=dict)  # text and revision
     _new: Counter[str] = field(default_factory=Counter)  # segments of each channel that the journal does not know
@@ -97,9 +101,10 @@ class Resumption:
         if utterance.revision:  # words that came late: they may have come before, too
             key = (utterance.channel, utterance.index)
             text, revision = self._last.get(key, (spoken.text, spoken.revision))
-            if utterance.text == text:
+            shown = self.shown(utterance)
+            if shown == text:
                 return None
-            self._last[key] = (utterance.text, revision + 1)
+            self._last[key] = (shown, revision + 1)
             return replace(utterance, revision=revision + 1)
         if not spoken.judged:
             return None

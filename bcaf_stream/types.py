@@ -19,6 +19,7 @@ Role = Literal["customer", "agent", "speaker"]
 Policy = Literal["fused", "text_only", "off"]
 TextSource = Literal["given", "asr", "none"]
 Modality = Literal["audio", "text"]
+Redacted = Literal["card", "account", "phone", "email", "id_number"]  # what may be taken out of words
 
 # Of `degraded`: words that are shown, and are no evidence.
 UNSURE = "text: unsure"  # likelier wrong than right

@@ -26,6 +26,7 @@ LAYERS = [  # low to high; members of one set must not import each other
         "bcaf_stream.encoders",
         "bcaf_stream.model",
         "bcaf_stream.events",
+        "bcaf_stream.redaction",
     },
     # On events alone: bridges from them to other systems, the summary what they amount to
     {"bcaf_stream.dialogue", "bcaf_stream.bridges", "bcaf_stream.summary"},
@@ -59,6 +60,8 @@ MAY_IMPORT = {  # third-party package -> the only modules allowed to import it
     "websockets": ("bcaf_stream.ingest.transports",),
     "starlette": ("bcaf_stream.monitor",),
     "uvicorn": ("bcaf_stream.monitor.server",),
+    "stdnum": ("bcaf_stream.redaction",),
+    "phonenumbers": ("bcaf_stream.redaction",),
     "cel": ("bcaf_stream.alerts.when",),
     "httpx2": ("bcaf_stream.bridges.webhook",),
     "aiokafka": ("bcaf_stream.bridges.kafka",),

@@ -4,7 +4,7 @@ import math
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from bcaf_stream.errors import EventError
 from bcaf_stream.events.event import DIGITS, UNDECIDED, Event, EventType, event_id
@@ -12,10 +12,19 @@ from bcaf_stream.events.progress import Progress
 from bcaf_stream.types import Call, EmotionPrediction, Policy, Utterance
 
 
+class Redaction(Protocol):
+    """Words without what must not be stored, and how many spans that were; see `bcaf_stream.redaction`."""
+
+    def push(self, channel: str, text: str, at_ms: int) -> tuple[str, int]: ...
+    def peek(self, channel: str, text: str, at_ms: int) -> tuple[str, int]: ...
+    def reset(self) -> None: ...
+
+
 class EventWriter:
     """Numbers the events of one call; does no input or output, and takes its wall clock (unix ns) as given.
 
     `policies` are those of the channels not judged by sound and words; they stand in the events' `reason`.
+    All words go through `redaction`, where there is one.
     """
 
     def __init__(
@@ -24,22 +33,35 @@ class EventWriter:
         model: str,
         clock: Callable[[], int] = time.time_ns,
         policies: Mapping[str, Policy] | None = None,
+        redaction: Redaction | None = None,
     ) -> None:
         self._call = call
         self._model = model
         self._clock = clock
         self._policies = policies or {}
+        self._redaction = redaction
         self.reset()
 
     def reset(self) -> None:
         """Begin the call anew: the next event has seq 0 again."""
         self._seq = 0
         self._occurrences: Counter[tuple[str, EventType]] = Counter()
+        if self._redaction:
+            self._redaction.reset()
 
     def resume(self, progress: Progress) -> None:
         """Go on with a call of which somebody else has written the events so far."""
         self._seq = progress.seq
         self._occurrences = Counter(progress.occurrences)
+        for event in sorted(progress.evidence.values(), key=lambda event: event.seq):
+            if self._redaction and event.text:
+                self._redaction.push(event.channel, event.text, event.end_ms or 0)
+
+    def shown(self, utterance: Utterance) -> str | None:
+        """The words of an utterance as an event would have them."""
+        if self._redaction is None or utterance.text is None:
+            return utterance.text
+        return self._redaction.peek(utterance.channel, utterance.text, utterance.end_ms)[0]
 
     def start(self) -> Event:
         """The call begins; `reason` names the channels that are not judged by sound and words."""
@@ -77,7 +99,9 @@ class EventWriter:
 
     def degraded(self, reason: str, utterance: Utterance | None = None) -> Event:
         """The call, or this one utterance of it, is analysed with less than was asked for, or not at all."""
-        about = self._about(utterance) if utterance is not None else {"revision": self._count("degraded")}
+        about = (
+            self._about(utterance, "degraded") if utterance is not None else {"revision": self._count("degraded")}
+        )
         missing = (reason, *utterance.degraded) if utterance is not None else (reason,)
         return self._write("degraded", degraded=missing, reason=reason, **about)
 
@@ -91,7 +115,7 @@ class EventWriter:
     def _emotion(self, kind: EventType, utterance: Utterance, prediction: EmotionPrediction) -> Event:
         return self._write(
             kind,
-            **self._about(utterance),
+            **self._about(utterance, kind),
             emotion=prediction.emotion,
             confidence=_rounded(prediction.confidence),
             probs=_labelled(prediction.labels, prediction.probs),
@@ -105,10 +129,14 @@ class EventWriter:
     def _reason(self, channel: str) -> str | None:
         return f"policy {self._policies[channel]}" if channel in self._policies else None
 
-    def _about(self, utterance: Utterance) -> dict[str, Any]:
+    def _about(self, utterance: Utterance, kind: EventType) -> dict[str, Any]:
         if utterance.call != self._call.id:
             raise EventError(f"call {self._call.id!r}: got an utterance of call {utterance.call!r}")
         confidence = utterance.text_confidence
+        text, redacted = utterance.text, None
+        if text is not None and self._redaction:
+            redact = self._redaction.peek if kind == "emotion.interim" else self._redaction.push
+            text, redacted = redact(utterance.channel, text, utterance.end_ms)
         return {
             "channel": utterance.channel,
             "role": utterance.role,
@@ -117,9 +145,10 @@ class EventWriter:
             "start_ms": utterance.start_ms,
             "end_ms": utterance.end_ms,
             "speech_ended_at": utterance.speech_ended_at or None,
-            "text": utterance.text,
+            "text": text,
             "text_source": utterance.text_source,
             "text_confidence": None if confidence is None else _rounded(confidence),
+            "redacted": redacted,
         }
 
     def _count(self, type: EventType, channel: str = "") -> int:

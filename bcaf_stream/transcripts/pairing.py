@@ -25,6 +25,7 @@ from bcaf_stream.types import (
     Modality,
     PcmN,
     Policy,
+    Redacted,
     Role,
     SpeechSegment,
     TextSource,
@@ -48,7 +49,8 @@ class TextConfig(Config):
     earlier segment go before its wait is over; a source labels either all of its words with a channel or none.
     Recognised words of less than `min_confidence` are no evidence: they are shown, marked as unsure, and the
     utterance is judged by its sound alone; so is everybody where the `language` is not "en". Live text may change
-    the last `revisable` utterances of a call. A role that `policy` does not name is `fused`.
+    the last `revisable` utterances of a call. A role that `policy` does not name is `fused`. What `redact` names
+    is taken out of the words of every event, before it is stored or sent; the model still reads it.
     """
 
     asr: AsrConfig = AsrConfig()
@@ -63,6 +65,7 @@ class TextConfig(Config):
     )
     revisable: Annotated[int, Field(ge=0)] = 16
     policy: dict[Role, Policy] = Field(default_factory=dict)
+    redact: list[Redacted] = Field(default_factory=list)
 
     def for_model(self, modalities: Sequence[Modality]) -> "TextConfig":
         """The same with a model that was trained on these alone: nobody is judged by anything else.
