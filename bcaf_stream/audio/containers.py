@@ -42,9 +42,33 @@ _DEMUXERS = {
 }
 _HEADER_TELLS_ALL = {"wav", "flac", "mp3", "aac", "ogg", "au"}
 _LITTLE = {"analyzeduration": "300000"}  # microseconds of sound to look at before the first is given out
+HEAD_BYTES = 1 << 16  # of a pipe, which are kept: a header
 _PIPE_BYTES = 4096  # at once, so that what comes live is not held up
 
 PIPED_MP4 = "an MP4 must have its index first, or be fragmented: -movflags frag_keyframe+empty_moov"
+
+
+class PipedBytes:
+    """A pipe that gives PyAV what is there, so that nothing waits for a full buffer; it cannot seek.
+
+    `head` are its first bytes, `count` is how many came.
+    """
+
+    def __init__(self, pipe: BinaryIO) -> None:
+        self._pipe = pipe
+        self._read = pipe.read1 if isinstance(pipe, io.BufferedReader) else pipe.read
+        self.head, self.count = b"", 0
+
+    def read(self, most: int) -> bytes:
+        data = self._read(most)
+        if len(self.head) < HEAD_BYTES:
+            self.head += data[: HEAD_BYTES - len(self.head)]
+        self.count += len(data)
+        return data
+
+    def peek(self, most: int) -> bytes:
+        return self._pipe.peek(most) if isinstance(self._pipe, io.BufferedReader) else b""
+
 
 Source = str | Path | BinaryIO
 
@@ -64,11 +88,11 @@ class Track:
         return f"#{self.number}{title} ({self.codec}, {self.channels} of {self.rate} Hz)"
 
 
-def is_url(source: Source) -> bool:
+def is_url(source: Source | PipedBytes) -> bool:
     return isinstance(source, str) and "://" in source
 
 
-def shown(source: Source) -> str:
+def shown(source: Source | PipedBytes) -> str:
     """The name for messages: a URL without its user, password and query, which may be secrets."""
     if not isinstance(source, str | Path):
         return "standard input"
@@ -84,7 +108,7 @@ def format_of(container: InputContainer) -> str:
 
 
 def open_container(
-    source: Source,
+    source: Source | PipedBytes,
     raw: RawFormat | None = None,
     timeout_s: float = 10.0,
     options: dict[str, str] | None = None,
@@ -97,7 +121,7 @@ def open_container(
     name = shown(source)
     options = dict(options or {})
     if not isinstance(source, str | Path):
-        return _open_pipe(source, raw, name)
+        return _open_pipe(source if isinstance(source, PipedBytes) else PipedBytes(source), raw, name)
     if is_url(source):
         raw = raw or raw_by_name(urlsplit(str(source)).path)
         demuxer, more = raw.demuxer if raw else (None, {})
@@ -232,32 +256,23 @@ def _raw_of(path: Path, name: str, asked: RawFormat | None) -> RawFormat | None:
     return None
 
 
-def _open_pipe(pipe: BinaryIO, raw: RawFormat | None, name: str) -> InputContainer:
+def _open_pipe(pipe: PipedBytes, raw: RawFormat | None, name: str) -> InputContainer:
     # Told the format, FFmpeg need not read on to be sure of it: what is heard live is heard at once.
     demuxer: str | None
     if raw:
         demuxer, options = raw.demuxer
         options = options | _LITTLE
     else:
-        kind = sniff(pipe.peek(SNIFF_BYTES)) if isinstance(pipe, io.BufferedReader) else None
+        kind = sniff(pipe.peek(SNIFF_BYTES))
         demuxer, options = _DEMUXERS.get(kind or "", kind), _LITTLE if kind in _HEADER_TELLS_ALL else {}
     try:
-        container = av.open(
-            _AsItComes(pipe), mode="r", format=demuxer, container_options=options, buffer_size=_PIPE_BYTES
-        )
+        container = av.open(pipe, mode="r", format=demuxer, container_options=options, buffer_size=_PIPE_BYTES)
     except (av.FFmpegError, OSError, ValueError) as error:
         raise SourceError(
             f"{name}: holds no sound that can be read as it comes ({reason_of(error)}); {PIPED_MP4}"
         ) from None
     assert isinstance(container, InputContainer)
     return container
-
-
-class _AsItComes:
-    """A pipe that gives PyAV what is there, so that nothing waits for a full buffer; it cannot seek."""
-
-    def __init__(self, pipe: BinaryIO) -> None:
-        self.read = pipe.read1 if isinstance(pipe, io.BufferedReader) else pipe.read
 
 
 def _ebml_number(data: bytes, at: int, keep_marker: bool = False) -> tuple[int | None, int]:

@@ -21,6 +21,7 @@ from av.container import InputContainer
 from bcaf_stream.audio.containers import (
     ABSOLUTE_S,
     PIPED_MP4,
+    PipedBytes,
     Source,
     declared_end_s,
     earliest_s,
@@ -37,7 +38,7 @@ from bcaf_stream.audio.containers import (
 from bcaf_stream.audio.raw import RawFormat, raw_by_name
 from bcaf_stream.audio.sample_fifo import SampleFifo
 from bcaf_stream.audio.track_clock import BlockCN, Silence, TrackClock
-from bcaf_stream.audio.wav_layout import WavPart, notes_of, promised_bytes, wav_parts
+from bcaf_stream.audio.wav_layout import WavPart, notes_of, promised_by_head, promised_bytes, wav_parts
 from bcaf_stream.errors import SourceError
 
 _SHORT_S = 0.25  # encoders pad and trim up to some 2000 samples at either end, and headers are off by a little
@@ -106,11 +107,11 @@ class Decoder:
         raw: RawFormat | None = None,
     ) -> None:
         self._name = shown(source)
-        self._is_pipe = not isinstance(source, str | Path)
+        self._piped = None if isinstance(source, str | Path) else PipedBytes(source)
         is_file = isinstance(source, str | Path) and not is_url(source) and Path(source).is_file()
         self._path = Path(str(source)) if is_file else None
         self._parts = wav_parts(self._path) if self._path and raw is None else []
-        self._container = open_container(source, raw, timeout_s, _length_options(self._parts[:1]))
+        self._container = open_container(self._piped or source, raw, timeout_s, _length_options(self._parts[:1]))
         self._raw_codec = _codec_of(source, raw, self._container)
         self._mono = mono
         try:
@@ -130,7 +131,7 @@ class Decoder:
         self._error: SourceError | None = None
         self._decoded = 0  # samples
         self._missing, self._first_missing = 0, 0  # samples of holes, and where the first one is
-        if self._is_pipe and len(self.tracks) > 1:
+        if self._piped and len(self.tracks) > 1:
             listed = ", ".join(map(str, self.tracks))
             self._notes.append(f"only one of its audio tracks is heard ({listed}): send it as a file")
         self._damaged, self._first_damaged, self._failing = 0, 0, 0  # packets that could not be decoded
@@ -316,6 +317,9 @@ class Decoder:
             declared = sum(part.declared for part in self._parts)
             there = sum(part.there for part in self._parts)
             return seconds * declared / there if there and any(part.missing for part in self._parts) else None
+        if self._piped and (whole := promised_by_head(self._piped.head)) is not None:
+            short = whole - self._piped.count
+            return seconds * whole / self._piped.count if short > 0 else None
         if self._path and (promise := promised_bytes(self._path, format_of(self._container))):
             declared, there, another = promise
             if another and format_of(self._container) != "au":  # FFmpeg reads an AU to its end
@@ -327,7 +331,7 @@ class Decoder:
         return None if self._stream.codec_context.name.startswith("adpcm") else self._end_s
 
     def _broken_off(self, reason: str) -> SourceError:
-        if self._is_pipe and not self._decoded:
+        if self._piped and not self._decoded:
             return self._fail(f"holds no sound that can be read as it comes ({reason}); {PIPED_MP4}")
         return self._fail(
             f"cannot be decoded beyond {self._at(self._clock.position)}: {reason}; convert or repair it"

@@ -57,6 +57,14 @@ def wav_parts(path: Path) -> list[WavPart]:
     return parts
 
 
+def promised_by_head(head: bytes) -> int | None:
+    """Bytes that a RIFF file has to the end of its sound, by its first ones; None where they do not say."""
+    if head[:4] != b"RIFF" or head[8:12] != b"WAVE":
+        return None
+    found = _chunk(head, 12, b"data", "<4sI", 2)
+    return None if found is None or found[1] == 0 or found[1] >= _UNKNOWN_SIZE else sum(found)
+
+
 def notes_of(parts: Sequence[WavPart]) -> list[str]:
     """What a user should know of headers that are not true."""
     notes = [f"holds {len(parts)} WAV files one after the other: all are read"] if len(parts) > 1 else []

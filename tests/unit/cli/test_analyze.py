@@ -288,7 +288,17 @@ def assert_one_line(done: Outcome) -> None:
     assert "Traceback" not in done.err
 
 
-NOT_FOR_ANALYZE = {"transformers", "torch._dynamo", "sklearn", "scipy", "matplotlib", "pandas", "pyarrow", "ray"}
+NOT_FOR_ANALYZE = {
+    "transformers",
+    "huggingface_hub",
+    "torch._dynamo",
+    "sklearn",
+    "scipy",
+    "matplotlib",
+    "pandas",
+    "pyarrow",
+    "ray",
+}
 
 
 def test_what_analyze_does_not_need_is_not_imported(tmp_path: Path):

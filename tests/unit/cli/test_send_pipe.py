@@ -113,6 +113,17 @@ def test_a_wav_stream_of_unknown_length(monkeypatch: pytest.MonkeyPatch):
         assert source.remark is None
 
 
+@pytest.mark.parametrize("codec", ["pcm_s16le", "pcm_mulaw", "adpcm_ima_wav"])
+def test_a_wav_that_is_cut_says_so_when_all_of_it_was_given_out(codec: str, monkeypatch: pytest.MonkeyPatch):
+    whole = encoded("wav", codec)
+    with piped(whole, monkeypatch):
+        assert abs(len(heard(live_source("-", None, None, None))) / RATE - 2) < 0.2
+    parts = []
+    with piped(whole[: len(whole) // 2], monkeypatch), pytest.raises(SourceError, match="the rest is missing"):
+        parts += live_source("-", None, None, None)
+    assert 0.7 < sum(map(len, parts)) / RATE < 1.2
+
+
 def test_what_cannot_be_sent_is_refused(monkeypatch: pytest.MonkeyPatch):
     for data, options, error, says in (
         (live_wav(), (RATE, 1), UsageError, "a wav stream of 2 channels at 16000 Hz: leave out --channels 1"),
