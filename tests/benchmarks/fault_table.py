@@ -19,11 +19,11 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from actors.status import read_status
 from bcaf_stream.demo import CALL, SCRIPT
@@ -38,8 +38,15 @@ STOPS = (3, 10, 30)
 BACK_S = 120.0
 DISK_BYTES = 40_000_000  # SQLite keeps 16 MB beside its file
 FINAL = ("emotion.final", "emotion.revised")
+ROUNDING = 2e-6  # as in tests.same
 
 Fault = Callable[["Run"], tuple[str, ...]]  # the parts that it has killed
+
+
+class Final(NamedTuple):
+    text: str | None
+    emotion: str | None
+    probs: Mapping[str, float]
 
 
 @dataclass
@@ -178,20 +185,31 @@ def wait_until_back(killed: Sequence[str], before: dict[str, int]) -> float:
         time.sleep(0.1)
 
 
-def finals(run: Run) -> dict[tuple[Any, ...], Any]:
+def finals(run: Run) -> dict[tuple[Any, ...], Final]:
     """What was settled of each utterance, by where it begins."""
     spoken = sorted((e for e in run.events if e.type in FINAL), key=lambda e: (e.utterance or 0, e.revision or 0))
-    return {(e.channel, e.start_ms): (e.text, e.emotion, e.probs) for e in spoken}
+    return {(e.channel, e.start_ms): Final(e.text, e.emotion, e.probs or {}) for e in spoken}
 
 
-def compare(run: Run, expected: dict[tuple[Any, ...], Any]) -> tuple[int, int, int]:
+def other(one: Final, two: Final) -> list[str]:
+    """What differs; probabilities by more than what the size of a batch rounds otherwise."""
+    near = all(abs(value - two.probs[label]) < ROUNDING for label, value in one.probs.items())
+    same = {"words": one.text == two.text, "emotion": one.emotion == two.emotion, "probabilities": near}
+    return [name for name, is_same in same.items() if not is_same]
+
+
+def compare(run: Run, expected: dict[tuple[Any, ...], Final]) -> tuple[int, int, int]:
     found = finals(run)
     ids = Counter(event.id for event in run.events)
     again = Counter((e.channel, e.start_ms) for e in run.events if e.type == "emotion.final")
     doubled = sum(n - 1 for n in ids.values()) + sum(n - 1 for n in again.values())
     lost = sum(key not in found for key in expected)
-    changed = sum(key in found and found[key] != value for key, value in expected.items())
-    return lost, doubled, changed + sum(key not in expected for key in found)
+    changed = {key: what for key, value in expected.items() if key in found and (what := other(value, found[key]))}
+    for (channel, start_ms), what in changed.items():
+        print(f"{run.call}: {channel} at {start_ms} ms has other {', '.join(what)}")
+    for reason in [event.reason for event in run.events if event.type == "degraded"] if changed else ():
+        print(f"{run.call}: degraded: {reason}")
+    return lost, doubled, len(changed) + sum(key not in expected for key in found)
 
 
 @contextmanager
