@@ -30,8 +30,8 @@ LAYERS = [  # low to high; members of one set must not import each other
     },
     # On events alone: bridges from them to other systems, the summary what they amount to
     {"bcaf_stream.dialogue", "bcaf_stream.bridges", "bcaf_stream.summary"},
-    # Encoders and model together | rules over what events tell
-    {"bcaf_stream.emotion_model", "bcaf_stream.alerts"},
+    # Encoders and model together | rules over what events tell | what is kept of a call
+    {"bcaf_stream.emotion_model", "bcaf_stream.alerts", "bcaf_stream.report"},
     {"bcaf_stream.context", "bcaf_stream.resumption"},
     {"bcaf_stream.conversation"},  # the main path; knows no engine, no clock and no event loop
     {"bcaf_stream.analyzer"},

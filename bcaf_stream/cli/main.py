@@ -14,6 +14,7 @@ from bcaf_stream.cli.alerts import alerts_app
 from bcaf_stream.cli.bridges import bridge_app
 from bcaf_stream.cli.events import register
 from bcaf_stream.cli.monitor import monitor
+from bcaf_stream.cli.report import report
 from bcaf_stream.config import load_config
 from bcaf_stream.console import (
     EventView,
@@ -318,6 +319,7 @@ def _text_mode(text: TextOption, transcript: Path | None) -> Literal["asr", "giv
 
 register(app)
 app.command()(monitor)
+app.command()(report)
 app.add_typer(bridge_app, name="bridge")
 app.add_typer(alerts_app, name="alerts")
 
