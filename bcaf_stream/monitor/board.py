@@ -138,7 +138,7 @@ class Board:
 
     def since(self, version: int) -> list[CallRow]:
         """The rows that were written after a version, of live calls and of the latest others."""
-        rows = [row for row in self.rows.values() if row.version > version]
+        rows = [row for row in self.rows.values() if row.version > max(version, 0)]  # 0: not written yet
         if len(rows) > MOST_OTHERS:
             others = sorted((row for row in rows if row.name not in self._live), key=lambda row: row.seen_at)
             left_out = {row.name for row in others[:-MOST_OTHERS]}
