@@ -1,5 +1,8 @@
 """The command of bcaf-stream that serves the supervisor's page."""
 
+import json
+import signal
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -17,6 +20,9 @@ def monitor(
         str | None, typer.Option(help="where it replays them; default: tcp://127.0.0.1:5562")
     ] = None,
     key: Annotated[Path | None, typer.Option(help="the key file, when the deployment asks for one")] = None,
+    topic: Annotated[
+        list[str] | None, typer.Option(help="a prefix of topics that the key is for, for instance emo.v1.CALL.")
+    ] = None,
     host: Annotated[str | None, typer.Option(help="the page's address; default: 127.0.0.1")] = None,
     port: Annotated[int | None, typer.Option(min=0, max=65_535, help="default: 8780; 0: any that is free")] = None,
     audit: Annotated[
@@ -29,21 +35,13 @@ def monitor(
     from bcaf_stream.monitor.config import MonitorConfig
     from bcaf_stream.monitor.server import Monitor
 
-    given = {
-        "hub.events": connect,
-        "hub.replay": replay,
-        "hub.key": key,
-        "host": host,
-        "port": port,
-        "audit": audit,
-    }
-    overrides = [
-        f"{name}={str(value)!r}" if name != "port" else f"port={value}"
-        for name, value in given.items()
-        if value is not None
-    ]
+    given = {"hub.events": connect, "hub.replay": replay, "hub.key": key, "hub.topics": topic}
+    given |= {"host": host, "port": port, "audit": audit}
+    overrides = [f"{n}={json.dumps(v, default=str)}" for n, v in given.items() if v is not None]
     exit_on_death()
-    Monitor(load_config(MonitorConfig, config, [*overrides, *(set_ or ())])).run(_announce)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # uvicorn raises again what it has caught
+    with suppress(KeyboardInterrupt):  # the way to leave
+        Monitor(load_config(MonitorConfig, config, [*overrides, *(set_ or ())])).run(_announce)
 
 
 def _announce(address: str) -> None:

@@ -49,6 +49,7 @@ class Follower:
         self.journal: str | None = None
         self.trouble: str | None = None
         self.trouble_since: float | None = None
+        self.refusal: str | None = None  # why the hub gives no events, although it answers
         self.hub_trouble: str | None = None  # what the hub itself says
         self.forgotten: list[str] = []
         """The calls that were forgotten, in their order."""
@@ -72,14 +73,15 @@ class Follower:
         return {
             "reached": self.reached,
             "last": max(self.last, self.reached),
-            "trouble": self.trouble,
+            "trouble": self.trouble or self.refusal,
             "away_s": away,
             "hub": self.hub_trouble,
         }
 
     def _follow(self, ending: threading.Event) -> None:
         while not ending.is_set():
-            since = datetime.fromtimestamp(time.time() - self._hub.history_days * 86_400, UTC).isoformat()
+            since_s = max(0.0, time.time() - self._hub.history_days * 86_400)
+            since = datetime.fromtimestamp(since_s, UTC).isoformat()
             try:
                 with EventSubscriber(
                     self._hub.events, self._hub.replay, self._topics, since, key=self._hub.key
@@ -87,7 +89,7 @@ class Follower:
                     while not ending.is_set() and not self._begin_anew.is_set():
                         self._take(subscriber)
             except EventError as error:  # another journal, or a hub that refuses; it may be right again later
-                self._in_trouble(str(error))
+                self.refusal = str(error)
                 self._looked.clear()
                 while not ending.is_set() and not self._looked.wait(WAIT_S):
                     pass
@@ -97,6 +99,7 @@ class Follower:
 
     def _take(self, subscriber: EventSubscriber) -> None:
         events = subscriber.receive_many(TAKE, WAIT_S)
+        self.refusal = None
         with self.lock:
             new = self._store.add(events)
             self._board.apply(new)

@@ -1,7 +1,6 @@
 """The monitor as a program: its socket, uvicorn, and its end."""
 
 import logging
-import signal
 import socket
 import sys
 from collections.abc import Callable
@@ -20,7 +19,7 @@ GONE_MS = 60_000  # a peer that takes nothing for so long is cut off by the kern
 
 
 class Monitor:
-    """Serves the page until SIGTERM or SIGINT.
+    """Serves the page, from the main thread or another one.
 
     Raises:
         BcafError: an address cannot be bound, or a file (key, tokens, certificate, audit) is no good.
@@ -57,13 +56,10 @@ class Monitor:
             raise
 
     def run(self, ready: Callable[[str], None]) -> None:
-        """Serve until SIGINT or SIGTERM, which are an orderly end; `ready` is told the address."""
+        """Serve until SIGINT, SIGTERM or `stop`; `ready` is told the address."""
         ready(self.address)
-        signal.signal(signal.SIGTERM, signal.default_int_handler)  # uvicorn raises again what it has caught
         try:
             self._server.run([self._socket])
-        except KeyboardInterrupt:
-            pass
         finally:
             self.site.close()
             self._socket.close()

@@ -42,7 +42,7 @@ function showStatus() {
   if (connection === "signed out") [kind, words] = ["bad", "Signed out."]
   else if (connection === "refused") [kind, words] = ["bad", `The monitor refuses: ${refusal}`]
   else if (connection === "lost") [kind, words] = ["bad", "The connection to the monitor is lost; trying again."]
-  else if (trouble) [kind, words] = ["bad", `No news from the hub for ${away_s} s: ${trouble}`]
+  else if (trouble) [kind, words] = ["bad", `No news from the hub${away_s ? ` for ${away_s} s` : ""}: ${trouble}`]
   else if (hub) [kind, words] = ["bad", `The hub is in trouble: ${hub}`]
   else if (last - reached > 1000) [kind, words] = ["busy", `Reading the journal: ${Math.floor((100 * (reached - first)) / Math.max(1, last - first))} %`]
   attribute(status, "data-kind", kind)
