@@ -13,9 +13,9 @@ import pytest
 from bcaf_stream.errors import ConfigError, EventError, LinkError, UsageError
 from bcaf_stream.events.hub import EventHub, EventHubConfig
 from bcaf_stream.events.inventory import Inventory
-from bcaf_stream.events.journal import Journal
-from bcaf_stream.events.keys import KeyRing
-from bcaf_stream.events.retention import erase
+from bcaf_stream.events.journal.journal import Journal
+from bcaf_stream.events.auth import KeyRing
+from bcaf_stream.events.journal.retention import erase
 from bcaf_stream.monitor import follower
 from bcaf_stream.monitor.config import HubAddress, MonitorConfig
 from bcaf_stream.monitor.server import Monitor
