@@ -70,6 +70,7 @@ class Inventory:
     def _connect(self) -> None:
         if self._socket is not None:
             self._socket.disable_monitor()
+            self._events.close()
             self._socket.close()
         self._socket = self._context.socket(zmq.DEALER)
         self._socket.setsockopt(zmq.LINGER, 0)

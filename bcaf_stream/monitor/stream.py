@@ -93,11 +93,11 @@ class Changes:
 class EventStream(Response):
     """Sends messages until the browser is gone, frozen, or the server ends."""
 
-    def __init__(self, changes: Changes, is_ending: Callable[[], bool], send_s: float = SEND_S) -> None:
+    def __init__(self, changes: Changes, is_ending: Callable[[], bool]) -> None:
         super().__init__(media_type="text/event-stream; charset=utf-8")
         self.headers["X-Accel-Buffering"] = "no"
         del self.headers["content-length"]
-        self._changes, self._is_ending, self._send_s = changes, is_ending, send_s
+        self._changes, self._is_ending = changes, is_ending
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def gone() -> None:
@@ -110,10 +110,11 @@ class EventStream(Response):
                 async for message in self._messages():
                     if leaving.done():
                         return
-                    async with asyncio.timeout(self._send_s):
+                    async with asyncio.timeout(SEND_S):
                         await send({"type": "http.response.body", "body": message.encode(), "more_body": True})
             except TimeoutError:
-                log.info("a page that took nothing for %g s was given up", self._send_s)
+                log.info("a page that took nothing for %g s was given up", SEND_S)
+                return  # an unfinished answer: the server closes the connection, where an end of it would wait too
             if not leaving.done():
                 await send({"type": "http.response.body", "body": b"", "more_body": False})
 

@@ -50,9 +50,14 @@ class Site:
         }
         self._views: dict[tuple[str, str, str], float] = {}
         self.streams = 0
-        self.store, self.board = Store(), Board()
         self.audit = Audit(config.audit)
-        self.follower = Follower(config.hub, self.store, self.board)
+        self.store, self.board = Store(), Board()
+        try:
+            self.follower = Follower(config.hub, self.store, self.board)
+        except BaseException:
+            self.store.close()
+            self.audit.close()
+            raise
 
     def close(self) -> None:
         self.follower.close()

@@ -49,8 +49,13 @@ def test_a_page_gets_rows_and_the_call_that_it_looks_at(config: EventHubConfig, 
             assert message["events"][0]["text"] == "and then"
             assert message["events"][0]["emitted_at"] == str(after.emitted_at)
             assert stream.id == str(message["events"][0]["offset"])
+        rows: dict[str, dict] = {}
+
+        def is_told() -> bool:
+            return rows.keys() == {"a <b>.call", "other"} and rows["a <b>.call"]["words"] == "and then"
+
         with Stream(monitor.address) as stream:
-            rows = {row["call"]: row for row in stream.until(lambda m: len(m.get("rows", ())) == 2)[-1]["rows"]}
+            stream.until(lambda m: rows.update({row["call"]: row for row in m.get("rows", ())}) or is_told())
         assert rows["a <b>.call"]["words"] == "and then"
         assert rows["a <b>.call"]["live"] is True
         assert rows["other"]["ended"] == "complete"
@@ -157,13 +162,14 @@ def test_a_key_limits_what_is_shown_and_one_without_rights_is_told_so(tmp_path: 
     limited, stranger = keys.new("limited"), keys.new("stranger")
     keys.allow("limited", ["emo.v1.alice"])
     with EventHub(config) as hub:
-        hub.publish([*MadeCall("alice").whole(), *MadeCall("bob").whole()]).result()
+        alice = MadeCall("alice")
+        hub.publish([alice.start(), alice.say(), *MadeCall("bob").whole()]).result()
         for topics in (("emo.v1.alice.",), ()):
             with serving(tmp_path, hub_address(config, key=limited, topics=topics)) as monitor:
                 with Stream(monitor.address) as stream:
                     stream.until(lambda m: any(row["call"] == "alice" for row in m.get("rows", ())))
-                    late = MadeCall("carol")
-                    hub.publish([late.start(), MadeCall("alice").say(words=str(topics))]).result()
+                    late = MadeCall(f"carol{len(topics)}")
+                    hub.publish([late.start(), alice.say(words=str(topics))]).result()
                     messages = stream.until(
                         lambda m: any(row["words"] == str(topics) for row in m.get("rows", ()))
                     )
@@ -196,11 +202,11 @@ def test_a_browser_that_takes_nothing_is_given_up(config: EventHubConfig, tmp_pa
             host = urlsplit(monitor.address).netloc
             frozen.sendall(f"GET /stream?call=long HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
             deadline = time.monotonic() + 20
-            seen = 0
-            while time.monotonic() < deadline and not (seen and monitor.site.streams == 0):
-                seen = max(seen, monitor.site.streams)
+            begun = False
+            while time.monotonic() < deadline and not (begun and monitor.site.streams == 0):
+                begun = begun or monitor.site.streams == 1
                 time.sleep(0.02)
-            assert (seen, monitor.site.streams) == (1, 0)
+            assert (begun, monitor.site.streams) == (True, 0)
 
 
 def test_who_may_ask(config: EventHubConfig, tmp_path: Path):
@@ -360,23 +366,27 @@ def test_a_thousand_calls_are_there_within_a_second(config: EventHubConfig, tmp_
 def test_its_process_has_neither_ray_nor_torch(config: EventHubConfig, tmp_path: Path):
     code = """
 import sys
+from http.client import HTTPConnection
 from pathlib import Path
 import bcaf_stream.cli.main
 from bcaf_stream.monitor.config import HubAddress, MonitorConfig
 from bcaf_stream.monitor.server import Monitor
 from bcaf_stream.loops import start_thread
-from tests.monitor_site import Stream, ask
 hub = HubAddress(events=sys.argv[1], replay=sys.argv[2])
 monitor = Monitor(MonitorConfig(port=0, hub=hub, audit=Path(sys.argv[3])))
 thread = start_thread("monitor", lambda _: monitor.run(print))
-assert ask(monitor.address, "/").status == 200
-with Stream(monitor.address, "a") as stream:
-    stream.events(1)
-assert ask(monitor.address, "/export?call=a&format=html").status == 200
+page = HTTPConnection(monitor.address.split("/")[2], timeout=20)
+status = 0
+while status != 200:
+    page.request("GET", "/export?call=a&format=html")
+    answer = page.getresponse()
+    status = answer.status
+    answer.read()
+page.close()
 thread.ending.set()
 monitor.stop()
 thread.end()
-print([name for name in ("ray", "torch", "transformers", "numpy", "av") if name in sys.modules])
+print([name for name in ("ray", "torch", "transformers", "onnxruntime", "av") if name in sys.modules])
 """
     with EventHub(config) as hub:
         hub.publish(MadeCall("a").whole()).result()
