@@ -5,6 +5,7 @@ A copy must forget what the journal has forgotten (`erase`, retention), and no e
 
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -89,7 +90,8 @@ class Inventory:
         assert self._socket is not None
         deadline = time.monotonic() + self._patience_s
         self._request += 1
-        self._socket.send(msgpack.packb(dict(v=1, ask=ask, id=self._request, **fields)))
+        with suppress(zmq.Again):  # a connection that was refused is gone, and there is nobody to send to
+            self._socket.send(msgpack.packb(dict(v=1, ask=ask, id=self._request, **fields)), zmq.NOBLOCK)
         while (left := deadline - time.monotonic()) > 0:
             self._look()
             if not self._socket.poll(int(min(left, 0.2) * 1000) + 1):

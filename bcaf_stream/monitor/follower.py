@@ -7,6 +7,7 @@ waited for, and the page is told since when.
 
 import threading
 import time
+from collections import deque
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -28,6 +29,7 @@ CHECK_S, CHECK_SHARE = (
     50,
 )  # how often the journal is counted: so that it costs the hub 2 % of a thread at most
 TOPICS_AT_ONCE = 500
+MOST_FORGOTTEN = 10_000  # names that are kept for pages that have not been told; a page beyond begins anew
 
 
 class Follower:
@@ -51,8 +53,9 @@ class Follower:
         self.trouble_since: float | None = None
         self.refusal: str | None = None  # why the hub gives no events, although it answers
         self.hub_trouble: str | None = None  # what the hub itself says
-        self.forgotten: list[str] = []
-        """The calls that were forgotten, in their order."""
+        self.forgotten: deque[str] = deque(maxlen=MOST_FORGOTTEN)
+        """The last calls that were forgotten, in their order; `forgotten_count` counts all of them."""
+        self.forgotten_count = 0
         self._begin_anew, self._looked = threading.Event(), threading.Event()
         self._topics = list(hub.topics or (EVERYTHING,))
         self._inventory = Inventory(hub.replay, hub.key)  # here: what is wrong with it is said at once
@@ -191,5 +194,5 @@ class Follower:
             self._drop_erased(inventory, calls[middle:], to)
 
     def _note(self, calls: Sequence[str]) -> None:
-        for call in calls:
-            self.forgotten.append(call)
+        self.forgotten.extend(calls)
+        self.forgotten_count += len(calls)

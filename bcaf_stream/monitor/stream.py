@@ -47,7 +47,7 @@ class Changes:
         self.has_more = False
         self._generation = follower.generation
         self._version = self._audited = -1
-        self._forgotten = len(follower.forgotten)
+        self._forgotten = follower.forgotten_count
         self._status = ""
 
     def take(self) -> str | None:
@@ -63,7 +63,10 @@ class Changes:
 
     def _parts(self) -> list[str]:
         follower, parts = self._follower, []
-        if self._generation != follower.generation:
+        untold = follower.forgotten_count - self._forgotten
+        self._forgotten = follower.forgotten_count
+        if self._generation != follower.generation or untold > len(follower.forgotten):
+            untold = 0
             self._generation, self._version = follower.generation, -1
             self._after, self._arrived = -1, 0
             parts.append('"reset":true')
@@ -71,9 +74,8 @@ class Changes:
         if rows or self._version < 0:
             parts.append(f'"rows":[{",".join(row.text for row in rows)}]')
         self._version = self._board.version
-        if gone := follower.forgotten[self._forgotten :]:
-            self._forgotten += len(gone)
-            parts.append(f'"gone":{json.dumps(gone)}')
+        if untold:
+            parts.append(f'"gone":{json.dumps(list(follower.forgotten)[-untold:])}')
         events = self._store.events(self._call, self._after, self._arrived, PAGE) if self._call else []
         self.has_more = len(events) == PAGE
         if events:

@@ -11,14 +11,15 @@ from urllib.parse import urlencode, urlsplit
 import pytest
 
 from bcaf_stream.errors import ConfigError, EventError, LinkError, UsageError
+from bcaf_stream.events.auth import KeyRing
 from bcaf_stream.events.hub import EventHub, EventHubConfig
 from bcaf_stream.events.inventory import Inventory
 from bcaf_stream.events.journal.journal import Journal
-from bcaf_stream.events.auth import KeyRing
 from bcaf_stream.events.journal.retention import erase
 from bcaf_stream.monitor import follower
 from bcaf_stream.monitor.config import HubAddress, MonitorConfig
 from bcaf_stream.monitor.server import Monitor
+from bcaf_stream.monitor.stream import Changes
 from tests.deployed import free_address
 from tests.hub_process import HubProcess
 from tests.monitor_calls import MadeCall
@@ -171,7 +172,7 @@ def test_a_key_limits_what_is_shown_and_one_without_rights_is_told_so(tmp_path: 
                     late = MadeCall(f"carol{len(topics)}")
                     hub.publish([late.start(), alice.say(words=str(topics))]).result()
                     messages = stream.until(
-                        lambda m: any(row["words"] == str(topics) for row in m.get("rows", ()))
+                        lambda m, topics=topics: any(row["words"] == str(topics) for row in m.get("rows", ()))
                     )
                 assert {row["call"] for m in messages for row in m.get("rows", ())} == {"alice"}
                 assert monitor.site.store.counts.keys() == {"alice"}
@@ -371,6 +372,7 @@ from pathlib import Path
 import bcaf_stream.cli.main
 from bcaf_stream.monitor.config import HubAddress, MonitorConfig
 from bcaf_stream.monitor.server import Monitor
+from bcaf_stream.monitor.stream import Changes
 from bcaf_stream.loops import start_thread
 hub = HubAddress(events=sys.argv[1], replay=sys.argv[2])
 monitor = Monitor(MonitorConfig(port=0, hub=hub, audit=Path(sys.argv[3])))
@@ -410,3 +412,22 @@ def test_a_hub_that_is_killed_loses_nothing_on_the_page(config: EventHubConfig, 
         found += stream.events(2)
     assert [event["seq"] for event in found] == [0, 1, 2, 3]
     hub.end()
+
+
+def test_a_page_that_missed_more_forgotten_calls_than_are_remembered_begins_anew(
+    config: EventHubConfig, tmp_path: Path
+):
+    with EventHub(config) as hub, serving(tmp_path, hub_address(config)) as monitor:
+        hub.publish(MadeCall("a").whole()).result()
+        site = monitor.site
+        with Stream(monitor.address) as stream:
+            stream.until(lambda m: m.get("rows"))
+        changes = Changes(site.follower, site.store, site.board, site.audit, "")
+        changes.take()
+        with site.follower.lock:
+            site.follower._note([f"call-{n}" for n in range(follower.MOST_FORGOTTEN + 1)])
+        assert len(site.follower.forgotten) == follower.MOST_FORGOTTEN
+        message = json.loads((changes.take() or "").partition("data: ")[2])
+        assert message["reset"] is True
+        assert [row["call"] for row in message["rows"]] == ["a"]
+        assert "gone" not in message
