@@ -35,7 +35,7 @@ def monitor(
     from bcaf_stream.monitor.config import MonitorConfig
     from bcaf_stream.monitor.server import Monitor
 
-    given = {"hub.events": connect, "hub.replay": replay, "hub.key": key, "hub.topics": topic}
+    given: dict[str, object] = {"hub.events": connect, "hub.replay": replay, "hub.key": key, "hub.topics": topic}
     given |= {"host": host, "port": port, "audit": audit}
     overrides = [f"{n}={json.dumps(v, default=str)}" for n, v in given.items() if v is not None]
     exit_on_death()

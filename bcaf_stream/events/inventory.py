@@ -45,6 +45,7 @@ class Inventory:
         self._request = 0
         self._trouble: str | None = None
         self._socket: zmq.Socket[Any] | None = None
+        self._events: zmq.Socket[Any]  # what the connection goes through
         try:
             self._connect()
         except BaseException:
