@@ -10,6 +10,7 @@ from typing import Any
 
 from actors.process_locks import is_alive, is_running, pid_of, state_folder
 from bcaf_stream.errors import DeploymentError
+from bcaf_stream.files import replacing
 
 SILENT_S = 5.0  # a status that is older is not the present one
 
@@ -36,9 +37,9 @@ def write_status(name: str, status: dict[str, Any]) -> None:
     """
     fixed = {"name": name, "pid": pid_of(name, "supervisor"), "standby": pid_of(name, "standby")}
     with suppress(OSError, DeploymentError):
-        draft = _status_file(name).with_suffix(f".{os.getpid()}")
-        draft.write_text(json.dumps({**fixed, "reported_at": time.time_ns(), **status}), encoding="utf-8")
-        draft.replace(_status_file(name))
+        report = json.dumps({**fixed, "reported_at": time.time_ns(), **status})
+        with replacing(_status_file(name), shared=True) as draft:
+            draft.write_text(report, encoding="utf-8")
 
 
 def remove_status(name: str) -> None:

@@ -7,7 +7,7 @@ outside (ids, names, words) is data: it passes through `bcaf_stream.display`.
 import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, NoReturn, TextIO
@@ -24,6 +24,7 @@ from bcaf_stream.display import json_for_terminal, printable
 from bcaf_stream.errors import BcafError, UsageError
 from bcaf_stream.events.codec import to_json
 from bcaf_stream.events.event import Event
+from bcaf_stream.files import replacing
 
 Format = Literal["table", "jsonl"]
 
@@ -242,23 +243,21 @@ def whole_file(path: Path, option: str = "--output") -> Iterator[Path]:
     Raises:
         UsageError: it cannot be written there.
     """
-    draft = path.with_name(f".{path.name}.part")
-    try:
-        try:
-            draft.open("wb").close()
-        except (OSError, ValueError) as error:
-            raise UsageError(f"{option} {path}: cannot be written: {_why(error)}") from None
+    with ExitStack() as stack:
+        with _refusals_of(path, option):
+            draft = stack.enter_context(replacing(path))
         yield draft
-        try:
-            draft.replace(path)
-        except OSError as error:
-            raise UsageError(f"{option} {path}: cannot be written: {_why(error)}") from None
-    finally:
-        draft.unlink(missing_ok=True)
+        with _refusals_of(path, option):
+            stack.close()
 
 
-def _why(error: OSError | ValueError) -> str:
-    return getattr(error, "strerror", None) or str(error)
+@contextmanager
+def _refusals_of(path: Path, option: str) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise UsageError(f"{option} {path}: cannot be written: {reason}") from None
 
 
 def stderr_note(message: str) -> None:

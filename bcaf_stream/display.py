@@ -5,7 +5,6 @@ line break must not forge a line of a log, and a spreadsheet must not calculate 
 """
 
 import re
-from urllib.parse import urlsplit, urlunsplit
 
 _UNSAFE = re.compile(
     "[\x00-\x1f\x7f-\x9f"  # C0, DEL and C1: what terminals take for commands
@@ -37,18 +36,6 @@ def csv_cell(value: object) -> object:
         return value
     text = _UNSAFE_IN_A_CELL.sub(_escaped, value)
     return f"'{text}" if text.startswith(_CALCULATED) else text
-
-
-def without_secrets(address: str) -> str:
-    """A URL as an error may show it: no user, password, path's query or fragment; anything else as it is."""
-    try:
-        parts = urlsplit(address)
-        host = parts.netloc.rpartition("@")[2]
-    except ValueError:
-        return address.partition("://")[0] + "://..." if "://" in address else address
-    if "://" not in address or not parts.scheme:
-        return address
-    return urlunsplit((parts.scheme, host, parts.path, "", "")) + ("?..." if parts.query else "")
 
 
 def _escaped(match: re.Match[str]) -> str:

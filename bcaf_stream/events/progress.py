@@ -1,11 +1,14 @@
 """What a call's events say together: how far it has got, for whoever goes on with it; what holds in the end."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 from bcaf_stream.events.event import UNDECIDED, Event, EventType, is_stand_in
 from bcaf_stream.types import TextSource
+
+T = TypeVar("T")
 
 REMEMBERED = 64  # the last utterances of a channel, which make the context of the next one
 
@@ -135,10 +138,18 @@ def _leave_out(progress: Progress, unknown: Counter[str]) -> None:
 
 def settled(events: Iterable[Event]) -> list[Event]:
     """Each utterance's last word on its emotion, in the order of the first: nothing interim, nothing revised."""
-    last: dict[tuple[str, str, int | None], Event] = {}
-    for event in events:
-        if event.type in ("emotion.final", "emotion.revised"):
-            key = (event.call, event.channel, event.utterance)
-            if key not in last or event.revision >= last[key].revision:
-                last[key] = event
-    return list(last.values())
+    judged = (event for event in events if event.type in ("emotion.final", "emotion.revised"))
+    return newest(judged, lambda event: ((event.call, event.channel, event.utterance), event.revision))
+
+
+def newest(items: Iterable[T], key: Callable[[T], tuple[Hashable, int]]) -> list[T]:
+    """Of each thing the item of its highest revision, in the order of the first; `key` gives thing and revision.
+
+    Of two with the same revision the later one is taken.
+    """
+    last: dict[Hashable, tuple[int, T]] = {}
+    for item in items:
+        thing, revision = key(item)
+        if thing not in last or revision >= last[thing][0]:
+            last[thing] = revision, item
+    return [item for _, item in last.values()]

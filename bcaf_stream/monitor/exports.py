@@ -8,6 +8,7 @@ import re
 from typing import Any
 
 from bcaf_stream.display import csv_cell, printable
+from bcaf_stream.events.progress import newest
 from bcaf_stream.monitor.store import NS_FIELDS
 
 COLUMNS = (
@@ -48,13 +49,9 @@ def export(call: str, events: list[Fields], format: str) -> str:
 
 def settled(events: list[Fields]) -> list[Fields]:
     """Each utterance's last word, by time; also of those that could not be judged."""
-    last: dict[tuple[str, int], Fields] = {}
-    for event in events:
-        if "utterance" in event and event["type"] != "emotion.interim":
-            key = (event.get("channel", ""), event["utterance"])
-            if key not in last or event["revision"] >= last[key]["revision"]:
-                last[key] = event
-    return sorted(last.values(), key=lambda event: (event.get("start_ms", 0), event.get("channel", "")))
+    spoken = (event for event in events if "utterance" in event and event["type"] != "emotion.interim")
+    last = newest(spoken, lambda event: ((event.get("channel", ""), event["utterance"]), event["revision"]))
+    return sorted(last, key=lambda event: (event.get("start_ms", 0), event.get("channel", "")))
 
 
 def _csv(spoken: list[Fields]) -> str:

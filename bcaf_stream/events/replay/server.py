@@ -36,7 +36,7 @@ from bcaf_stream.events.event import call_of_prefix
 from bcaf_stream.events.journal.journal import Journal
 from bcaf_stream.events.journal.rows import Entry
 from bcaf_stream.events.journal.sqlite import JournalConfig
-from bcaf_stream.events.publisher import LAST, MORE, BusConfig, keep_alive, raw_send
+from bcaf_stream.events.publisher import BusConfig, keep_alive
 from bcaf_stream.events.replay.job import QUIET_S, ReplayJob
 from bcaf_stream.events.replay.protocol import (
     MAX_CREDIT,
@@ -331,9 +331,7 @@ class ReplayServer:
         for entry in entries:
             frames += (entry.topic, entry.data)
         try:
-            for frame in frames[:-1]:
-                raw_send(self._socket, frame, MORE)
-            raw_send(self._socket, frames[-1], LAST)
+            self._socket.send_multipart(frames, zmq.NOBLOCK)
         except zmq.Again:
             return "full"
         except zmq.ZMQError:

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from bcaf_stream.cli.main import app
 from bcaf_stream.cli.plot import save_timeline
 from bcaf_stream.console import EventView, line
-from bcaf_stream.display import csv_cell, json_for_terminal, printable, without_secrets
+from bcaf_stream.display import csv_cell, json_for_terminal, printable
 from bcaf_stream.events.codec import from_json
 from bcaf_stream.events.event import Event
 from bcaf_stream.events.journal import Journal, JournalConfig
@@ -143,20 +143,6 @@ def test_an_error_is_one_plain_line(name: str, journal: Path, tmp_path: Path):
 def test_a_picture_takes_every_name(name: str, tmp_path: Path):
     save_timeline(nasty_events(name), tmp_path / "call.png", name)
     assert (tmp_path / "call.png").stat().st_size > 1000
-
-
-@pytest.mark.parametrize(
-    ("address", "shown"),
-    [
-        ("https://user:pw@host:1/a/b.wav?token=s#f", "https://host:1/a/b.wav?..."),
-        ("redis://:pw@host/0", "redis://host/0"),
-        ("call.wav", "call.wav"),
-        ("a@b:c.wav", "a@b:c.wav"),
-        ("http://[broken", "http://..."),
-    ],
-)
-def test_an_address_is_shown_without_its_secrets(address: str, shown: str):
-    assert without_secrets(address) == shown
 
 
 def test_an_output_that_fails_leaves_nothing(journal: Path, tmp_path: Path):
