@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 
 from actors.config import ServeConfig
+from bcaf_stream.alerts.cases import CaseFile
+from bcaf_stream.alerts.rules import AlertRules
 from bcaf_stream.analyzer import AnalyzerConfig
 from bcaf_stream.config import Config, load_config
 from training.compact.config import CompactConfig
@@ -17,6 +19,8 @@ KINDS: dict[str, type[Config]] = {  # by the beginning of the path; the first th
     "train/compact.yaml": CompactConfig,
     "train/": TrainConfig,
     "deploy/serve.yaml": ServeConfig,
+    "alerts/call_centre.cases.yaml": CaseFile,
+    "alerts/": AlertRules,
 }
 OTHERS = {  # of other programs: test_deploy_files.py and test_metrics.py read them
     "deploy/compose.yaml",
