@@ -107,6 +107,26 @@ def test_a_late_listener_knows_what_it_missed():
             assert (listener.gaps, listener.missed, gaps) == (1, 2, [EventGap("a", 0, 1)])
 
 
+def test_a_gap_is_told_when_the_event_after_it_is_delivered_and_not_before():
+    told: list[tuple[EventGap, int, int]] = []
+    got: list[int] = []
+    with EventPublisher(FREE) as publisher:
+
+        def tell(gap: EventGap) -> None:
+            told.append((gap, len(got), listener.missed))
+
+        with EventSubscriber(publisher.endpoint, None, on_gap=tell) as listener:
+            assert publisher.wait_for_subscriber(WAIT_S)
+            for seq in (*range(500), *range(501, 1000)):
+                publisher.publish(event(seq))
+            publisher.publish(end(1000))
+            while not got or got[-1] < 1000:
+                e = listener.receive(WAIT_S)
+                assert listener.missed == (e.seq > 500), "what is missing before later events counts with these"
+                got.append(e.seq)
+    assert told == [(EventGap("a", 500, 500), 500, 1)]
+
+
 def test_a_slow_listener_loses_events_knows_how_many_and_holds_up_nobody():
     config = FREE.model_copy(update={"high_water_mark": 4})
     with (

@@ -162,7 +162,7 @@ class Subscription:
         """The next events that are ready; those before them are done."""
         self.done()
         if not self._ready:
-            self._pump()
+            self._pump(READY if self._replay else min(limit, READY))
         if not self._ready and self._replay:
             self._place.settle(self._replay.journal, self.offset)
         while self._ready and len(self._taken) < limit:
@@ -171,14 +171,18 @@ class Subscription:
             self._look_at_age(self._max_age_s)
         return [taken.event for taken in self._taken]
 
-    def _pump(self) -> None:
-        """Take what has arrived, ask what has to be asked."""
+    def _pump(self, room: int) -> None:
+        """Take what has arrived, ask what has to be asked.
+
+        Without replay no more is taken than goes out at once: a gap counts, and `on_gap` is called, when the event
+        after it is delivered, and not while those before it wait.
+        """
         with contextlib.suppress(zmq.Again):
             while self._replay and len(self._ready) < READY:
                 frames = self._replay.socket.recv_multipart(zmq.NOBLOCK)
                 self._keep(self._replay.answered(frames, self._decoded))
         with contextlib.suppress(zmq.Again):
-            while len(self._ready) < READY:
+            while len(self._ready) < room:
                 self._heard(self._live.recv_multipart(zmq.NOBLOCK))
         if self._replay:
             self._replay.ask(time.monotonic())
