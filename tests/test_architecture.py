@@ -14,6 +14,7 @@ LAYERS = [  # low to high; members of one set must not import each other
         "bcaf_stream.config",
         "bcaf_stream.addresses",
         "bcaf_stream.ahead",
+        "bcaf_stream.codecs",
         "bcaf_stream.files",
         "bcaf_stream.folders",
         "bcaf_stream.loops",

@@ -10,8 +10,8 @@ from pathlib import Path, PurePath
 
 import av
 import numpy as np
-from numpy.typing import NDArray
 
+from bcaf_stream.codecs import decode_alaw, decode_linear, decode_ulaw
 from bcaf_stream.errors import SourceError, UsageError
 
 _PCM = {"s8", "u8"} | {f"{kind}{bits}{end}" for kind in "su" for bits in (16, 24, 32) for end in ("le", "be")}
@@ -28,6 +28,7 @@ for _name in ("sln", "slin"):  # Asterisk's: the number is the rate in kHz
 _SAYS_TOO_LITTLE = re.compile(
     r"raw|pcm|lin|linear|[su](b|w|l|[1-4]|8|16|24|32)(le|be)?|f(4|8|32|64)(le|be)?|lpcm|bin|dat"
 )
+_DECODERS = {"mulaw": decode_ulaw, "alaw": decode_alaw, "s16le": decode_linear}
 LOOKED_AT_S = 60  # of a file, for a second channel
 HEARD = 300.0  # of 16 bits: louder than a quiet line
 LEAST_BLOCKS = 25  # of 20 ms in which something is heard
@@ -112,11 +113,12 @@ def check_one_channel(path: Path, raw: RawFormat) -> None:
     Raises:
         SourceError: it has two, and how to say so.
     """
-    if raw.encoding not in ("mulaw", "alaw", "s16le") or raw.channels != 1:
+    decode = _DECODERS.get(raw.encoding)
+    if decode is None or raw.channels != 1:
         return
     with path.open("rb") as file:
         data = file.read(LOOKED_AT_S * raw.rate * (2 if raw.encoding == "s16le" else 1))
-    levels_N = _levels(data, raw.encoding)
+    levels_N = decode(data[: len(data) // 2 * 2] if raw.encoding == "s16le" else data).astype(np.float64)
     pairs_N2 = levels_N[: len(levels_N) // 2 * 2].reshape(-1, 2)
     block = raw.rate // 50
     blocks_FB2 = pairs_N2[: len(pairs_N2) // block * block].reshape(-1, block, 2)
@@ -132,16 +134,3 @@ def check_one_channel(path: Path, raw: RawFormat) -> None:
             f"{path}: its samples alternate between two channels, and its name tells of one: read it with --raw"
             f" {raw.encoding}:{raw.rate}:2 (or --raw {raw.encoding}:{raw.rate}:1, if it is one)"
         )
-
-
-def _levels(data: bytes, encoding: str) -> NDArray[np.float64]:
-    """Samples as numbers on a scale of 16 bits, accurate enough to compare; G.711 by its segments and steps."""
-    if encoding == "s16le":
-        return np.frombuffer(data[: len(data) // 2 * 2], "<i2").astype(np.float64)
-    codes_N = np.frombuffer(data, np.uint8).astype(np.int64) ^ (0xFF if encoding == "mulaw" else 0x55)
-    segment_N, step_N = codes_N >> 4 & 7, codes_N & 15
-    if encoding == "mulaw":
-        size_N = ((2 * step_N + 33) << segment_N) - 33 << 2
-    else:
-        size_N = np.where(segment_N == 0, 2 * step_N + 1, (2 * step_N + 33) << np.maximum(segment_N - 1, 0)) << 3
-    return np.where(codes_N & 0x80, -size_N, size_N).astype(np.float64)

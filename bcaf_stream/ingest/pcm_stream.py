@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bcaf_stream.ingest.codecs import decode_linear
+from bcaf_stream.codecs import decode_linear
 from bcaf_stream.ingest.jitter import BufferedPacket, JitterBuffer, JitterPolicy
 from bcaf_stream.types import AudioChunk, Gap, PcmN
 

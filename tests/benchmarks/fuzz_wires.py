@@ -24,8 +24,8 @@ from uuid import UUID
 
 import numpy as np
 
+from bcaf_stream.codecs import decode_ulaw
 from bcaf_stream.errors import LinkError
-from bcaf_stream.ingest.codecs import decode_ulaw
 from bcaf_stream.ingest.media import CallEnd, CallStart, ChannelConfig, contiguous
 from bcaf_stream.ingest.protocol import Parser
 from bcaf_stream.ingest.protocols.audiosocket import AudioSocketConfig, AudioSocketParser

@@ -14,9 +14,9 @@ from actors.call_registry import CallRegistry
 from actors.config import IngestConfig
 from actors.watchdog import LiveConfig
 from bcaf_stream.analyzer import AnalyzerConfig, ConversationAnalyzer
+from bcaf_stream.codecs import decode_ulaw
 from bcaf_stream.emotion_model import EmotionEngine, ModelConfig
 from bcaf_stream.events.event import Event
-from bcaf_stream.ingest.codecs import decode_ulaw
 from bcaf_stream.ingest.servers import make_servers
 from bcaf_stream.ingest.sink import IngestServer
 from bcaf_stream.transcripts.pairing import TextConfig

@@ -13,9 +13,9 @@ from actors.call_registry import CallRegistry
 from actors.config import IngestConfig
 from actors.watchdog import LiveConfig
 from bcaf_stream.analyzer import AnalyzerConfig, ConversationAnalyzer
+from bcaf_stream.codecs import decode_alaw
 from bcaf_stream.emotion_model import EmotionEngine, ModelConfig
 from bcaf_stream.events.event import Event
-from bcaf_stream.ingest.codecs import decode_alaw
 from bcaf_stream.ingest.media import ChannelConfig
 from bcaf_stream.ingest.protocols.audiosocket import AudioSocketConfig, hang_up
 from bcaf_stream.ingest.protocols.rtp import RtpConfig

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from bcaf_stream import loops
+from bcaf_stream.codecs import decode_ulaw
 from bcaf_stream.errors import LinkError
-from bcaf_stream.ingest.codecs import decode_ulaw
 from bcaf_stream.ingest.media import CallEnd, CallStart, ChannelConfig, Degraded
 from bcaf_stream.ingest.protocols.rtp import FormatConfig, RtpConfig, RtpParser
 from bcaf_stream.ingest.protocols.rtp_source import Counts

@@ -8,8 +8,8 @@ from contextlib import AbstractAsyncContextManager
 import pytest
 from websockets.asyncio.client import ClientConnection, connect
 
+from bcaf_stream.codecs import decode_ulaw
 from bcaf_stream.errors import LinkError
-from bcaf_stream.ingest.codecs import decode_ulaw
 from bcaf_stream.ingest.protocols.audiohook import AudioHookConfig
 from bcaf_stream.ingest.servers import make_server
 from bcaf_stream.ingest.transports.websocket_session import WebSocketServer

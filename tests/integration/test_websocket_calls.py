@@ -7,7 +7,7 @@ from contextlib import AbstractAsyncContextManager
 import pytest
 from websockets.asyncio.client import ClientConnection, connect
 
-from bcaf_stream.ingest.codecs import decode_ulaw
+from bcaf_stream.codecs import decode_ulaw
 from bcaf_stream.ingest.protocols.twilio import TwilioConfig
 from bcaf_stream.ingest.servers import make_server
 from bcaf_stream.ingest.transports import websocket_session

@@ -19,8 +19,8 @@ from typing import Any, Literal, Self
 import numpy as np
 from pydantic import Field, model_validator
 
+from bcaf_stream.codecs import decode_linear, decode_ulaw
 from bcaf_stream.errors import BusyError, LinkError
-from bcaf_stream.ingest.codecs import decode_linear, decode_ulaw
 from bcaf_stream.ingest.fields import Fields, require_unique_names
 from bcaf_stream.ingest.media import CallEnd, CallOutcome, CallStart, ChannelConfig
 from bcaf_stream.ingest.protocol import ConnectionConfig, Item, Parser, Reply, Request, WebSocketProtocol

@@ -32,8 +32,8 @@ from typing import Any
 
 import msgpack
 
+from bcaf_stream.codecs import decode_linear
 from bcaf_stream.errors import LinkError
-from bcaf_stream.ingest.codecs import decode_linear
 from bcaf_stream.ingest.fields import Fields, is_name, is_whole, text_in
 from bcaf_stream.ingest.media import MAX_NAME, MissingSound, TextUpdate
 from bcaf_stream.types import Channel, PcmN, TextSource, Words

@@ -12,8 +12,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from bcaf_stream.codecs import decode_alaw, decode_ulaw
 from bcaf_stream.errors import LinkError
-from bcaf_stream.ingest.codecs import decode_alaw, decode_ulaw
 
 VERSION = 2
 HEADER = struct.Struct(">BBHII")

@@ -22,8 +22,8 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
+from bcaf_stream.codecs import decode_alaw, decode_ulaw
 from bcaf_stream.errors import LinkError
-from bcaf_stream.ingest.codecs import decode_alaw, decode_ulaw
 from bcaf_stream.ingest.fields import Fields, require_unique_names
 from bcaf_stream.ingest.jitter import BufferedPacket
 from bcaf_stream.ingest.legs import LegMerger

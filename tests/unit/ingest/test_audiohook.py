@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bcaf_stream.codecs import decode_ulaw
 from bcaf_stream.errors import BusyError, LinkError
-from bcaf_stream.ingest.codecs import decode_ulaw
 from bcaf_stream.ingest.media import CallEnd, CallOutcome, CallStart, ChannelConfig, contiguous
 from bcaf_stream.ingest.protocol import Item, Reply
 from bcaf_stream.ingest.protocols.audiohook import AudioHookConfig, AudioHookParser

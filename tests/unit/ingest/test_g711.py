@@ -4,7 +4,7 @@ import av
 import numpy as np
 import pytest
 
-from bcaf_stream.ingest.codecs import decode_alaw, decode_ulaw
+from bcaf_stream.codecs import decode_alaw, decode_ulaw
 
 ALL = bytes(range(256))
 

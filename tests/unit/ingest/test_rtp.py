@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bcaf_stream.codecs import decode_alaw, decode_ulaw
 from bcaf_stream.config import load_config
 from bcaf_stream.errors import ConfigError, LinkError
-from bcaf_stream.ingest.codecs import decode_alaw, decode_ulaw
 from bcaf_stream.ingest.media import CallEnd, CallStart, ChannelConfig, Degraded, contiguous
 from bcaf_stream.ingest.protocols.rtp import FormatConfig, Item, RtpConfig, RtpParser
 from bcaf_stream.ingest.protocols.rtp_source import Counts

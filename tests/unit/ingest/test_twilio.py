@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bcaf_stream.codecs import decode_alaw, decode_ulaw
 from bcaf_stream.config import load_config
 from bcaf_stream.errors import ConfigError, LinkError
-from bcaf_stream.ingest.codecs import decode_alaw, decode_ulaw
 from bcaf_stream.ingest.media import CallEnd, CallStart, ChannelConfig, contiguous
 from bcaf_stream.ingest.protocol import Item
 from bcaf_stream.ingest.protocols.twilio import TwilioConfig, TwilioParser

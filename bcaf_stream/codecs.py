@@ -1,4 +1,4 @@
-"""Bytes of a wire -> samples: linear 16 bit, and G.711 (ITU-T G.711, 1988), decoded by a table of 256 values.
+"""Bytes -> samples, of a wire or headerless file: linear 16 bit, and G.711 (ITU-T G.711, 1988) by a table of 256.
 
 G.711's values are scaled to 16 bits, as everybody's decoders do: mu-law reaches ±32124, A-law ±32256.
 """
