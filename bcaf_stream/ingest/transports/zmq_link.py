@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 import numpy as np
 import zmq
@@ -87,8 +88,7 @@ class LinkSocket:
         self._config = config
         self._clock = clock
         self._on_refused = on_refused
-        self._channels: dict[bytes, int] = {}  # of the open call of each client
-        self._open: dict[bytes, tuple[str, str]] = {}  # address and call of each client that has one open
+        self._open: dict[bytes, _OpenCall] = {}  # of each client that has one
         self.busy = 0  # calls beyond those that an address may have
         self.refused = 0  # messages that were malformed or out of place
         self._context = zmq.asyncio.Context()
@@ -131,12 +131,12 @@ class LinkSocket:
     async def send(self, client: bytes, message: ServerMessage) -> bool:
         """Send an answer; False when the client is gone."""
         if isinstance(message, Closed | Refused):
-            self._forget(client)
+            self._open.pop(client, None)
         try:
             await self._router.send_multipart([client, pack(message)], zmq.NOBLOCK)
         except zmq.ZMQError as error:
             if error.errno in (zmq.EHOSTUNREACH, zmq.EAGAIN):
-                self._forget(client)  # it is gone, or reads nothing any more
+                self._open.pop(client, None)  # it is gone, or reads nothing any more
                 return False
             raise LinkError(f"{self.endpoint}: the server is closed") from None
         return True
@@ -149,29 +149,30 @@ class LinkSocket:
     def _parse(self, client: bytes, frames: Sequence[zmq.Frame]) -> ClientMessage:
         if len(frames) != 1:
             raise LinkError("message: must be one frame")
-        message = parse_client(frames[0].bytes, self._channels.get(client))
+        opened = self._open.get(client)
+        message = parse_client(frames[0].bytes, opened.channels if opened else None)
         if isinstance(message, Open):
-            if client in self._channels:
+            if opened:
                 raise LinkError("open: this connection has an open call already")
-            self._admit(client, _address_of(frames[0]), message.call)
-            self._channels[client] = len(message.channels)
+            self._open[client] = self._admitted(_address_of(frames[0]), message)
         if isinstance(message, Audio):
             return replace(message, received_at=self._clock())
         return message
 
-    def _admit(self, client: bytes, address: str, call: str) -> None:
+    def _admitted(self, address: str, opening: Open) -> "_OpenCall":
         """Raises BusyError. A call that comes back, before its loss was noticed, is the same call."""
         most = self._config.max_calls_per_client
-        others = {name for where, name in self._open.values() if where == address and name != call}
+        others = {one.call for one in self._open.values() if one.address == address} - {opening.call}
         if len(others) >= most:
             self.busy += 1
             raise BusyError(f"busy: {most} calls from this address (link.max_calls_per_client); try again later")
-        self._open[client] = address, call
+        return _OpenCall(address, opening.call, len(opening.channels))
 
-    def _forget(self, client: bytes) -> None:
-        """The client has no open call any more."""
-        self._channels.pop(client, None)
-        self._open.pop(client, None)
+
+class _OpenCall(NamedTuple):
+    address: str
+    call: str
+    channels: int
 
 
 def _address_of(frame: zmq.Frame) -> str:
