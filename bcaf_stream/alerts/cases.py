@@ -17,6 +17,7 @@ An alert that fires in a case and is expected at no time is a failure, too: rule
 alone.
 """
 
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -106,24 +107,26 @@ def run_cases(path: Path) -> tuple[int, list[Failure]]:
 
 def _failures(rules: AlertRules, case: Case, path: Path) -> Iterator[Failure]:
     evaluator = AlertEvaluator(rules, case.name)
-    events = _events(rules, case, path)
+    events = deque(_events(rules, case, path))
     changes: list[AlertChange] = []
-    last_ms = max(expected.at for expected in case.expect)
+    end_ms = max([*(expected.at for expected in case.expect), *(known_ms for known_ms, _ in events)])
+
+    def push_until(at_ms: int) -> None:
+        while events and events[0][0] <= at_ms:
+            known_ms, event = events.popleft()
+            changes.extend(evaluator.tick(known_ms - 1))
+            changes.extend(evaluator.push(event))
+
     for expected in sorted(case.expect, key=lambda one: one.at):
-        while events and events[0][0] <= expected.at:
-            known_ms, event = events.pop(0)
-            changes += evaluator.tick(known_ms - 1)
-            changes += evaluator.push(event)
+        push_until(expected.at)
         changes += evaluator.tick(expected.at)
         found = _found(evaluator, changes, expected)
         wanted = ("inactive", "resolved", "retracted") if expected.state == "inactive" else (expected.state,)
         if found not in wanted:
             at = f"{expected.at / 1000:g}s"
             yield Failure(case.name, f"{expected.alert} at {at} is {found}, and {expected.state} is expected")
-    for known_ms, event in events:
-        changes += evaluator.tick(known_ms - 1)
-        changes += evaluator.push(event)
-    changes += evaluator.end(max(last_ms, *(known_ms for known_ms, _ in events), 0) if events else last_ms)
+    push_until(end_ms)
+    changes += evaluator.end(end_ms)
     named = {expected.alert for expected in case.expect}
     for change in changes:
         if change.state == "firing" and change.rule.alert not in named:

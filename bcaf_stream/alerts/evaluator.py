@@ -123,7 +123,7 @@ class AlertEvaluator:
         self._watches: dict[tuple[int, str], _Watch] = {}
         self.now_ms = 0  # the second that was looked at last
         for number, rule in enumerate(self._rules):
-            if rule.value.kind in ("silence", "talk_over"):
+            if rule.value.is_of_time:
                 self._watch(number, "")
 
     def push(self, event: Event) -> list[AlertChange]:
@@ -142,9 +142,7 @@ class AlertEvaluator:
             # A revision that could not be judged: what was felt in it stands, its words are the new ones.
             said = replace(said, **{name: getattr(before, name) for name in JUDGED})
         self._history.put(said)
-        for number, rule in enumerate(self._rules):
-            if rule.value.kind not in ("silence", "talk_over") and _fits(rule, said.channel, said.role):
-                self._watch(number, said.channel)
+        self._watch_channel(said.channel, said.role)
         from_ms = min(said.start_ms, before.start_ms if before else said.start_ms)
         return self._look_again(from_ms, said.channel)
 
@@ -192,10 +190,9 @@ class AlertEvaluator:
                 if said is not None and not said.interim:
                     self._history.put(said)
                     self.now_ms = max(self.now_ms, (said.end_ms - SETTLE_MS) // TICK_MS * TICK_MS)
-        for said in [one for own in self._history.of.values() for one in own]:
-            for number, rule in enumerate(self._rules):
-                if rule.value.kind not in ("silence", "talk_over") and _fits(rule, said.channel, said.role):
-                    self._watch(number, said.channel)
+        for own in self._history.of.values():
+            for said in own:
+                self._watch_channel(said.channel, said.role)
         changes: list[AlertChange] = []
         known_ms = min((own[0].end_ms for own in self._history.of.values() if own), default=self.now_ms)
         for watch in self._in_order():
@@ -209,18 +206,23 @@ class AlertEvaluator:
     # How
 
     def _restore_alert(self, event: Event) -> None:
-        fields: Any = event
-        number = next((n for n, rule in enumerate(self._rules) if rule.hash == fields.rule_hash), None)
+        number = next((n for n, rule in enumerate(self._rules) if rule.hash == event.rule_hash), None)
         if number is None:
             return  # of a rule that is not there any more
         watch = self._watch(number, event.channel)
-        phases: dict[str, Phase] = {"pending": "pending", "firing": "firing", "recovering": "recovering"}
-        phase = phases.get(fields.state, "inactive")
+        phase: Phase = "inactive"
+        if event.state is not None and event.state != "resolved" and event.state != "retracted":
+            phase = event.state
         at_ms = event.end_ms or 0
         self.now_ms = max(self.now_ms, at_ms - TICK_MS)  # others may have changed at the same second
-        fired = fields.state == "resolved" and event.reason != LAPSED
+        fired = event.state == "resolved" and event.reason != LAPSED
         fired_to_ms = at_ms if fired else watch.state.fired_to_ms
-        watch.states.append(State(phase, at_ms, event.start_ms or 0, fired_to_ms, fields.value))
+        watch.states.append(State(phase, at_ms, event.start_ms or 0, fired_to_ms, event.value))
+
+    def _watch_channel(self, channel: str, role: Role | None) -> None:
+        for number, rule in enumerate(self._rules):
+            if not rule.value.is_of_time and _fits(rule, channel, role):
+                self._watch(number, channel)
 
     def _watch(self, number: int, channel: str) -> _Watch:
         key = (number, channel)

@@ -41,7 +41,6 @@ RATIOS = ("mass", "share", "talk_over")  # from 0 to 1
 UNITS_MS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000}
 LONGEST_OVER_MS = 3_600_000
 SHORTEST_MS = 160  # of an utterance; see SegmenterConfig.min_ms
-NOTIFIED = ("page", "webhook", "kafka", "redis")
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h)")
 _TEMPLATE = re.compile(r"\{\{\s*([^{}]*?)\s*\}\}")
@@ -118,6 +117,11 @@ class Value(Config):
     @property
     def kind(self) -> str:
         return next(kind for kind in KINDS if getattr(self, kind) is not None)
+
+    @property
+    def is_of_time(self) -> bool:
+        """Whether it is of when somebody speaks, in the call as a whole, and not of utterances."""
+        return self.kind in ("silence", "talk_over")
 
     @property
     def emotions(self) -> list[str]:
@@ -202,7 +206,7 @@ class Rule(Config):
             raise ValueError(f"fire is {self.fire:g}: no {over_ms / 1000:g} s have so many utterances")
         if kind == "silence" and self.fire < 1:
             raise ValueError(f"fire is {self.fire:g}: silence is in seconds; give at least 1s")
-        if kind in ("silence", "talk_over"):
+        if self.value.is_of_time:
             self._plain(kind)
         elif self.need.speech > over_ms:
             asked = f"{self.need.speech / 1000:g} s of the last {over_ms / 1000:g} s"

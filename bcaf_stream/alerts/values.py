@@ -51,8 +51,8 @@ class History:
     forgotten_ms: int = 0
     _by_key: dict[tuple[str, int], Said] = field(default_factory=dict)
 
-    def put(self, said: Said) -> Said | None:
-        """Take an utterance, or its revision; return what it replaces."""
+    def put(self, said: Said) -> None:
+        """Take an utterance, or its revision."""
         before = self._by_key.get(said.key)
         own = self.of.setdefault(said.channel, [])
         self.roles[said.channel] = said.role
@@ -60,7 +60,6 @@ class History:
             own.remove(before)
         self._by_key[said.key] = said
         insort(own, said, key=_end)
-        return before
 
     def get(self, key: tuple[str, int]) -> Said | None:
         return self._by_key.get(key)

@@ -41,6 +41,18 @@ def compiled(expression: str) -> Callable[[Mapping[str, Any]], bool]:
     Raises:
         ValueError: it is no expression of CEL, loops, or the library is not installed.
     """
+    program = _program(expression)
+
+    def passes(event: Mapping[str, Any]) -> bool:
+        try:
+            return program.execute({"event": dict(event)}) is True
+        except (KeyError, TypeError, ValueError, RuntimeError, ArithmeticError, OverflowError):
+            return False  # a field that this event does not have
+
+    return passes
+
+
+def _program(expression: str) -> Any:
     try:
         import cel
     except ModuleNotFoundError:
@@ -50,18 +62,9 @@ def compiled(expression: str) -> Callable[[Mapping[str, Any]], bool]:
             "when: has a macro that loops (all, exists, map, filter), which is not bounded: leave it out"
         )
     try:
-        program = cel.compile(expression)
+        return cel.compile(expression)
     except ValueError as error:
-        raise ValueError(f"when: not an expression of CEL: {_last_line(error)}") from None
-
-    def passes(event: Mapping[str, Any]) -> bool:
-        try:
-            return program.execute({"event": dict(event)}) is True
-        except (KeyError, TypeError, ValueError, RuntimeError, ArithmeticError, OverflowError):
-            return False  # a field that this event does not have
-
-    passes.program = program  # type: ignore[attr-defined]
-    return passes
+        raise ValueError(f"when: not an expression of CEL: {_one_line(error)}") from None
 
 
 def check(expression: str) -> None:
@@ -70,7 +73,7 @@ def check(expression: str) -> None:
     Raises:
         ValueError: as `compiled`; or it asks for a field that no event has, or does not give true or false.
     """
-    program = compiled(expression).program  # type: ignore[attr-defined]
+    program = _program(expression)
     named = re.findall(r"probs\s*(?:\.\s*(\w+)|\[\s*['\"](\w+)['\"]\s*\])", expression)
     probs = {one or other: 0.5 for one, other in named}
     try:
@@ -78,7 +81,7 @@ def check(expression: str) -> None:
     except KeyError as error:
         raise ValueError(f"when: an event has no field {error}; it has {', '.join(SAMPLE)}") from None
     except (TypeError, ValueError, RuntimeError, ArithmeticError) as error:
-        raise ValueError(f"when: {_last_line(error)[:200]}; it is asked of `event`") from None
+        raise ValueError(f"when: {_one_line(error)[:200]}; it is asked of `event`") from None
     if not isinstance(found, bool):
         raise ValueError(f"when: must give true or false, and gives {type(found).__name__}")
 
@@ -106,5 +109,5 @@ def fields_of(said: Said) -> dict[str, Any]:
     }
 
 
-def _last_line(error: Exception) -> str:
+def _one_line(error: Exception) -> str:
     return " ".join(str(error).split()) or type(error).__name__
