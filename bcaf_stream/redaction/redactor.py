@@ -93,13 +93,14 @@ class Redactor:
 
     def push(self, channel: str, text: str, at_ms: int) -> tuple[str, int]:
         """The next words of a channel without what is taken out, and how many spans that was."""
-        found = self._found(channel, text, at_ms)
-        self._heed(channel, text, at_ms, [span.kind for span in found])
+        spoken = numbers(text)
+        found = self._found(channel, text, at_ms, spoken)
+        self._heed(channel, text, at_ms, [span.kind for span in found], spoken)
         return self._cut(text, found)
 
     def peek(self, channel: str, text: str, at_ms: int) -> tuple[str, int]:
         """The same, of words that may still change."""
-        return self._cut(text, self._found(channel, text, at_ms))
+        return self._cut(text, self._found(channel, text, at_ms, numbers(text)))
 
     def _cut(self, text: str, found: Sequence[_Span]) -> tuple[str, int]:
         ours = [span for span in found if span.kind in self._kinds]
@@ -107,16 +108,15 @@ class Redactor:
             text = f"{text[: span.start]}{{{span.kind}}}{text[span.end :]}"
         return text, len(ours)
 
-    def _heed(self, channel: str, text: str, at_ms: int, kinds: Sequence[str]) -> None:
+    def _heed(self, channel: str, text: str, at_ms: int, kinds: Sequence[str], spoken: Sequence[Number]) -> None:
         topics = [_KINDS[(match.lastindex or 1) - 1] for match in _CONTEXT.finditer(text)]
         topics = [topic for topic in [*topics, *_SHOWN.findall(text), *kinds] if topic in LEAST]
         if topics:
             self._topic = (topics[-1], at_ms)
-        last = numbers(text)[-1:]
-        ends = bool(last) and _is_blank(text[last[0].end :])
-        self._open[channel] = last[0].digits if ends else ""
+        ends = bool(spoken) and _is_blank(text[spoken[-1].end :])
+        self._open[channel] = spoken[-1].digits if ends else ""
 
-    def _found(self, channel: str, text: str, at_ms: int) -> list[_Span]:
+    def _found(self, channel: str, text: str, at_ms: int, spoken: Sequence[Number]) -> list[_Span]:
         found: list[_Span] = []
 
         def add(start: int, end: int, kind: str) -> None:
@@ -140,7 +140,7 @@ class Redactor:
             if named in ("id_number", "account"):
                 add(*match.span(), named)
         topic = self._topic[0] if at_ms - self._topic[1] <= CONTEXT_MS else ""
-        for number in numbers(text):
+        for number in spoken:
             kind = self._kind(channel, text, number, topic)
             if kind:
                 add(number.start, number.end, kind)
