@@ -93,7 +93,7 @@ def replay(
 
     bus = load_config(BusConfig, None, [f"bind={bind!r}", f"insecure={insecure}"])
     with Journal(JournalConfig(path=journal), read_only=True) as opened, EventPublisher(bus) as publisher:
-        events = _of_call(opened, call)
+        events = events_of_call(opened, call)
         stderr_note(f"bcaf-stream: bcaf-stream listen --connect {publisher.endpoint}")
         if not publisher.wait_for_subscriber(wait):
             raise EventError(f"{publisher.endpoint}: nobody listened within {wait:g} s")
@@ -239,7 +239,8 @@ def _until_end(source: Iterable[Event], until_end: bool) -> Iterator[Event]:
             return
 
 
-def _of_call(journal: Journal, call: str) -> Iterator[Event]:
+def events_of_call(journal: Journal, call: str) -> Iterator[Event]:
+    """The events of a call of the journal, of which there must be one."""
     events = journal.read(call=call)
     first = next(events, None)
     if first is None:

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from bcaf_stream.cli.events import DEFAULT_JOURNAL, JournalFile
+from bcaf_stream.cli.events import DEFAULT_JOURNAL, JournalFile, events_of_call
 from bcaf_stream.console import writing_to
 from bcaf_stream.errors import EventError, UsageError
 from bcaf_stream.events.journal import Journal, JournalConfig
@@ -28,10 +28,7 @@ def report(
     asked = None if day is None else _date(day)
     with Journal(JournalConfig(path=journal), read_only=True) as opened:
         if call is not None:
-            events = list(opened.read(call=call))
-            if not events:
-                raise EventError(f"call {call}: the journal {journal} has no such call; see bcaf-stream calls")
-            one = CallReport.of(events)
+            one = CallReport.of(events_of_call(opened, call))
             text = json.dumps(one.to_map(), ensure_ascii=False) if format == "json" else call_page(one)
         else:
             assert asked is not None
