@@ -180,11 +180,13 @@ class AlertEvaluator:
     def restore(self, events: Iterable[Event]) -> list[AlertChange]:
         """Go on with a call of which somebody else has told these events: its last utterances and its alerts.
 
-        What follows from them and was not told any more is returned.
+        The seconds before are looked at once more where all that they depend on is known, so that a later revision
+        can go back to any of them. What follows from the events and was not told any more is returned.
         """
+        told: dict[tuple[int, str], State] = {}
         for event in events:
             if event.type == "alert":
-                self._restore_alert(event)
+                self._restore_alert(event, told)
             else:
                 said = said_of(event)
                 if said is not None and not said.interim:
@@ -193,31 +195,51 @@ class AlertEvaluator:
         for own in self._history.of.values():
             for said in own:
                 self._watch_channel(said.channel, said.role)
+        known = [said for own in self._history.of.values() for said in own]
+        whole = all(any(said.index == 0 for said in own) for own in self._history.of.values())
+        known_ms = 0 if whole else min(said.end_ms for said in known)
         changes: list[AlertChange] = []
-        known_ms = min((own[0].end_ms for own in self._history.of.values() if own), default=self.now_ms)
-        for watch in self._in_order():
-            from_ms = max(watch.state.since_ms, (known_ms + watch.rule.value.over_ms) // TICK_MS * TICK_MS)
+        for key in sorted(self._watches):
+            watch, last = self._watches[key], told.get(key)
+            from_ms = known_ms and (known_ms + watch.rule.value.over_ms) // TICK_MS * TICK_MS
+            if last is not None and last.since_ms < from_ms:
+                watch.states.append(last)
             for at_ms in self._seconds(from_ms + TICK_MS, self.now_ms):
-                before = watch.state
-                if self._step(watch, at_ms):
-                    changes.append(self._change(watch, before, watch.state))
+                self._step(watch, at_ms)
+            changes += self._untold(watch, last)
         return changes
 
     # How
 
-    def _restore_alert(self, event: Event) -> None:
+    def _untold(self, watch: _Watch, last: State | None) -> list[AlertChange]:
+        """What is to be said where `last` is the state that was told last; None: none was."""
+        found = watch.states
+        if last is None:
+            return [self._change(watch, a, b) for a, b in pairwise(found)]
+        if last.since_ms > self.now_ms:  # the second that the call is in: the others are not known to be looked at
+            if not _alike(last, watch.state):
+                found.append(last)
+            return []
+        same = next((n for n in reversed(range(len(found))) if _alike(found[n], last)), None)
+        if same is None:
+            return self._reconciled(watch, [found[0], last], found)
+        return [self._change(watch, a, b) for a, b in pairwise(found[same:])]
+
+    def _restore_alert(self, event: Event, told: dict[tuple[int, str], State]) -> None:
         number = next((n for n, rule in enumerate(self._rules) if rule.hash == event.rule_hash), None)
         if number is None:
             return  # of a rule that is not there any more
-        watch = self._watch(number, event.channel)
+        self._watch(number, event.channel)
+        key = (number, event.channel)
         phase: Phase = "inactive"
         if event.state is not None and event.state != "resolved" and event.state != "retracted":
             phase = event.state
         at_ms = event.end_ms or 0
         self.now_ms = max(self.now_ms, at_ms - TICK_MS)  # others may have changed at the same second
         fired = event.state == "resolved" and event.reason != LAPSED
-        fired_to_ms = at_ms if fired else watch.state.fired_to_ms
-        watch.states.append(State(phase, at_ms, event.start_ms or 0, fired_to_ms, event.value))
+        before = told.get(key)
+        fired_to_ms = at_ms if fired else (before.fired_to_ms if before else None)
+        told[key] = State(phase, at_ms, event.start_ms or 0, fired_to_ms, event.value)
 
     def _watch_channel(self, channel: str, role: Role | None) -> None:
         for number, rule in enumerate(self._rules):
