@@ -1,15 +1,17 @@
 """The model card: what a checkpoint was made of, how good it is, and what it must not be used for."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from training.config import TrainConfig
 from training.datasets.manifest import SPLITS, calls_of
+from training.dialogues import View
 from training.linear import compared
 from training.training_data import MODALITIES, TrainingData
 
 RESULTS = "## Test results"
 FLOOR = "linear floor: logistic regression on the same vectors, utterance by utterance"
+DECIDES_ALONE = "the linear path decides alone; with the network's heads it was no better on dev"
 FRONT_MATTER = """---
 library_name: bcaf-stream
 tags: [speech-emotion-recognition, emotion-recognition-in-conversation]
@@ -30,9 +32,17 @@ read the table per class, and use the confidence to abstain.
 
 
 def model_card(
-    config: TrainConfig, data: TrainingData, best_epoch: int, dev: Mapping[str, Any], linear: Mapping[str, Any]
+    config: TrainConfig,
+    data: TrainingData,
+    best_epoch: int,
+    dev: Mapping[str, Any],
+    linear: Mapping[str, Any],
+    plain: Sequence[View] = (),
 ) -> str:
-    """Markdown with the hub's front matter; `dev` maps a view to its summary, `linear` to that of the floor."""
+    """Markdown with the hub's front matter; `dev` maps a view to its summary, `linear` to that of the floor.
+
+    `plain`: the views that the linear path decides alone.
+    """
     corpus = data.manifest.corpus
     parts = [
         FRONT_MATTER,
@@ -53,6 +63,7 @@ def model_card(
         f"{config.loop.patience}, {config.loop.batch} dialogues a step, modality dropout "
         f"{config.loop.modality_dropout:g}, class weights {config.loop.class_weights}{_options(config)}. "
         "The decision was fitted on dev.",
+        *(f"{view}: {DECIDES_ALONE}." for view in plain),
         "## Dev results",
         "These chose the epoch and fitted the decision, so they flatter.",
         scores(dev),

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from bcaf_stream.config import Config
 from bcaf_stream.encoders.base import EncodersConfig
@@ -178,6 +178,7 @@ class TrainConfig(Config):
     `encoders_from`: the checkpoint (compact, folder or hub id) whose own encoders are used for kind: compact;
     they are copied into the new checkpoint. `init`: a checkpoint whose weights training starts from. `teacher`: a
     checkpoint for the same labels and vectors, whose logits are learned beside the labels, see LoopConfig.
+    `model.linear_path` is on unless something else is said, or `init` says of what shape the model is.
     """
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
@@ -193,6 +194,14 @@ class TrainConfig(Config):
     features: FeaturesConfig = FeaturesConfig()
     ablate: AblateConfig = AblateConfig()
     tune: TuneConfig = TuneConfig()
+
+    @field_validator("model")
+    @classmethod
+    def _with_linear_path(cls, model: BCAFConfig, others: ValidationInfo) -> BCAFConfig:
+        """Checkpoints of before have none, so the default of BCAFConfig must stay false."""
+        if "linear_path" in model.model_fields_set or others.data.get("init") or model.kind != "bcaf":
+            return model
+        return model.model_copy(update={"linear_path": True})
 
     @property
     def folder(self) -> Path:

@@ -132,7 +132,8 @@ def finish(config: TrainConfig, data: TrainingData, trainer: Trainer[DialogueMod
         if len(found.label_N):
             numbers[view] = summary(scored(model, found, calibration))
     beside = {view: summary(one) for view, one in linear.score(data.dev).items()} if linear else {}
-    results = {"dev": {config.model.mode: numbers, "linear": beside}}
+    plain = [VIEW_OF[case] for case in calibration.by_linear_path if VIEW_OF[case] in numbers]
+    results = {"dev": {config.model.mode: numbers, "linear": beside}, "decided_by_linear_path": plain}
     with writing(config.folder):
         (config.folder / RESULTS).write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
     source = data.encoders_folder
@@ -144,7 +145,7 @@ def finish(config: TrainConfig, data: TrainingData, trainer: Trainer[DialogueMod
         calibration=calibration,
         name=config.name,
         note=f"trained on {trained_on} of {data.manifest.corpus.name}; best epoch {trainer.best_epoch}",
-        card=model_card(config, data, trainer.best_epoch, numbers, beside),
+        card=model_card(config, data, trainer.best_epoch, numbers, beside, plain),
         files={FILE_NAME: linear.to_bytes()} if linear else None,
         write_encoders=None if source is None else lambda folder: _copy_encoders(source, data.specs, folder),
     )

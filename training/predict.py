@@ -17,10 +17,11 @@ from bcaf_stream.model.bcaf import BCAF
 from bcaf_stream.model.decision import HEADS, Calibration, Case, CaseWeights, HeadLogits, fit_case
 from bcaf_stream.model.heads import IGNORED_LABEL, BCAFOutput
 from training.dialogues import Batch, Dialogue, View, collate
-from training.metrics import Scored
+from training.metrics import Scored, weighted_f1
 
 BATCH = 32
 DialogueModel = BCAF | BCLSTM
+FOLDS = 5  # of dev, to compare what is fitted on it with what is not
 VIEW_OF: dict[Case, View] = {"both": "both", "audio_only": "audio", "text_only": "text"}
 
 
@@ -134,8 +135,47 @@ def calibrate(model: DialogueModel, predictions: Iterable[Predictions]) -> Calib
 
 
 def calibrate_on(model: DialogueModel, dev: Sequence[Dialogue]) -> Calibration:
-    """Fit every case of presence by withholding modalities of the dev split."""
-    return calibrate(model, [predict(model, dev, view) for view in VIEW_OF.values()])
+    """Fit every case of presence by withholding modalities of the dev split.
+
+    Where there is a linear path, it decides alone in each case in which all heads together are no better on dev:
+    a network trained on some hundred utterances can be worse than a regression, and then it has no say.
+    """
+    predictions = [predict(model, dev, view) for view in VIEW_OF.values()]
+    calibration = calibrate(model, predictions)
+    if model.config.decision != "weighted":
+        return calibration
+    changed: dict[str, CaseWeights] = {}
+    for case in HEADS:
+        found = Predictions.joined([whole.case(case) for whole in predictions])
+        if found.linear_NC is not None and not _better_than_linear(model, found, case):
+            changed[case] = fit_case(found.heads, found.label_N, case, "linear")
+    return calibration.model_copy(update=changed)
+
+
+def _better_than_linear(model: DialogueModel, found: Predictions, case: Case) -> bool:
+    """Whether the weighted heads have a higher weighted F1 than the linear path alone.
+
+    Weights that are fitted on some utterances are judged on the dialogues of the others. True where the linear
+    path says nothing, or dev is too small to be divided.
+    """
+    assert found.linear_NC is not None
+    _, rank_N = found.call_N.unique(return_inverse=True)
+    fold_N = rank_N % FOLDS
+    if len(fold_N.unique()) < 2 or not (found.linear_NC != found.linear_NC[:, :1]).any():
+        return True
+    probs_NC = np.zeros(found.linear_NC.shape)
+    for fold in fold_N.unique():
+        rest, held = found.where(fold_N != fold), found.where(fold_N == fold)
+        weights = fit_case(rest.heads, rest.label_N, case)
+        probs_NC[(fold_N == fold).numpy()] = scored(
+            model, held, Calibration.unfitted("weighted").model_copy(update={case: weights})
+        ).probs_NC
+    truth_N, call_N = found.label_N.numpy(), found.call_N.numpy()
+    mixed, alone = (
+        weighted_f1(Scored(model.config.labels, one_NC, truth_N, call_N))
+        for one_NC in (probs_NC, found.linear_NC.numpy())
+    )
+    return mixed > alone
 
 
 def scored(model: DialogueModel, predictions: Predictions, calibration: Calibration) -> Scored:

@@ -25,6 +25,7 @@ from bcaf_stream.model.adaptation import VoicePrior
 from bcaf_stream.model.heads import IGNORED_LABEL, BCAFOutput
 
 Decision = Literal["weighted", "fused", "mean"]
+Rule = Decision | Literal["linear"]  # the linear path alone: what `weighted` falls back to, never configured
 Case = Literal["both", "audio_only", "text_only"]
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -75,8 +76,10 @@ class CaseWeights(Config):
         return self.audio, self.text, self.fused, self.linear
 
     @staticmethod
-    def fixed(case: Case, decision: Decision) -> "CaseWeights":
-        """`fused`: the fused head alone. Otherwise every head of the network that may speak, alike."""
+    def fixed(case: Case, decision: Rule) -> "CaseWeights":
+        """`fused`, `linear`: that head alone. Otherwise every head of the network that may speak, alike."""
+        if decision == "linear":
+            return CaseWeights(audio=0.0, text=0.0, fused=0.0, linear=1.0)
         speaks = (False, False, True) if decision == "fused" else HEADS[case]
         audio, text, fused = (float(one) / sum(speaks) for one in speaks)
         return CaseWeights(audio=audio, text=text, fused=fused)
@@ -112,6 +115,11 @@ class Calibration(Config):
         top = max(range(len(probs)), key=lambda label: probs[label])
         return max(probs[top], text_probs[top] if text_probs else 0.0) >= self.decided_from
 
+    @property
+    def by_linear_path(self) -> list[Case]:
+        """The cases of presence in which the network's heads have no say."""
+        return [case for case in HEADS if getattr(self, case).linear == 1.0]
+
     def decide(self, output: BCAFOutput) -> Tensor:
         """Probabilities (B, U, C) in float64. Where neither modality is present, the fused head's own."""
         heads = HeadLogits.of(output)
@@ -146,8 +154,11 @@ def fit_calibration(
     return Calibration.model_validate(fitted)
 
 
-def fit_case(heads: HeadLogits, labels: Tensor, case: Case, decision: Decision = "weighted") -> CaseWeights:
-    """Weights and temperature of least negative log-likelihood for one case of presence."""
+def fit_case(heads: HeadLogits, labels: Tensor, case: Case, decision: Rule = "weighted") -> CaseWeights:
+    """Weights and temperature of least negative log-likelihood for one case of presence.
+
+    `linear` is for heads with a linear path.
+    """
     labelled = labels != IGNORED_LABEL
     if not labelled.any():
         raise ModelError(f"no labels to fit the decision on ({case}); give a dev split with labels")

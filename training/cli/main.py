@@ -64,7 +64,8 @@ def features(config: ConfigFile, set_: Overrides = None) -> None:
 @app.command()
 def fit(config: ConfigFile, set_: Overrides = None) -> None:
     """Train; a run that was cut short goes on where it stopped."""
-    from training.config import TrainConfig  # torch and Ray load in seconds: not for --help
+    from training.card import DECIDES_ALONE  # torch and Ray load in seconds: not for --help
+    from training.config import TrainConfig
     from training.fit import RESULTS, fit_here
     from training.linear import compared
     from training.log import read_epochs, shown
@@ -94,7 +95,10 @@ def fit(config: ConfigFile, set_: Overrides = None) -> None:
     if done:
         stderr_note(f"{settings.folder}: all {done} epochs were trained already")
     print(f"checkpoint: {folder}")
-    dev = json.loads((settings.folder / RESULTS).read_text(encoding="utf-8"))["dev"]
+    results = json.loads((settings.folder / RESULTS).read_text(encoding="utf-8"))
+    dev = results["dev"]
+    for view in results["decided_by_linear_path"]:
+        print(f"{view}: {DECIDES_ALONE}")
     for line in compared(dev[settings.model.mode], dev["linear"]):
         print(line)
 

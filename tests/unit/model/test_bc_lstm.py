@@ -51,7 +51,12 @@ def test_only_offline_sees_what_comes_later(mode, sees):
 def test_it_is_trained_stored_scored_and_ablated_by_the_same_commands(tmp_path):
     torch.set_num_threads(1)
     corpus = prepared(tmp_path, records())
-    changes = {"loop__epochs": 25, "loop__learning_rate": 1e-2, "model__kind": "bc_lstm"}
+    changes = {
+        "loop__epochs": 25,
+        "loop__learning_rate": 1e-2,
+        "model__kind": "bc_lstm",
+        "model__linear_path": False,
+    }
     config = train_config(corpus, tmp_path / "run", **changes)
     folder = fit_here(config)
     assert isinstance(load_checkpoint(folder).model, BCLSTM)

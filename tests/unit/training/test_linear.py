@@ -6,12 +6,15 @@ import numpy as np
 import pytest
 import torch
 
+from bcaf_stream.config import load_config
 from bcaf_stream.errors import CheckpointError
 from bcaf_stream.model.bcaf import BCAF
 from bcaf_stream.model.checkpoint import load_checkpoint
 from bcaf_stream.model.config import BCAFConfig
 from tests.unit.training.made import MODEL, dialogues, prepared, records, train_config, write_jsonl
+from training.card import DECIDES_ALONE
 from training.cli import app
+from training.config import TrainConfig
 from training.datasets.manifest import write_manifest
 from training.datasets.table import read_table
 from training.evaluate import floor_for, open_subject
@@ -37,9 +40,9 @@ def corpus(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def untrained(corpus, tmp_path_factory):
-    """A network that learned nothing, so the floor is above it."""
+    """A network that learned nothing and stands alone, so the floor is above it."""
     torch.set_num_threads(1)
-    changes = {"loop__epochs": 1, "loop__learning_rate": 1e-9}
+    changes = {"loop__epochs": 1, "loop__learning_rate": 1e-9, "model__linear_path": False}
     return train_config(corpus, tmp_path_factory.mktemp("runs") / "poor", **changes)
 
 
@@ -166,15 +169,53 @@ def test_the_linear_path_says_what_the_floor_says(standardize):
         np.testing.assert_allclose(probs_NC, expected.probs_NC, atol=1e-5)
 
 
-def test_with_a_linear_path_a_poor_network_is_as_good_as_the_floor(untrained, tmp_path):
+def test_a_poor_network_is_as_good_as_the_floor_because_the_linear_path_decides_alone(untrained, tmp_path, capsys):
     config = untrained.changed({"model.linear_path": True, "out": str(tmp_path / "run")})
-    folder = fit_here(config)
-    dev = json.loads((config.folder / RESULTS).read_text())["dev"]
-    for view in ("both", "text"):
-        assert dev["causal"][view]["weighted_f1"] >= dev["linear"][view]["weighted_f1"] - 0.02
+    file = tmp_path / "run.yaml"
+    file.write_text(config.model_dump_json())
+    run("fit", file)
+    said = capsys.readouterr().out
+    folder = config.folder / "checkpoint"
+    results = json.loads((config.folder / RESULTS).read_text())
+    plain = results["decided_by_linear_path"]
+    assert {"both", "text"} <= set(plain)
+    assert "BELOW" not in said
+    for view in plain:
+        assert f"{view}: {DECIDES_ALONE}" in said
+        assert f"{view}: {DECIDES_ALONE}." in (folder / "README.md").read_text()
+        ours, floor = (results["dev"][one][view]["confusion"] for one in ("causal", "linear"))
+        assert ours == floor
     loaded = load_checkpoint(folder)
-    assert loaded.calibration.text_only.linear > 0.5
+    assert loaded.calibration.text_only.shares == (0.0, 0.0, 0.0, 1.0)
     data = load_training_data(config)
     expected = LinearFloor.from_bytes((folder / FILE_NAME).read_bytes()).score(data.dev)["text"].probs_NC
     found = predict(loaded.model, data.dev, "text").linear_NC.double().softmax(-1).numpy()
     np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+def test_a_network_that_sees_more_than_a_linear_layer_has_its_say(corpus_of_turns, tmp_path):
+    """The label needs the utterance before, which the linear path does not see."""
+    config = train_config(corpus_of_turns, tmp_path / "run", loop__epochs=25, loop__learning_rate=1e-2)
+    loaded = load_checkpoint(fit_here(config))
+    assert loaded.model.linear_path is not None
+    assert "both" not in loaded.calibration.by_linear_path
+    results = json.loads((config.folder / RESULTS).read_text())
+    assert results["dev"]["causal"]["both"]["weighted_f1"] > results["dev"]["linear"]["both"]["weighted_f1"] + 0.1
+
+
+@pytest.fixture(scope="module")
+def corpus_of_turns(tmp_path_factory):
+    return prepared(tmp_path_factory.mktemp("turns"), records())
+
+
+def test_fit_has_a_linear_path_unless_somebody_says_otherwise(tmp_path, request):
+    config = train_config(tmp_path, tmp_path / "run")
+    assert config.model.linear_path
+    assert not config.changed({"model.linear_path": False}).model.linear_path
+    bare = json.loads(config.model_dump_json())
+    del bare["model"]["linear_path"]
+    for other in ({"model": {**bare["model"], "kind": "bc_lstm"}}, {"init": "compact"}):
+        assert not TrainConfig.model_validate_json(json.dumps({**bare, **other})).model.linear_path
+    for name, there in {"meld_paper": False, "iemocap_paper": False, "own_vectors": True}.items():
+        file = request.config.rootpath / "configs" / "train" / f"{name}.yaml"
+        assert load_config(TrainConfig, file).model.linear_path is there
