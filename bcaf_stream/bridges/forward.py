@@ -7,7 +7,7 @@ So a bridge that dies goes on with what was not acknowledged, and the other side
 import asyncio
 import logging
 import random
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import Protocol
 
 from pydantic import Field
@@ -15,15 +15,16 @@ from pydantic import Field
 from bcaf_stream.addresses import is_local
 from bcaf_stream.config import Config
 from bcaf_stream.errors import DeliveryError, UsageError
-from bcaf_stream.events.event import Event
+from bcaf_stream.events.event import EVENT_TYPES, Event, EventType
 from bcaf_stream.events.subscriber import AsyncEventSubscriber
 
 log = logging.getLogger(__name__)
 
 
 class Receiver(Protocol):
-    """The other side of a bridge; `batch` is how many events it takes at once."""
+    """The other side of a bridge: `name` is what a rule calls it, `batch` how many events it takes at once."""
 
+    name: str
     batch: int
 
     async def send(self, events: Sequence[Event]) -> None:
@@ -47,15 +48,25 @@ class BackOff(Config):
 async def forward(
     subscriber: AsyncEventSubscriber,
     receiver: Receiver,
+    types: Collection[EventType] = EVENT_TYPES,
     back_off: BackOff = BackOff(),
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
 ) -> None:
-    """Hand on what the subscriber gets until this is cancelled; raises EventError when it cannot go on."""
+    """Hand on what the subscriber gets until this is cancelled; raises EventError when it cannot go on.
+
+    Events of other `types` are passed over, and alerts whose rule does not name the receiver in `notify`.
+    """
     while True:
         events = await subscriber.receive_many(receiver.batch)
-        await _deliver(events, receiver, back_off, sleep)
+        wanted = [event for event in events if event.type in types and _is_for(event, receiver.name)]
+        if wanted:
+            await _deliver(wanted, receiver, back_off, sleep)
         subscriber.done()
         _heed_cancellation()
+
+
+def _is_for(event: Event, receiver: str) -> bool:
+    return event.notify is None or receiver in event.notify
 
 
 async def _deliver(

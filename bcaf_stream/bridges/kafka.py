@@ -52,6 +52,7 @@ class Kafka:
         UsageError: `servers` is no HOST:PORT, or words would go unencrypted over a network.
     """
 
+    name = "kafka"
     batch = 500
 
     def __init__(self, config: KafkaConfig) -> None:

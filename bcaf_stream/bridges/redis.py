@@ -37,6 +37,7 @@ class Redis:
         UsageError: the address is none, or would send words unencrypted over a network.
     """
 
+    name = "redis"
     batch = 200
 
     def __init__(self, config: RedisConfig) -> None:

@@ -51,6 +51,7 @@ class Webhook:
         EventError: the secret cannot be read, or is none.
     """
 
+    name = "webhook"
     batch = 1
 
     def __init__(self, config: WebhookConfig, clock: Callable[[], float] = time.time) -> None:

@@ -12,7 +12,7 @@ import typer
 from bcaf_stream.bridges.secrets import has_secret, read_private
 from bcaf_stream.console import stderr_note
 from bcaf_stream.errors import UsageError
-from bcaf_stream.events.event import topic_prefix
+from bcaf_stream.events.event import EVENT_TYPES, EventType, topic_prefix
 
 if TYPE_CHECKING:
     from bcaf_stream.bridges.forward import Receiver
@@ -23,6 +23,10 @@ Place = Annotated[Path, typer.Option("--position", help="keeps the place, so tha
 Connect = Annotated[str, typer.Option(help="where the deployment publishes events")]
 Replay = Annotated[str, typer.Option(help="where it replays them")]
 Events = Annotated[list[str] | None, typer.Option(help="these alone: a prefix of topics, e.g. emo.v1.CALL.")]
+Only = Annotated[
+    list[str] | None,
+    typer.Option("--only", metavar="TYPE", help="events of this type alone, e.g. alert; repeatable"),
+]
 From = Annotated[str, typer.Option("--from", help="start|new|OFFSET|TIME, while there is no position file")]
 Key = Annotated[Path | None, typer.Option(help="the key file, when the deployment asks for one")]
 Insecure = Annotated[bool, typer.Option("--insecure", help="words may leave this machine unencrypted")]
@@ -44,6 +48,7 @@ def webhook(
     connect: Connect = LIVE,
     replay: Replay = PAST,
     events: Events = None,
+    only: Only = None,
     from_: From = "new",
     key: Key = None,
     insecure: Insecure = False,
@@ -52,7 +57,7 @@ def webhook(
     from bcaf_stream.bridges.webhook import Webhook, WebhookConfig
 
     config = WebhookConfig(url=_address("webhook", url, url_file), secret_file=secret_file, insecure=insecure)
-    _run(lambda: Webhook(config), connect, replay, events, from_, position, key)
+    _run(lambda: Webhook(config), connect, replay, events, only, from_, position, key)
 
 
 @bridge_app.command()
@@ -64,6 +69,7 @@ def kafka(
     connect: Connect = LIVE,
     replay: Replay = PAST,
     events: Events = None,
+    only: Only = None,
     from_: From = "new",
     key: Key = None,
     insecure: Insecure = False,
@@ -73,7 +79,7 @@ def kafka(
         from bcaf_stream.bridges.kafka import Kafka, KafkaConfig
 
     config = KafkaConfig(servers=servers, topic=topic, tls=tls, insecure=insecure)
-    _run(lambda: Kafka(config), connect, replay, events, from_, position, key)
+    _run(lambda: Kafka(config), connect, replay, events, only, from_, position, key)
 
 
 @bridge_app.command()
@@ -90,6 +96,7 @@ def redis(
     connect: Connect = LIVE,
     replay: Replay = PAST,
     events: Events = None,
+    only: Only = None,
     from_: From = "new",
     key: Key = None,
     insecure: Insecure = False,
@@ -99,7 +106,7 @@ def redis(
         from bcaf_stream.bridges.redis import Redis, RedisConfig
 
     config = RedisConfig(url=_address("redis", url, url_file), stream=stream, maxlen=maxlen, insecure=insecure)
-    _run(lambda: Redis(config), connect, replay, events, from_, position, key)
+    _run(lambda: Redis(config), connect, replay, events, only, from_, position, key)
 
 
 def _address(bridge: str, url: str | None, file: Path | None) -> str:
@@ -129,6 +136,7 @@ def _run(
     connect: str,
     replay: str,
     events: list[str] | None,
+    only: list[str] | None,
     start: str,
     position: Path,
     key: Path | None,
@@ -136,18 +144,27 @@ def _run(
     from bcaf_stream.bridges.forward import forward
     from bcaf_stream.events.subscriber import AsyncEventSubscriber
 
+    types = _types(only)
+
     async def bridge() -> None:
         receiver = make()
         try:
             wanted = events or [topic_prefix()]
             async with AsyncEventSubscriber(connect, replay, wanted, start, position, key) as subscriber:
                 stderr_note(f"bcaf-stream: handing on what {connect} publishes; the place is kept in {position}")
-                await forward(subscriber, receiver)
+                await forward(subscriber, receiver, types)
         finally:
             await receiver.close()
 
     with suppress(KeyboardInterrupt):  # the way to leave
         asyncio.run(bridge())
+
+
+def _types(only: list[str] | None) -> tuple[EventType, ...]:
+    unknown = sorted(set(only or ()) - set(EVENT_TYPES))
+    if unknown:
+        raise UsageError(f"--only {unknown[0]}: no type of event; there are {', '.join(EVENT_TYPES)}")
+    return EVENT_TYPES if only is None else tuple(type for type in EVENT_TYPES if type in only)
 
 
 @contextmanager

@@ -61,7 +61,7 @@ def bridge(hub: EventHub, make: Callable[[], Receiver], place: Path, until: Call
             async with AsyncEventSubscriber(
                 hub.bus.endpoint, hub.replay.endpoint, start="start", position=place
             ) as subscriber:
-                task = asyncio.create_task(forward(subscriber, receiver, QUICK))
+                task = asyncio.create_task(forward(subscriber, receiver, back_off=QUICK))
                 deadline = time.monotonic() + WAIT_S
                 while not until() and not task.done():
                     assert time.monotonic() < deadline, "the other side never got it"
