@@ -60,6 +60,9 @@ class MadeCall:
     def degraded(self, reason: str) -> Event:
         return self._writer.degraded(reason)
 
+    def alert(self, channel: str, **fields: object) -> Event:
+        return self._writer.alert(channel, **fields)
+
     def end(self) -> Event:
         return self._writer.end("complete")
 

@@ -7,6 +7,7 @@ signed by the token itself, so that it ends with the token and needs nothing to 
 import hashlib
 import hmac
 import time
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from http.cookies import CookieError, SimpleCookie
 from urllib.parse import parse_qs
@@ -20,6 +21,8 @@ from bcaf_stream.monitor.config import MonitorConfig
 
 COOKIE = "bcaf_monitor"
 COOKIE_S = 12 * 3600
+MOST_WRONG, FORGIVEN_S = 10, 6.0  # wrong tokens of one address, and how long each one counts
+MOST_ADDRESSES = 10_000
 LOGIN = "/login"
 OPEN = (LOGIN, "/static/monitor.css", "/static/icon.svg")  # what the form needs
 POLICY = (
@@ -49,6 +52,7 @@ class Guard:
         self._app, self._config = app, config
         self._access = Access(config)
         self._tokens = read_secrets(config.tokens) if config.tokens else []
+        self._wrong = WrongTokens()
         self._secure = config.certificate is not None or config.behind_proxy
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -100,21 +104,30 @@ class Guard:
             return None
         bearer = headers.get("authorization", "")
         shown = bearer[7:].strip() if bearer[:7].lower() == "bearer " else None
-        number = self._number_of(shown) if shown else self._number_in_cookie(headers.get("cookie", ""))
+        asked = parse_qs(scope.get("query_string", b"").decode("latin-1")).get("token", [])
+        by_address = path == "/" and len(asked) == 1 and scope["method"] == "GET"
+        by_form = path == LOGIN and scope["method"] == "POST"
+        address = (scope.get("client") or ("", 0))[0]
+        number = None if shown else self._number_in_cookie(headers.get("cookie", ""))
+        if number is None and (shown or by_address or by_form):
+            if self._wrong.are_too_many(address):
+                return _said(
+                    429, f"too many wrong tokens: wait {FORGIVEN_S:.0f} s", {"Retry-After": f"{FORGIVEN_S:.0f}"}
+                )
+            token = shown or (asked[0] if by_address else await _token_in_form(receive))
+            number = self._number_of(token)
+            if number is None:
+                self._wrong.add(address)
+            if not shown:
+                return self._answer(number)
         if number is not None:
             state["user"] = f"token {number + 1}"
             return None
-        asked = parse_qs(scope.get("query_string", b"").decode("latin-1")).get("token", [])
-        if path == "/" and len(asked) == 1 and scope["method"] == "GET":
-            return self._answer(asked[0])
-        if path == LOGIN and scope["method"] == "POST":
-            return self._answer(await _token_in_form(receive))
         if path in OPEN and scope["method"] == "GET":
             return None
         return RedirectResponse(LOGIN, 303) if path == "/" else _said(401, "a token is needed")
 
-    def _answer(self, token: str) -> Response:
-        number = self._number_of(token)
+    def _answer(self, number: int | None) -> Response:
         if number is None:
             return RedirectResponse(f"{LOGIN}?wrong", 303)
         answer = RedirectResponse("/", 303)
@@ -144,6 +157,31 @@ class Guard:
         return hmac.new(self._tokens[number], f"{COOKIE} {number} {until}".encode(), hashlib.sha256).hexdigest()
 
 
+class WrongTokens:
+    """How many wrong tokens came from each address, less one for every FORGIVEN_S since.
+
+    Whoever sent MOST_WRONG is not heard until one is forgiven, right token or not: else the answer would tell. Who
+    is signed in stays so. Behind a proxy all have its address, and wait for each other.
+    """
+
+    def __init__(self) -> None:
+        self._of: OrderedDict[str, tuple[float, float]] = OrderedDict()
+
+    def are_too_many(self, address: str, now: float | None = None) -> bool:
+        return self._left(address, time.monotonic() if now is None else now) > MOST_WRONG - 1
+
+    def add(self, address: str, now: float | None = None) -> None:
+        now = time.monotonic() if now is None else now
+        self._of[address] = (self._left(address, now) + 1, now)
+        self._of.move_to_end(address)
+        if len(self._of) > MOST_ADDRESSES:
+            self._of.popitem(last=False)
+
+    def _left(self, address: str, now: float) -> float:
+        count, at = self._of.get(address, (0.0, now))
+        return max(0.0, count - (now - at) / FORGIVEN_S)
+
+
 def _is_arrival(scope: Scope, headers: Headers) -> bool:
     """Somebody follows a link to the page itself, from wherever it stands."""
     return (
@@ -151,8 +189,8 @@ def _is_arrival(scope: Scope, headers: Headers) -> bool:
     )
 
 
-def _said(status: int, why: str) -> Response:
-    return PlainTextResponse(f"{why}\n", status)
+def _said(status: int, why: str, headers: dict[str, str] | None = None) -> Response:
+    return PlainTextResponse(f"{why}\n", status, headers)
 
 
 async def _token_in_form(receive: Callable[[], Awaitable[Message]]) -> str:

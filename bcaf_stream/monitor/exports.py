@@ -1,7 +1,6 @@
-"""A call as a file: CSV and SRT of what holds in the end, JSON of every event, and one page of HTML."""
+"""A call as a file: CSV and SRT of what holds in the end, JSON of every event, its report as a page of HTML."""
 
 import csv
-import html
 import io
 import json
 import re
@@ -9,7 +8,8 @@ from typing import Any
 
 from bcaf_stream.display import csv_cell, printable
 from bcaf_stream.events.progress import newest
-from bcaf_stream.monitor.store import NS_FIELDS
+from bcaf_stream.monitor.store import NS_FIELDS, event_of
+from bcaf_stream.report import CallReport, call_page
 
 COLUMNS = (
     "start_ms",
@@ -36,15 +36,15 @@ _TIME_OF_A_CUE = re.compile(r"(:\d\d[.,])(?=\d)")
 Fields = dict[str, Any]
 
 
-def export(call: str, events: list[Fields], format: str) -> str:
-    """The call's events, given as the page has them, in one of TYPES."""
+def export(events: list[Fields], format: str) -> str:
+    """A call's events, given as the page has them, in one of TYPES."""
+    if format == "html":
+        return call_page(CallReport.of(map(event_of, events)))
     if format == "json":
         numbers = [{n: int(v) if n in NS_FIELDS else v for n, v in event.items()} for event in events]
         return json.dumps(numbers, ensure_ascii=False, indent=1)
     spoken = settled(events)
-    if format == "csv":
-        return _csv(spoken)
-    return _srt(spoken) if format == "srt" else _html(call, spoken)
+    return _csv(spoken) if format == "csv" else _srt(spoken)
 
 
 def settled(events: list[Fields]) -> list[Fields]:
@@ -80,26 +80,3 @@ def _srt(spoken: list[Fields]) -> str:
 def _srt_time(ms: int) -> str:
     seconds, ms = divmod(ms, 1000)
     return f"{seconds // 3600:02d}:{seconds // 60 % 60:02d}:{seconds % 60:02d},{ms:03d}"
-
-
-def _html(call: str, spoken: list[Fields]) -> str:
-    rows = []
-    for event in spoken:
-        felt = event.get("emotion", "not judged")
-        sure = f"{event['confidence']:.0%}" if "confidence" in event else ""
-        start = _srt_time(event.get("start_ms", 0)).partition(",")[0]
-        who = event.get("speaker") or event.get("role") or event.get("channel", "")
-        cells = (start, who, felt, sure, event.get("text", "(no words)"), "; ".join(event.get("degraded", ())))
-        rows.append("<tr>" + "".join(f"<td>{html.escape(str(cell))}</td>" for cell in cells) + "</tr>")
-    name = html.escape(call)
-    heads = "".join(
-        f"<th scope=col>{head}</th>" for head in ("time", "who", "emotion", "sure", "words", "remarks")
-    )
-    return (
-        "<!doctype html><html lang=en><meta charset=utf-8>"
-        "<meta http-equiv=Content-Security-Policy content=\"default-src 'none'; style-src 'unsafe-inline'\">"
-        f"<title>{name}</title><style>body{{font:16px/1.5 system-ui,sans-serif;margin:2rem}}"
-        "table{border-collapse:collapse}td,th{padding:.3rem .8rem;text-align:left;vertical-align:top;"
-        "border-bottom:1px solid #8888}</style>"
-        f"<h1>{name}</h1><table><thead><tr>{heads}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
-    )

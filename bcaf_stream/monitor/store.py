@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bcaf_stream.events.codec import to_map
+from bcaf_stream.events.codec import from_map, to_map
 from bcaf_stream.events.event import Event
 
 _SCHEMA = """
@@ -34,6 +34,7 @@ CREATE VIRTUAL TABLE words USING fts5(text, tokenize = 'unicode61 remove_diacrit
 """
 NS_FIELDS = ("emitted_at", "speech_ended_at")  # beyond 2 ** 53, where numbers of JavaScript end
 MOST_HITS = 200
+_BLANK = to_map(Event(type="heartbeat", id="", call="", seq=0, emitted_at=0))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -259,6 +260,11 @@ def as_json(event: Event) -> str:
             fields[name] = str(fields[name])
     fields.pop("v", None)
     return json.dumps(fields, ensure_ascii=False, separators=(",", ":"))
+
+
+def event_of(fields: dict[str, Any]) -> Event:
+    """The inverse of `as_json`, from its parsed object; raises EventError where it is none."""
+    return from_map({**_BLANK, **{name: int(v) if name in NS_FIELDS else v for name, v in fields.items()}})
 
 
 def _terms(words: str) -> str:

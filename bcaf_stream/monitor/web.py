@@ -3,6 +3,7 @@
 Ids and words of calls travel in queries and bodies, and nothing of them is logged; the audit names the call alone.
 """
 
+import asyncio
 import json
 import time
 from collections.abc import Callable
@@ -38,6 +39,8 @@ VIEW_AGAIN_S = 600.0  # a page that comes back to its call within this time is t
 MOST_MUTE_MINUTES = 24 * 60
 MAX_BODY_BYTES = 10_000
 EMOTIONS = 20  # in one query
+MOST_EXPORTED = 100_000  # events of a call, 200 MB of memory while they are written
+EXPORTS_AT_ONCE = 2
 
 
 class Site:
@@ -49,6 +52,7 @@ class Site:
             file.name: file.read_bytes() for file in files("bcaf_stream.monitor").joinpath("static").iterdir()
         }
         self._views: dict[tuple[str, str, str], float] = {}
+        self._exports = asyncio.Semaphore(EXPORTS_AT_ONCE)
         self.streams = 0
         self.audit = Audit(config.audit)
         self.store, self.board = Store(), Board()
@@ -122,14 +126,21 @@ class Site:
         call, format = request.query_params.get("call", ""), request.query_params.get("format", "")
         if format not in TYPES:
             raise HTTPException(400, f"format must be one of {', '.join(TYPES)}")
-        rows = await run_in_threadpool(self.store.events, call)
-        if not rows:
+        count = self.store.counts.get(call, 0)
+        if not count:
             raise HTTPException(404, "nothing is known of this call")
+        if count > MOST_EXPORTED:
+            most = f"more than {MOST_EXPORTED} events are not exported here: bcaf-stream export does it"
+            raise HTTPException(413, most)
         self._note(request, "export", call=call, format=format)
-        text = await run_in_threadpool(export, call, [json.loads(data) for _, data in rows], format)
+        async with self._exports:
+            text = await run_in_threadpool(self._exported, call, format)
         name = quote(call[:100].replace("/", "_"), safe="")
         disposition = f"attachment; filename*=UTF-8''{name}.{format}"
         return Response(text, media_type=TYPES[format], headers={"Content-Disposition": disposition})
+
+    def _exported(self, call: str, format: str) -> str:
+        return export([json.loads(data) for _, data in self.store.events(call, limit=MOST_EXPORTED)], format)
 
     async def _alerts(self, request: Request) -> Response:
         """Acknowledge an alert, or mute its rule for some minutes; 0 minutes end that."""

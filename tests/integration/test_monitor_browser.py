@@ -1,0 +1,283 @@
+"""The monitor's page in a real Chromium, over a real hub: by pointer and by keyboard, light and dark."""
+
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+from bcaf_stream.alerts.evaluator import SETTLE_MS, AlertEvaluator
+from bcaf_stream.alerts.rules import load_rules
+from bcaf_stream.events.event import Event
+from bcaf_stream.events.hub import EventHub
+from tests.browser import assert_accessible, chromium, page_of
+from tests.components import ROOT, needs
+from tests.monitor_calls import MadeCall
+from tests.monitor_site import MonitorProcess, hub_address, hub_config, serving
+
+pytestmark = needs("chromium")
+
+HOSTILE = (
+    "<script>document.title='owned'</script>",
+    '"><img src=x onerror="document.title=\'owned\'">',
+    "\u202egnp.exe ltr \u05e9\u05dc\u05d5\u05dd",
+    "long-" + "x" * 180,
+    "a/b?c=d#e%2F&f g\u2028h",
+)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with chromium() as found:
+        yield found
+
+
+class Site:
+    def __init__(self, hub: EventHub, address: str) -> None:
+        self.hub, self.address = hub, address
+
+    def publish(self, *events: Event) -> None:
+        self.hub.publish(list(events)).result()
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    folder = tmp_path_factory.mktemp("monitor")
+    config = hub_config(folder)
+    with EventHub(config) as hub, serving(folder, hub_address(config)) as monitor:
+        yield Site(hub, monitor.address)
+
+
+def live(name: str, mood: str, utterances: int = 4, **of: object) -> MadeCall:
+    """A call whose last words were said just now."""
+    return MadeCall(name, began=time.time_ns() - (utterances * 1700 + 500) * 10**6, mood=mood, **of)
+
+
+def spoken(made: MadeCall, utterances: int = 4) -> list[Event]:
+    return [made.start(), *(made.say("left" if n % 2 else "right") for n in range(utterances))]
+
+
+def names(page: Page, table: str = "Live calls") -> list[str]:
+    return page.get_by_role("table", name=table, exact=True).locator(".c-name a").all_text_contents()
+
+
+def test_live_calls_are_ranked_by_negative_mass_and_rest_under_the_pointer(browser: Browser, site: Site):
+    calm, angry, late = live("rank-calm", "joy"), live("rank-angry", "anger"), live("rank-late", "sadness")
+    site.publish(*spoken(calm), *spoken(angry), *MadeCall("rank-over", mood="joy").whole())
+    with page_of(browser, f"{site.address}#/?text=rank-") as page:
+        rows = page.get_by_role("table", name="Live calls", exact=True).locator(".c-name a")
+        expect(rows).to_have_text(["rank-angry", "rank-calm"])
+        assert names(page, "Calls that are over") == ["rank-over"]
+        expect(page.locator(".c-mass .mass").first).to_have_text(re.compile(r"\d+ %"))
+        rows.nth(1).hover()
+        expect(page.get_by_text("The order rests while you are in the list.")).to_be_visible()
+        site.publish(*spoken(late))
+        expect(rows).to_have_text(["rank-angry", "rank-calm", "rank-late"])
+        page.mouse.move(5, 5)
+        expect(rows).to_have_text(["rank-angry", "rank-late", "rank-calm"])
+        page.get_by_role("button", name="Pause updates").click()
+        site.publish(*spoken(live("rank-paused", "anger")))
+        expect(page.get_by_text(re.compile("calls have changed meanwhile"))).to_be_visible()
+        assert "rank-paused" not in names(page)
+        page.get_by_role("button", name="Go on with updates").click()
+        expect(page.get_by_role("link", name="rank-paused")).to_be_visible()
+
+
+def test_a_call_is_seen_as_it_goes_on_with_its_revisions_and_gaps(browser: Browser, site: Site):
+    made = live("seen", "joy")
+    events = spoken(made)
+    site.publish(*events)
+    with page_of(browser, f"{site.address}#/call/seen") as page:
+        said = page.locator(".transcript li[data-key]")
+        expect(said).to_have_count(4)
+        site.publish(made.interim("left", 9000, 9600))
+        expect(page.locator(".transcript .st-interim")).to_have_count(1)
+        final = made.say("right", "nobody calls me back", mood="anger")
+        site.publish(final, made.gap("right"), made.revise(final, "somebody calls me back", mood="joy"))
+        revised = page.locator(".transcript .st-revised")
+        expect(revised.locator("del")).to_contain_text("nobody")
+        expect(revised.locator("ins")).to_contain_text("somebody")
+        expect(revised).to_contain_text("was anger")
+        expect(page.locator(".transcript .mark")).to_contain_text("0.7 s of sound are missing")
+        revised.get_by_role("button").click()
+        table = page.get_by_role("table", name="Probabilities")
+        expect(table.locator("tr.chosen")).to_contain_text("joy")
+        expect(table.get_by_role("columnheader")).to_have_text(["emotion", "together", "sound", "words"])
+        assert f"t={final.start_ms}" in page.url
+        moment = page.url
+    with page_of(browser, moment) as page:
+        expect(page.locator(".transcript li[data-selected=true]")).to_contain_text("somebody calls me back")
+
+
+def test_a_finished_call_is_replayed_through_the_same_view(browser: Browser, site: Site):
+    made = MadeCall("replayed", began=time.time_ns() - 3600 * 10**9)
+    site.publish(*made.whole(40))
+    with page_of(browser, f"{site.address}#/call/replayed") as page:
+        said = page.locator(".transcript li[data-key]")
+        expect(said).to_have_count(40)
+        scrubber = page.get_by_role("slider", name="Time in the call")
+        scrubber.fill("0")
+        expect(said).to_have_count(0)
+        page.get_by_role("button", name="16×").click()
+        expect(said).not_to_have_count(0)
+        assert said.count() < 40
+        page.get_by_role("button", name="Pause").click()
+        stands = scrubber.input_value()
+        expect(page.get_by_role("button", name="Play", exact=True)).to_be_visible()
+        page.get_by_role("button", name="End", exact=True).click()
+        expect(said).to_have_count(40)
+        assert float(scrubber.input_value()) > float(stands)
+
+
+@pytest.mark.parametrize("name", HOSTILE, ids=["script", "image", "rtl", "long", "url"])
+def test_names_and_words_are_text(browser: Browser, site: Site, name: str):
+    made = live(name, "fear")
+    site.publish(made.start(), made.say(words=name), made.degraded(name))
+    with page_of(browser, site.address) as page:
+        row = page.locator(".c-name a").and_(page.get_by_role("link", name=name, exact=True))
+        row.click()
+        expect(page.locator("h1")).to_have_text(name)
+        expect(page.locator(".transcript li[data-key] .words")).to_have_text(name)
+        assert "owned" not in page.title().split(" · ")[-1]
+        assert page.locator("main script, main img").count() == 0
+        wide = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+        assert wide <= 0, f"the page is {wide} px wider than its window"
+
+
+def test_two_hundred_calls(browser: Browser, site: Site):
+    for n in range(200):
+        made = live(f"many-{n:03}", "anger" if n == 137 else "joy", 2, seed=n)
+        site.publish(*spoken(made, 2))
+    with page_of(browser, f"{site.address}#/?text=many-") as page:
+        expect(page.get_by_role("table", name="Live calls", exact=True).locator(".c-name a")).to_have_count(200)
+        expect(page.locator(".c-name a").first).to_have_text("many-137")
+        page.get_by_label("Emotion now").select_option("anger")
+        expect(page.get_by_role("table", name="Live calls", exact=True).locator(".c-name a")).to_have_count(1)
+
+
+def raised(made: MadeCall, said: list[Event]) -> list[Event]:
+    """The call's alerts as the analyzer raises them by the shipped rules."""
+    rules = load_rules(ROOT / "configs/alerts/call_centre.yaml")
+    evaluator = AlertEvaluator(rules, made.name)
+    changes = []
+    for event in said:
+        changes += evaluator.tick((event.end_ms or 0) - SETTLE_MS) + evaluator.push(event)
+    return [made.alert(**change.to_fields()) for change in changes]
+
+
+def test_alerts_are_told_acknowledged_muted_and_taken_back(browser: Browser, site: Site):
+    made = MadeCall("alerted", began=time.time_ns() - 30 * 10**9, mood="anger")
+    said = [made.start(), *(made.say("left", words=f"so bad {n}", ms=3000) for n in range(8))]
+    site.publish(*said, *raised(made, said))
+    with page_of(browser, site.address) as page:
+        page.get_by_role("button", name=re.compile("Alerts: 1 firing")).click()
+        tray = page.get_by_role("complementary", name="Alerts")
+        alert = tray.get_by_role("listitem").filter(has_text="CustomerAngerSustained")
+        expect(alert).to_contain_text("firing")
+        expect(alert).to_contain_text("customer: anger and disgust")
+        assert_accessible(page)
+        alert.get_by_role("button", name="Mute").click()
+        expect(tray).to_contain_text("CustomerAngerSustained is muted until")
+        tray.get_by_role("button", name="Hear it again").click()
+        expect(page.get_by_role("button", name=re.compile("Alerts: 1 firing"))).to_be_visible()
+        alert.get_by_role("button", name="Acknowledge").click()
+        expect(alert).to_contain_text("Acknowledged by local")
+        expect(page.get_by_role("button", name="Alerts", exact=True)).to_be_visible()
+        alert.get_by_role("link").filter(has_text=re.compile(r"^\d+:\d\d")).first.click()
+        expect(page.locator(".transcript li[data-selected=true]")).to_contain_text("so bad")
+        told = [*said, *(made.revise(one, "all is well", mood="joy") for one in said[1:])]
+        taken_back = [one for one in raised(made, told) if one.state == "retracted"]
+        assert taken_back
+        site.publish(*told[len(said) :], *taken_back)
+        expect(alert).to_contain_text("retracted")
+        expect(alert).to_contain_text("a revision took the evidence away")
+
+
+def test_everything_by_the_keyboard(browser: Browser, site: Site):
+    site.publish(*MadeCall("keys", mood="joy").whole(6))
+    with page_of(browser, f"{site.address}#/?text=keys") as page:
+        expect(page.get_by_role("link", name="keys", exact=True)).to_be_visible()
+        page.keyboard.press("Tab")
+        expect(page.get_by_role("button", name="Skip to content")).to_be_focused()
+        page.keyboard.press("Enter")
+        expect(page.locator("main")).to_be_focused()
+        for _ in range(20):
+            page.keyboard.press("Tab")
+            if page.evaluate("document.activeElement.textContent") == "keys":
+                break
+        expect(page.get_by_role("link", name="keys", exact=True)).to_be_focused()
+        page.keyboard.press("Enter")
+        said = page.locator(".transcript li[data-key]")
+        expect(said).to_have_count(6)
+        page.keyboard.press("Home")
+        expect(said.first.get_by_role("button")).to_be_focused()
+        page.keyboard.press("j")
+        expect(said.nth(1)).to_have_attribute("data-selected", "true")
+        page.keyboard.press("End")
+        expect(said.last).to_have_attribute("data-selected", "true")
+        page.locator("main").focus()
+        page.keyboard.press("]")
+        page.keyboard.press(" ")
+        expect(page.get_by_role("button", name="Pause")).to_be_visible()
+        page.keyboard.press("l")
+        expect(page.get_by_role("button", name="End", exact=True)).to_have_attribute("aria-pressed", "true")
+        page.keyboard.press("?")
+        expect(page.get_by_role("dialog")).to_be_visible()
+        page.keyboard.press("Escape")
+        page.keyboard.press("/")
+        expect(page.get_by_label("Words, by their beginnings")).to_be_focused()
+        page.keyboard.type("hel")
+        page.keyboard.press("Enter")
+        expect(page.locator(".hits li").first).to_be_visible()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing(browser: Browser, site: Site, scheme: str):
+    made = live("axe", "anger", 3)
+    final = made.say(words="as it was heard", mood="sadness")
+    site.publish(*spoken(made, 7), final, made.gap(), made.revise(final, "as it was said"), made.degraded("slow"))
+    with page_of(browser, f"{site.address}#/?text=axe", color_scheme=scheme) as page:
+        expect(page.get_by_role("link", name="axe", exact=True)).to_be_visible()
+        assert_accessible(page)
+        page.goto(f"{site.address}#/call/axe?t=0")
+        expect(page.get_by_role("table", name="Probabilities")).to_be_visible()
+        assert_accessible(page)
+        page.goto(f"{site.address}#/search?words=said")
+        expect(page.locator(".hits li").first).to_be_visible()
+        assert_accessible(page)
+        page.goto(f"{site.address}#/wallboard")
+        expect(page.locator(".card").first).to_be_visible()
+        assert_accessible(page)
+
+
+def test_a_phone_shows_it_too(browser: Browser, site: Site):
+    site.publish(*spoken(live("phone", "fear")))
+    with page_of(browser, f"{site.address}#/?text=phone", viewport={"width": 390, "height": 780}) as page:
+        for address in ("#/?text=phone", "#/call/phone", "#/search"):
+            page.goto(site.address + address)
+            expect(page.locator("h1")).to_be_visible()
+            wide = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+            assert wide <= 0, f"{address} is {wide} px wider than its window"
+
+
+def test_the_page_goes_on_where_it_was_when_the_monitor_was_killed(browser: Browser, tmp_path: Path):
+    config = hub_config(tmp_path)
+    made = live("resumed", "joy")
+    with EventHub(config) as hub:
+        hub.publish(spoken(made)).result()
+        monitor = MonitorProcess(tmp_path, config)
+        try:
+            with page_of(browser, f"{monitor.address}#/call/resumed") as page:
+                said = page.locator(".transcript li[data-key] .words")
+                expect(said).to_have_count(4)
+                monitor.kill()
+                expect(page.get_by_text("The connection to the monitor is lost; trying again.")).to_be_visible()
+                hub.publish([made.say(words=f"meanwhile {n}") for n in range(3)]).result()
+                monitor.start()
+                expect(page.locator("#status")).to_have_text("Live", timeout=20_000)
+                expect(said).to_have_count(7)
+                assert said.all_text_contents()[4:] == [f"meanwhile {n}" for n in range(3)]
+        finally:
+            monitor.end()
