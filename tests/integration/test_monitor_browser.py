@@ -244,6 +244,8 @@ def test_axe_finds_nothing(browser: Browser, site: Site, scheme: str):
         page.goto(f"{site.address}#/call/axe?t=0")
         expect(page.get_by_role("table", name="Probabilities")).to_be_visible()
         assert_accessible(page)
+        if scheme == "dark":
+            return  # the other pages have the same colours
         page.goto(f"{site.address}#/search?words=said")
         expect(page.locator(".hits li").first).to_be_visible()
         assert_accessible(page)

@@ -1,12 +1,15 @@
 // The tray of alerts: what fires, and what may be done about it.
 
 import { attribute, h, text } from "./dom.js"
-import { clock, percent } from "./emotions.js"
+import { clock } from "./emotions.js"
 import { addressOf, post } from "./state.js"
 
 const ORDER = ["firing", "recovering", "pending", "resolved", "retracted"]
 const MUTE_MINUTES = 15
 const MOST = 100
+
+// Shares, counts and seconds alike, as the rule has them.
+const number = (value) => String(Math.round(value * 100) / 100)
 
 export class AlertTray {
   constructor(state, element, button) {
@@ -56,8 +59,9 @@ export class AlertTray {
 
   item(alert) {
     const by = this.state.acknowledged[alert.id]
-    const said = alert.annotations?.summary ?? alert.reason ?? ""
-    const value = typeof alert.value === "number" ? `${percent(alert.value)} (limit ${percent(alert.threshold)})` : ""
+    // What was taken back has no value any more: why it was stands there alone.
+    const said = [alert.state !== "retracted" && alert.annotations?.summary, alert.reason].filter(Boolean).join(": ")
+    const value = typeof alert.value === "number" ? `${number(alert.value)} (limit ${number(alert.threshold)})` : ""
     const evidence = (alert.evidence ?? []).slice(0, 5)
     const open = alert.state === "firing" || alert.state === "pending"
     return h(

@@ -185,6 +185,11 @@ export class CallView {
     if (to) this.select(to.key, true)
   }
 
+  goTo(place) {
+    const one = this.model.inOrder().at(place)
+    if (one) this.select(one.key, true)
+  }
+
   toggle() {
     if (this.playback.mode === "playing") this.playback.pause()
     else this.playback.play()
@@ -242,7 +247,7 @@ export class CallView {
       case "Home":
       case "End":
         if (onScrubber) return false
-        return this.move(event.key === "Home" ? -1e9 : 1e9), true
+        return this.goTo(event.key === "Home" ? 0 : -1), true
       case "ArrowLeft":
       case "ArrowRight":
         if (onScrubber || event.target === this.lanes.scroller) return false

@@ -92,19 +92,17 @@ export class CallsView {
       choice("emotion", "Emotion now", EMOTIONS),
       choice("alert", "Alert", ["firing", "none"]),
       choice("health", "Health", ["trouble", "good"]),
-      choice("protocol", "Protocol", [...new Set([...this.state.rows.values()].map((row) => row.protocol).filter(Boolean))]),
     )
     return form
   }
 
   wanted(row) {
-    const { text: words, role, emotion, alert, protocol, health } = this.filter
+    const { text: words, role, emotion, alert, health } = this.filter
     const found = words?.toLowerCase()
     return (
       (!found || row.call.toLowerCase().includes(found) || (row.words ?? "").toLowerCase().includes(found)) &&
       (!role || Object.values(row.channels).includes(role)) &&
       (!emotion || row.emotion === emotion) &&
-      (!protocol || row.protocol === protocol) &&
       (!health || (health === "trouble") === Boolean(row.gaps || row.degraded)) &&
       (!alert || (alert === "firing") === firing(row).length > 0)
     )

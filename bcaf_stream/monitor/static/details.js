@@ -9,7 +9,7 @@ const SOURCES = [
   ["text_probs", "words"],
 ]
 
-export function details(one, sound) {
+export function details(one) {
   if (!one) return [h("p", { class: "empty" }, "Choose an utterance to see what its emotion rests on.")]
   const { event, stage, history } = one
   const sources = SOURCES.filter(([name]) => event[name] && Object.keys(event[name]).length)
@@ -43,7 +43,6 @@ export function details(one, sound) {
           ),
         ),
       ),
-    sound,
     history.length > 0 &&
       h(
         "details",
