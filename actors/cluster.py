@@ -3,8 +3,10 @@
 import contextlib
 import logging
 import os
+import re
 import secrets
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +46,11 @@ class Cluster:
     def resources(self) -> dict[str, float]:
         there: dict[str, float] = ray.cluster_resources()
         return there
+
+    def has_node(self, labels: Mapping[str, str]) -> bool:
+        """Whether a living node fits a label selector; Ray's richer terms (`!a`, `in(a, b)`) are left to Ray."""
+        exact = {name: value for name, value in labels.items() if not re.search(r"[!()]", value)}
+        return any(node["Alive"] and exact.items() <= node["Labels"].items() for node in ray.nodes())
 
     def trouble(self) -> str | None:
         """What is wrong with Ray and may pass: its head gives no answer."""

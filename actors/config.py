@@ -14,9 +14,14 @@ from bcaf_stream.ingest.servers import ServersConfig
 
 
 class IngestConfig(ServersConfig):
-    """All servers and the calls. `num_cpus` is what Ray reserves; speech recognition takes most of it."""
+    """All servers and the calls. `num_cpus` is what Ray reserves; speech recognition takes most of it.
+
+    `label_selector` keeps the actor on nodes of a cluster with these labels, in Ray's own terms; so do `hub`'s and
+    `emotion`'s.
+    """
 
     num_cpus: float = Field(1.0, ge=0)
+    label_selector: dict[str, str] = Field(default_factory=dict)
     max_calls: int = Field(64, ge=1)
     live: LiveConfig = LiveConfig()
     overload: OverloadConfig = OverloadConfig()
@@ -36,6 +41,7 @@ class EmotionConfig(Config):
     replicas: int = Field(1, ge=1)
     num_cpus: float = Field(1.0, ge=0)
     num_gpus: float = Field(0.0, ge=0)
+    label_selector: dict[str, str] = Field(default_factory=dict)
     retry_s: float = Field(60.0, gt=0)
     batch: BatchConfig = BatchConfig()
 

@@ -21,6 +21,7 @@ class HubConfig(EventHubConfig):
     """The event hub; an owner of a call keeps an event for `retry_s` while the hub cannot take it."""
 
     retry_s: float = Field(60.0, gt=0)
+    label_selector: dict[str, str] = Field(default_factory=dict)  # the nodes on which it may be
 
 
 class HubActor:

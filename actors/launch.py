@@ -5,8 +5,8 @@ The process that holds a Deployment owns it: when it ends, the actors end, and a
 
 import logging
 import time
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import ray
@@ -41,6 +41,15 @@ class Endpoints:
     replay: str
     model: str
     caveats: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Needs:
+    """What Ray reserves for an actor, and the labels of the nodes on which it may be."""
+
+    cpus: float = 0
+    gpus: float = 0
+    labels: Mapping[str, str] = field(default_factory=dict)
 
 
 class Deployment:
@@ -99,11 +108,13 @@ class Deployment:
         threads = max(1, int(config.emotion.num_cpus))
         model = config.analyzer.model.model_copy(update={"threads": config.analyzer.model.threads or threads})
         names = [f"emotion-{i}" for i in range(config.emotion.replicas)]
-        cpus, gpus = config.emotion.num_cpus, config.emotion.num_gpus
-        self._create("hub", HubActor, 0, 0, config.hub)
-        self._create("ingest", IngestActor, config.ingest.num_cpus, 0, config, names, "hub")
+        ingest, emotion = config.ingest, config.emotion
+        self._create("hub", HubActor, _Needs(labels=config.hub.label_selector), config.hub)
+        needs = _Needs(ingest.num_cpus, labels=ingest.label_selector)
+        self._create("ingest", IngestActor, needs, config, names, "hub")
+        needs = _Needs(emotion.num_cpus, emotion.num_gpus, emotion.label_selector)
         for name in names:
-            self._create(name, EmotionActor, cpus, gpus, model, config.emotion.batch)
+            self._create(name, EmotionActor, needs, model, emotion.batch)
 
     def ready(self) -> Endpoints | None:
         """Where the deployment is reached, when all of it is ready; None when it is not."""
@@ -191,6 +202,11 @@ class Deployment:
     def _check_resources(self) -> None:
         assert self._cluster
         emotion, ingest = self._config.emotion, self._config.ingest
+        for key in ("ingest", "emotion", "hub"):
+            labels = getattr(self._config, key).label_selector
+            if labels and not self._cluster.has_node(labels):
+                wanted = ", ".join(f"{name}: {value}" for name, value in labels.items())
+                raise DeploymentError(f"{key}.label_selector: no node of this Ray has the labels {wanted}")
         needed = {
             "CPU": emotion.replicas * emotion.num_cpus + ingest.num_cpus,
             "GPU": emotion.replicas * emotion.num_gpus,
@@ -203,8 +219,9 @@ class Deployment:
                     "lower emotion.replicas, emotion.num_cpus, emotion.num_gpus or ingest.num_cpus"
                 )
 
-    def _create(self, name: str, actor: type, num_cpus: float, num_gpus: float, *args: Any) -> None:
-        options = {"name": name, "namespace": self._config.name, "num_cpus": num_cpus, "num_gpus": num_gpus}
+    def _create(self, name: str, actor: type, needs: "_Needs", *args: Any) -> None:
+        options: dict[str, Any] = {"name": name, "namespace": self._config.name}
+        options |= {"num_cpus": needs.cpus, "num_gpus": needs.gpus, "label_selector": needs.labels or None}
         options |= {"max_restarts": -1, "max_concurrency": 1000}
         try:
             self._actors[name] = ray.remote(actor).options(**options).remote(*args)

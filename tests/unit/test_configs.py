@@ -19,10 +19,13 @@ KINDS: dict[str, type[Config]] = {  # by the beginning of the path; the first th
     "train/compact.yaml": CompactConfig,
     "train/": TrainConfig,
     "deploy/serve.yaml": ServeConfig,
+    "deploy/kubernetes/serve.yaml": ServeConfig,
     "alerts/call_centre.cases.yaml": CaseFile,
     "alerts/": AlertRules,
 }
-OTHERS = {  # of other programs: test_deploy_files.py and test_metrics.py read them
+OTHERS = {  # of other programs: test_deploy_files.py, test_kubernetes_files.py and test_metrics.py read them
+    *(f"deploy/kubernetes/{name}.yaml" for name in ("kustomization", "raycluster", "services", "pod_monitor")),
+    *(f"deploy/kubernetes/{name}.yaml" for name in ("network_policies", "disruption_budgets", "journal_volume")),
     "deploy/compose.yaml",
     "deploy/prometheus.yaml",
     "deploy/prometheus_rules.yaml",
