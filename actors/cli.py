@@ -193,12 +193,13 @@ def _every_s(kill: str | None) -> float | None:
 def demo(
     output: Annotated[Path, typer.Option(help="where the events go, as JSON lines")] = Path("demo-events.jsonl"),
     speed: Annotated[float, typer.Option(min=0, help="1 = as it was spoken; 0 = as fast as it goes")] = 1.0,
+    monitor: Annotated[bool, typer.Option("--monitor", help="serve the page of the call, until Ctrl-C")] = False,
     set_: Overrides = None,
 ) -> None:
     """Play the call that ships with the project through a deployment of its own, and show its emotions."""
     from actors.demo import play
 
-    play(output, speed, set_ or ())
+    play(output, speed, monitor, set_ or ())
 
 
 def _show(report: dict[str, Any]) -> None:
@@ -213,7 +214,7 @@ def _show(report: dict[str, Any]) -> None:
     console.print(table)
     if "reason" in report:
         console.print(cell(f"{report['state']}: {report['reason']}"))
-    for key in ("audio", "events", "replay", "metrics", "model"):
+    for key in ("audio", "events", "replay", "metrics", "monitor", "model"):
         if key in report:
             console.print(cell(f"{key:<11} {report[key]}"))
     for protocol, address in report.get("servers", {}).items():
@@ -230,6 +231,8 @@ def _announce(name: str, endpoints: dict[str, Any]) -> None:
     for protocol, address in endpoints["servers"].items():
         if protocol != "link":
             print(f"  {protocol}: {address}")
+    if endpoints["monitor"]:
+        print(f"  monitor: {endpoints['monitor']}")
     sys.stdout.flush()
 
 

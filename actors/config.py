@@ -11,6 +11,7 @@ from actors.watchdog import LiveConfig
 from bcaf_stream.analyzer import AnalyzerConfig
 from bcaf_stream.config import Config
 from bcaf_stream.ingest.servers import ServersConfig
+from bcaf_stream.monitor.config import MonitorConfig
 
 
 class IngestConfig(ServersConfig):
@@ -60,7 +61,10 @@ class RayConfig(Config):
 
 
 class ServeConfig(Config):
-    """`name` is the Ray namespace and what `status` and `down` look for."""
+    """`name` is the Ray namespace and what `status` and `down` look for.
+
+    `monitor` serves the supervisor's page; its hub's addresses are those of this deployment.
+    """
 
     name: str = Field("bcaf", pattern=r"^[A-Za-z0-9_-]+$")
     analyzer: AnalyzerConfig = AnalyzerConfig()
@@ -69,3 +73,4 @@ class ServeConfig(Config):
     hub: HubConfig = HubConfig()
     ray: RayConfig = RayConfig()
     metrics: MetricsConfig = MetricsConfig()
+    monitor: MonitorConfig | None = None

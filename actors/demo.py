@@ -2,11 +2,13 @@
 
 import sys
 import tempfile
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
 from actors.config import ServeConfig
-from actors.launch import Deployment
+from actors.launch import Deployment, Endpoints
+from actors.monitor_page import MonitorPage
 from bcaf_stream.client.recorded import send_recording
 from bcaf_stream.config import load_config
 from bcaf_stream.console import EventView, clock, lag_ms
@@ -16,11 +18,14 @@ from bcaf_stream.events.event import Event, topic_prefix
 from bcaf_stream.events.progress import settled
 from bcaf_stream.events.subscriber import EventSubscriber
 from bcaf_stream.loops import spawn_thread
+from bcaf_stream.monitor.config import MonitorConfig
 from bcaf_stream.recording import Recording
 
 
-def play(output: Path, speed: float, overrides: Sequence[str] = ()) -> None:
+def play(output: Path, speed: float, monitor: bool = False, overrides: Sequence[str] = ()) -> None:
     """Run the demo and write its events to `output` as JSON lines; `overrides` are those of `--set`.
+
+    With `monitor` the page of the call is served meanwhile, and on until Ctrl-C.
 
     Raises:
         BcafError: the deployment cannot start, or the call does not come through whole.
@@ -32,15 +37,33 @@ def play(output: Path, speed: float, overrides: Sequence[str] = ()) -> None:
         print("starting Ray, the encoders and the speech recognition ...", file=sys.stderr)
         with Deployment(config) as deployment:
             endpoints = deployment.up()
+            page = _page(Path(folder), endpoints) if monitor else None
             with EventSubscriber(endpoints.events, None, [topic_prefix(recording.call.id)]) as listener:
                 deployment.wait_for_listener(timeout_s=10)
                 sender = _Sender(recording, endpoints.audio, speed)
                 events = _show(listener, sender)
             sender.join()
+            if page and not sender.error:
+                _stay(page)
     output.write_text("".join(to_json(event) + "\n" for event in events), encoding="utf-8")
     if sender.error:
         raise sender.error
     _summary(events, output)
+
+
+def _page(folder: Path, endpoints: Endpoints) -> MonitorPage:
+    config = MonitorConfig(port=0, audit=folder / "audit.jsonl")
+    page = MonitorPage(config, endpoints.events, endpoints.replay)
+    print(f"monitor: {page.address}", flush=True)
+    return page
+
+
+def _stay(page: MonitorPage) -> None:
+    print(f"the page stays until Ctrl-C: {page.address}", flush=True)
+    try:
+        threading.Event().wait()
+    except KeyboardInterrupt:
+        page.close()
 
 
 def _overrides(folder: Path) -> list[str]:

@@ -12,6 +12,7 @@ from typing import Any
 from actors.config import ServeConfig
 from actors.launch import Deployment, Endpoints
 from actors.metrics_server import MetricsServer
+from actors.monitor_page import MonitorPage
 from actors.process_locks import Part, ProcessLock, Witness
 from actors.status import write_status
 from bcaf_stream.errors import BcafError, DeploymentError
@@ -44,6 +45,7 @@ class Driver:
         self._config, self._again, self._ready, self._orphaned = config, again, ready, orphaned
         self._endpoints: Endpoints | None = None
         self._metrics: MetricsServer | None = None
+        self._monitor: MonitorPage | None = None
         self._trouble: str | None = "starting"
         self._stopping = False
         self._lock = ProcessLock(config.name, "driver")
@@ -59,11 +61,14 @@ class Driver:
             else:
                 self._endpoints = deployment.up()
             self._serve_metrics(deployment)
+            self._serve_monitor()
             self._listen_to_signals()  # again: Ray puts its own handlers in place, which print a stack trace
             self._announce()
             self._watch(deployment)
             self._trouble = "going down"
             self._report("going down")
+            if self._monitor:
+                self._monitor.close()
             if self._metrics:
                 self._metrics.close()
 
@@ -78,6 +83,17 @@ class Driver:
                 raise
             log.warning("%s; tried again", error)
 
+    def _serve_monitor(self) -> None:
+        """Raises BcafError, at the first start, as `_serve_metrics`."""
+        if self._config.monitor is None or self._monitor is not None or self._endpoints is None:
+            return
+        try:
+            self._monitor = MonitorPage(self._config.monitor, self._endpoints.events, self._endpoints.replay)
+        except BcafError as error:
+            if not self._again:
+                raise
+            log.warning("%s; tried again", error)
+
     def _watch(self, deployment: Deployment) -> None:
         while not self._stopping:
             stats = deployment.stats()
@@ -86,7 +102,10 @@ class Driver:
             self._serve_metrics(deployment)
             if self._endpoints is None and trouble is None:
                 self._endpoints = deployment.ready()
+                self._serve_monitor()
                 self._announce()
+            else:
+                self._serve_monitor()
             if trouble is None and self._endpoints:
                 self._report("up", actors=stats)
             else:
@@ -114,13 +133,15 @@ class Driver:
 
     def _announce(self) -> None:
         if self._endpoints:
-            self._ready(asdict(self._endpoints))
+            self._ready({**asdict(self._endpoints), "monitor": self._monitor and self._monitor.address})
 
     def _report(self, state: str, **more: Any) -> None:
         self._lock.keep()
         where = asdict(self._endpoints) if self._endpoints else {}
         if self._metrics:
             where["metrics"] = self._metrics.endpoint
+        if self._monitor:
+            where["monitor"] = self._monitor.address
         write_status(self._config.name, {"state": state, "driver": os.getpid(), **where, **more})
 
     def _listen_to_signals(self) -> None:

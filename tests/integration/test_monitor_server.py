@@ -10,6 +10,7 @@ from urllib.parse import urlencode, urlsplit
 
 import pytest
 
+from actors.monitor_page import MonitorPage
 from bcaf_stream.errors import ConfigError, EventError, LinkError, UsageError
 from bcaf_stream.events.auth import KeyRing
 from bcaf_stream.events.hub import EventHub, EventHubConfig
@@ -326,6 +327,18 @@ def test_a_call_too_long_to_export_says_how_it_is_done(config: EventHubConfig, t
         answer = ask(monitor.address, "/export?call=long&format=csv")
         assert answer.status == 413
         assert "bcaf-stream export" in answer.text
+
+
+def test_a_deployment_serves_the_page_of_its_own_hub(config: EventHubConfig, tmp_path: Path):
+    said = MonitorConfig(port=0, audit=tmp_path / "audit.jsonl", hub=HubAddress(events="tcp://127.0.0.1:1"))
+    with EventHub(config) as hub:
+        hub.publish(MadeCall("a").whole()).result()
+        page = MonitorPage(said, config.bus.bind, config.replay.bind)
+        with Stream(page.address, "a") as stream:
+            assert len(stream.events(12)) == 12
+        page.close()
+        with pytest.raises(OSError, match="refused"):
+            ask(page.address, "/")
 
 
 def test_a_proxy_says_who_looks(config: EventHubConfig, tmp_path: Path):

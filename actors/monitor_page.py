@@ -1,0 +1,31 @@
+"""The supervisor's page beside a deployment: `monitor:` of its configuration, and the demo's."""
+
+from bcaf_stream.loops import start_thread
+from bcaf_stream.monitor.config import MonitorConfig
+from bcaf_stream.monitor.server import Monitor
+
+END_S = 10.0
+
+
+class MonitorPage:
+    """Serves the page in a thread until `close`.
+
+    Args:
+        config: its `hub` says the key and how far back; the addresses are the deployment's.
+        events: where the deployment publishes.
+        replay: where it replays.
+
+    Raises:
+        BcafError: the address cannot be bound, or a file (key, tokens, certificate, audit) is no good.
+    """
+
+    def __init__(self, config: MonitorConfig, events: str, replay: str) -> None:
+        hub = config.hub.model_copy(update={"events": events, "replay": replay})
+        self._monitor = Monitor(config.model_copy(update={"hub": hub}))
+        self.address = self._monitor.address
+        self._thread = start_thread("monitor", lambda ending: self._monitor.run(lambda _: None))
+
+    def close(self) -> None:
+        self._thread.ending.set()  # first: what returns before it was asked to is a death
+        self._monitor.stop()
+        self._thread.end(END_S)
