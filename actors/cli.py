@@ -231,7 +231,7 @@ def _announce(name: str, endpoints: dict[str, Any]) -> None:
     for protocol, address in endpoints["servers"].items():
         if protocol != "link":
             print(f"  {protocol}: {address}")
-    if endpoints["monitor"]:
+    if endpoints.get("monitor"):
         print(f"  monitor: {endpoints['monitor']}")
     sys.stdout.flush()
 

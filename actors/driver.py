@@ -133,16 +133,20 @@ class Driver:
 
     def _announce(self) -> None:
         if self._endpoints:
-            self._ready({**asdict(self._endpoints), "monitor": self._monitor and self._monitor.address})
+            self._ready(self._where())
 
     def _report(self, state: str, **more: Any) -> None:
         self._lock.keep()
+        write_status(self._config.name, {"state": state, "driver": os.getpid(), **self._where(), **more})
+
+    def _where(self) -> dict[str, Any]:
+        """What `up` and `status` print; a key of what is not switched on is left out."""
         where = asdict(self._endpoints) if self._endpoints else {}
         if self._metrics:
             where["metrics"] = self._metrics.endpoint
         if self._monitor:
             where["monitor"] = self._monitor.address
-        write_status(self._config.name, {"state": state, "driver": os.getpid(), **where, **more})
+        return where
 
     def _listen_to_signals(self) -> None:
         def stop(number: int, _: FrameType | None) -> None:
