@@ -83,7 +83,7 @@ class HubActor:
 
     def _look(self) -> None:
         if self._opened is not None:
-            last = self._opened.journal.last_offset or 0
+            last = self._opened.offset
             behind = self._opened.replay.furthest_behind
             metrics.journal_offset.set(last)
             metrics.subscriber_lag.set(0 if behind is None else max(0, last + 1 - behind))

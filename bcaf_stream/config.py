@@ -139,11 +139,14 @@ def _explain(cls: type[Config], error: ValidationError) -> str:
     elif first["type"] == "missing":
         text = f"{key}: required, and not given"
     else:
-        given = repr(first["input"])
+        given = _PASSWORD.sub(r"\1***\2", repr(first["input"]))
         given = given if len(given) <= 60 else given[:57] + "..."
         text = f"{key}: {given} given; {first['msg'][0].lower()}{first['msg'][1:]}"
     more = len(problems) - 1
     return text + (f" (and {more} more)" if more else "")
+
+
+_PASSWORD = re.compile(r"(://[^:/?#@\s]*:|password=)[^@&\s]*(@?)")  # of a URL
 
 
 def _allowed_keys(cls: type[Config], loc: Sequence[int | str]) -> list[str]:

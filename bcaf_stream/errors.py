@@ -9,7 +9,8 @@
     ├── ModelError            numbers that are not finite, shapes that do not fit
     ├── EventError            events that cannot be encoded, stored or published
     │   ├── JournalError      the journal cannot be opened, read or written
-    │   │   └── DamagedError  what is asked for lies in a part of it that is damaged
+    │   │   ├── DamagedError  what is asked for lies in a part of it that is damaged
+    │   │   └── FencedError   another owner has taken over what is to be written
     │   └── DeliveryError     a bridge's other side did not take an event, and may later
     ├── LinkError             a peer that breaks its protocol, or cannot be reached
     │   └── BusyError         no more calls can be taken now
@@ -63,6 +64,10 @@ class JournalError(EventError):
 
 
 class DamagedError(JournalError):
+    pass
+
+
+class FencedError(JournalError):
     pass
 
 

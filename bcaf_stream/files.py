@@ -1,9 +1,11 @@
-"""Files that are replaced as a whole: whoever reads one, or dies while writing it, never has half of it."""
+"""Files that are replaced as a whole, so that nobody ever has half of one; and files that hold a secret."""
 
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from bcaf_stream.errors import EventError
 
 
 @contextmanager
@@ -35,3 +37,23 @@ def sync_to_disk(path: Path) -> None:
         os.fsync(number)
     finally:
         os.close(number)
+
+
+def read_private(path: Path, what: str, make: str = "") -> str:
+    """The one line of a file that only its owner may read; `make` is a command that writes one.
+
+    Raises:
+        EventError: it cannot be read, others may read it too, or it holds no line of ASCII.
+    """
+    way_out = f"; make one: {make}" if make else ""
+    try:
+        if path.stat().st_mode & 0o077:
+            raise EventError(f"{path}: others may read this {what}: chmod 600 {path}")
+        text = path.read_text(encoding="ascii").strip()
+    except OSError as error:
+        raise EventError(f"{path}: cannot be read: {error.strerror}{way_out}") from None
+    except UnicodeDecodeError:
+        raise EventError(f"{path}: holds no {what}: it is not ASCII{way_out}") from None
+    if not text or len(text.splitlines()) != 1:
+        raise EventError(f"{path}: must hold one line, the {what}{way_out}")
+    return text

@@ -46,6 +46,7 @@ COMPONENTS = {
     ),
     "chromium": Component(_program("chromium", "google-chrome"), _debian("chromium")),
     "redis-server": Component(_program("redis-server"), _debian("redis-server")),
+    "postgresql": Component(lambda: any(Path("/usr/lib/postgresql").glob("*/bin/initdb")), _debian("postgresql")),
     "node": Component(lambda: bool(shutil.which("node") and shutil.which("npm")), _debian("nodejs npm")),
     "portaudio": Component(
         lambda: (

@@ -14,6 +14,7 @@ from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
 from tests.components import COMPONENTS, require
+from tests.postgres import PostgresServer, running_server
 from tests.tiny import tiny_checkpoint
 
 ROOT = Path(__file__).parents[1]
@@ -87,6 +88,14 @@ def ray_session() -> Iterator[None]:
     )
     yield
     ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """A server for all tests of this process; each takes a namespace of its own."""
+    require("postgresql")
+    with running_server() as server:
+        yield server
 
 
 @pytest.fixture(scope="session")

@@ -67,6 +67,7 @@ MAY_IMPORT = {  # third-party package -> the only modules allowed to import it
     "httpx2": ("bcaf_stream.bridges.webhook",),
     "aiokafka": ("bcaf_stream.bridges.kafka",),
     "redis": ("bcaf_stream.bridges.redis",),
+    "psycopg": ("bcaf_stream.events.journal.postgres", "bcaf_stream.events.journal.postgres_session"),
     "ray": ("actors", "training.ray_jobs", "training.ray_train", "training.ray_tune", "training.features"),
 }
 FREE_SIBLINGS = 0  # the vocabulary layer may import within itself

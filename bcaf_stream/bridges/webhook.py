@@ -19,11 +19,11 @@ import httpx2
 from pydantic import Field
 
 from bcaf_stream.bridges.forward import must_be_private
-from bcaf_stream.bridges.secrets import read_private
 from bcaf_stream.config import Config
 from bcaf_stream.errors import DeliveryError, EventError, UsageError
 from bcaf_stream.events.codec import to_json
 from bcaf_stream.events.event import Event
+from bcaf_stream.files import read_private
 
 TRY_AGAIN = (408, 425, 429)
 MAX_ANSWER_BYTES = 65_536  # of which nothing is used

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bcaf_stream.bridges.secrets import has_secret, read_private
+from bcaf_stream.bridges.secrets import has_secret
 from bcaf_stream.console import stderr_note
 from bcaf_stream.errors import UsageError
 from bcaf_stream.events.event import EVENT_TYPES, EventType, topic_prefix
+from bcaf_stream.files import read_private
 
 if TYPE_CHECKING:
     from bcaf_stream.bridges.forward import Receiver

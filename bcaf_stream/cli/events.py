@@ -18,8 +18,8 @@ from bcaf_stream.display import csv_cell, json_for_terminal, printable
 from bcaf_stream.errors import EventError, UsageError
 from bcaf_stream.events.codec import to_json, to_map
 from bcaf_stream.events.event import Event, topic_prefix
+from bcaf_stream.events.journal.config import journal_at
 from bcaf_stream.events.journal.journal import Journal
-from bcaf_stream.events.journal.sqlite import JournalConfig
 
 COLUMNS = (
     "offset",
@@ -39,8 +39,11 @@ HIGH_WATER_MARK = 10_000
 LIVE_HIGH_WATER_MARK = 100_000  # events, about 100 MB: what does not fit is lost
 UNBOUNDED = 10_000  # columns of a pipe
 
-JournalFile = Annotated[Path, typer.Option("--journal", help="the journal's file")]
-DEFAULT_JOURNAL = Path("bcaf-events.sqlite3")
+JournalPlace = Annotated[
+    str,
+    typer.Option("--journal", help="the journal's file, or its postgresql://USER@HOST/DATABASE?namespace=NAME"),
+]
+DEFAULT_JOURNAL = "bcaf-events.sqlite3"
 keys_app = typer.Typer(no_args_is_help=True, help="Who may read events when they leave this machine.")
 Folder = Annotated[Path, typer.Option(help="the folder of the keys; the hub's `bus.keys`")]
 DEFAULT_KEYS = Path("bcaf-keys")
@@ -86,13 +89,13 @@ def replay(
     bind: Annotated[str, typer.Option(help="where to publish it")] = "tcp://127.0.0.1:5563",
     wait: Annotated[float, typer.Option(help="seconds to wait for the first listener")] = 60.0,
     insecure: Annotated[bool, typer.Option("--insecure", help="off this machine, anybody may listen")] = False,
-    journal: JournalFile = DEFAULT_JOURNAL,
+    journal: JournalPlace = DEFAULT_JOURNAL,
 ) -> None:
     """Publish a call of the journal again, on an address of its own: bcaf-stream listen --connect there."""
     from bcaf_stream.events.publisher import BusConfig, EventPublisher
 
     bus = load_config(BusConfig, None, [f"bind={bind!r}", f"insecure={insecure}"])
-    with Journal(JournalConfig(path=journal), read_only=True) as opened, EventPublisher(bus) as publisher:
+    with Journal(journal_at(journal), read_only=True) as opened, EventPublisher(bus) as publisher:
         events = events_of_call(opened, call)
         stderr_note(f"bcaf-stream: bcaf-stream listen --connect {publisher.endpoint}")
         if not publisher.wait_for_subscriber(wait):
@@ -113,12 +116,12 @@ def export(
     format: Annotated[Literal["parquet", "jsonl", "csv"], typer.Option(help="of the output")] = "jsonl",
     since: Annotated[str | None, typer.Option(help="an offset, or a time like 2026-02-28T12:00")] = None,
     call: Annotated[str | None, typer.Option(help="this call alone")] = None,
-    journal: JournalFile = DEFAULT_JOURNAL,
+    journal: JournalPlace = DEFAULT_JOURNAL,
 ) -> None:
     """Write the events of the journal to a file, for other programs."""
     from bcaf_stream.events.subscriber.follow import parse_start
 
-    with Journal(JournalConfig(path=journal), read_only=True) as opened:
+    with Journal(journal_at(journal), read_only=True) as opened:
         begin = parse_start(since or "0")
         if isinstance(begin, str):
             raise UsageError(f"--since {since}: must be an offset or a time")
@@ -137,7 +140,7 @@ def export(
 def erase(
     call: Annotated[str, typer.Argument(help="the call's id")],
     yes: Annotated[bool, typer.Option("--yes", help="do not ask")] = False,
-    journal: JournalFile = DEFAULT_JOURNAL,
+    journal: JournalPlace = DEFAULT_JOURNAL,
 ) -> None:
     """Forget a call: all its events go, and nothing more of it is stored; a line of the audit table says so.
 
@@ -147,22 +150,30 @@ def erase(
 
     if not yes:
         typer.confirm(printable(f"Erase call {call} from {journal} for good?"), abort=True)
-    if not journal.exists():
+    config = journal_at(journal)
+    if config.file is not None and not config.file.exists():
         raise EventError(f"journal {journal}: there is none")
-    with Journal(JournalConfig(path=journal), maintenance=True) as opened:
+    with Journal(config, maintenance=True) as opened:
         count, before, copies = erase_call(opened, call, time.time_ns())
     for copy in copies:
         print(f"{copy}: deleted, its words could not be told apart")
     print(printable(f"call {call}: {count} events erased" + (", which had been erased before" if before else "")))
+    if config.file is None and (count or before):
+        print(
+            "the database's own copies, its write-ahead log and backups, keep the bytes until it overwrites them"
+        )
     if not count and not before:
         raise EventError(f"call {call}: the journal {journal} has no such call")
 
 
-def repair(journal: JournalFile = DEFAULT_JOURNAL) -> None:
+def repair(journal: JournalPlace = DEFAULT_JOURNAL) -> None:
     """Save what can be read of a damaged journal into a new one; the damaged file is kept under another name."""
     from bcaf_stream.events.journal.repair import repair as repair_journal
 
-    kept, lost, broken = repair_journal(journal, time.time())
+    file = journal_at(journal).file
+    if file is None:
+        raise UsageError(f"journal {journal}: PostgreSQL repairs its own tables; see its manual on backups")
+    kept, lost, broken = repair_journal(file, time.time())
     if broken is None:
         print(f"journal {journal}: nothing is damaged; {kept} events")
         return
@@ -170,9 +181,9 @@ def repair(journal: JournalFile = DEFAULT_JOURNAL) -> None:
     print(f"journal {journal}: {kept} events kept, {missing} lost; the damaged file is {broken}")
 
 
-def calls(journal: JournalFile = DEFAULT_JOURNAL) -> None:
+def calls(journal: JournalPlace = DEFAULT_JOURNAL) -> None:
     """List the calls of the journal, with how many events and which emotion each has most."""
-    with Journal(JournalConfig(path=journal), read_only=True) as opened:
+    with Journal(journal_at(journal), read_only=True) as opened:
         rows = opened.calls()
     table = Table()
     table.add_column("call", overflow="fold")  # an id is copied into the next command: never cut
@@ -244,7 +255,7 @@ def events_of_call(journal: Journal, call: str) -> Iterator[Event]:
     events = journal.read(call=call)
     first = next(events, None)
     if first is None:
-        raise EventError(f"call {call}: the journal {journal.path} has no such call; see bcaf-stream calls")
+        raise EventError(f"call {call}: the journal {journal.name} has no such call; see bcaf-stream calls")
 
     def all_of_them() -> Iterator[Event]:
         yield first

@@ -17,13 +17,13 @@ from pydantic import Field, model_validator
 
 from bcaf_stream.addresses import is_local
 from bcaf_stream.config import Config
-from bcaf_stream.errors import EventError, JournalError
+from bcaf_stream.errors import EventError, FencedError, JournalError
 from bcaf_stream.events.codec import draft
 from bcaf_stream.events.event import Event
+from bcaf_stream.events.journal.config import JournalConfig
 from bcaf_stream.events.journal.journal import NOT_STORED, Journal
 from bcaf_stream.events.journal.retention import expire
 from bcaf_stream.events.journal.rows import Entry
-from bcaf_stream.events.journal.sqlite import JournalConfig
 from bcaf_stream.events.progress import Progress, progress_of
 from bcaf_stream.events.publisher import BusConfig, EventPublisher
 from bcaf_stream.events.replay.server import ReplayConfig, ReplayServer
@@ -33,6 +33,7 @@ log = logging.getLogger(__name__)
 
 GROUP_EVENTS = 2000  # in one transaction at most: what comes in while the one before is written
 POLL_S = 0.01  # how soon an idle hub takes up a subscription
+KEEP_S = 2.0
 UPKEEP_S = 10.0
 WARNING_S = 10.0
 SLICE_S = 0.2  # between two slices, while there is more to delete
@@ -81,8 +82,8 @@ class EventHub:
         self.failures = 0  # groups that could not be journalled
         with contextlib.ExitStack() as stack:
             self.journal = stack.enter_context(Journal(config.journal, clock=clock))
-            offset = self.journal.last_offset
-            self.bus = stack.enter_context(EventPublisher(config.bus, self.journal.epoch, offset))
+            self.offset = self.journal.last_offset  # of the last event that was journalled
+            self.bus = stack.enter_context(EventPublisher(config.bus, self.journal.epoch, self.offset))
             self.replay = stack.enter_context(ReplayServer(config.replay, config.bus, config.journal))
             self._stack = stack.pop_all()
         self._thread = start_thread("event hub", self._run)
@@ -131,7 +132,7 @@ class EventHub:
         self.close()
 
     def _run(self, end: threading.Event) -> None:
-        next_beat = next_upkeep = 0.0
+        next_beat = next_keep = next_upkeep = 0.0
         rest_s = 0.0
         while True:
             ending = end.is_set()
@@ -145,21 +146,31 @@ class EventHub:
             if now >= next_beat:
                 next_beat = now + self._config.heartbeat_s
                 self._tried(self.bus.heartbeat)
-                if self._trouble is not None:
-                    self._tried(self._try_again)
+            if now >= next_keep:
+                next_keep = now + min(KEEP_S, self._config.heartbeat_s)
+                self._tried(self._keep)
             if now >= next_upkeep:
                 more = self._tried(lambda: expire(self.journal, self._clock()))
                 next_upkeep = now + (SLICE_S if more else UPKEEP_S)
 
-    def _try_again(self) -> None:
-        """Whether the journal can be written again, so that nobody has to lose an event to know."""
-        self.journal.probe()
+    def _keep(self) -> None:
+        """Say that this writer lives; and whether the journal can be written, so that no event has to tell."""
+        try:
+            if self._trouble is None:
+                self.journal.keep()
+            else:
+                self.journal.probe()
+        except JournalError as error:
+            self._trouble = str(error)
+            raise
         self._trouble = None
 
     def _tried(self, work: Callable[[], object]) -> object:
         """What `work` gives; the hub goes on when it fails, and says so once in a while."""
         try:
             return work()
+        except FencedError:
+            raise  # the end of this hub: who starts it again waits for the other one's end
         except EventError as error:
             now = time.monotonic()
             if now >= self._next_warning:
@@ -189,6 +200,8 @@ class EventHub:
             entries = self.journal.store(events, [data for handed in group for data in handed.drafts])
         except JournalError as error:
             self._fail(group, error)
+            if isinstance(error, FencedError):
+                raise
             return
         except Exception as error:  # whatever it is: its owner is told, and the hub goes on
             for handed in group:  # one of them is to blame: each by itself
@@ -203,6 +216,7 @@ class EventHub:
         except EventError as error:
             log.warning("journalled, but not published: %s", error)  # a subscriber sees the gap and asks
         self._trouble = None
+        self.offset = max([self.offset, *(entry.offset for entry in stored)])
         self.published += len(stored)
         self.erased += len(entries) - len(stored)
         self._acknowledge(group, entries)
@@ -233,7 +247,7 @@ class EventHub:
         return {
             **({"ready": False, "not_ready": trouble} if trouble else {}),
             "events": self.published,
-            "offset": self.journal.last_offset,
+            "offset": self.offset,
             "epoch": self.journal.epoch,
             "subscribers": self.bus.subscribers,
             "replays": self.replay.running,

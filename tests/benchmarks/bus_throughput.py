@@ -23,8 +23,8 @@ import zmq
 from bcaf_stream.events.codec import decode, encode, to_map
 from bcaf_stream.events.event import Event, event_id, topic, topic_prefix
 from bcaf_stream.events.hub import EventHub, EventHubConfig
+from bcaf_stream.events.journal.config import JournalConfig
 from bcaf_stream.events.journal.journal import Journal
-from bcaf_stream.events.journal.sqlite import JournalConfig
 from bcaf_stream.events.publisher import BusConfig, EventPublisher
 from bcaf_stream.events.replay.server import ReplayConfig
 from bcaf_stream.events.subscriber import EventSubscriber

@@ -16,7 +16,7 @@ import msgpack
 
 from bcaf_stream.events.event import Event
 from bcaf_stream.events.hub import EventHubConfig
-from bcaf_stream.events.journal.sqlite import JournalConfig
+from bcaf_stream.events.journal.config import JournalConfig
 from bcaf_stream.events.publisher import BusConfig
 from bcaf_stream.events.replay.server import ReplayConfig
 from bcaf_stream.events.subscriber import EventSubscriber

@@ -26,7 +26,7 @@ from bcaf_stream.bridges.webhook import Webhook, WebhookConfig, read_secret, sig
 from bcaf_stream.errors import DeliveryError, EventError, UsageError
 from bcaf_stream.events.event import Event
 from bcaf_stream.events.hub import EventHub, EventHubConfig
-from bcaf_stream.events.journal.sqlite import JournalConfig
+from bcaf_stream.events.journal.config import JournalConfig
 from bcaf_stream.events.publisher import BusConfig
 from bcaf_stream.events.replay.server import ReplayConfig
 from bcaf_stream.events.subscriber import AsyncEventSubscriber

@@ -17,8 +17,8 @@ from bcaf_stream.config import load_config
 from bcaf_stream.demo import CALL, SCRIPT
 from bcaf_stream.errors import BcafError, LinkError
 from bcaf_stream.events.event import Event, topic_prefix
+from bcaf_stream.events.journal.config import JournalConfig
 from bcaf_stream.events.journal.journal import Journal
-from bcaf_stream.events.journal.sqlite import JournalConfig
 from bcaf_stream.events.subscriber import EventSubscriber
 from bcaf_stream.ingest.protocols.link import Closed
 from bcaf_stream.recording import Analysis, Recording

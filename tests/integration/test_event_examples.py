@@ -13,7 +13,7 @@ import pytest
 from bcaf_stream.events import publisher, subscriber
 from bcaf_stream.events.event import Event
 from bcaf_stream.events.hub import EventHub, EventHubConfig
-from bcaf_stream.events.journal.sqlite import JournalConfig
+from bcaf_stream.events.journal.config import JournalConfig
 from bcaf_stream.events.publisher import BusConfig
 from bcaf_stream.events.replay.server import ReplayConfig
 from tests.components import require

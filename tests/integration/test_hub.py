@@ -15,8 +15,8 @@ import zmq
 from bcaf_stream.errors import EventError
 from bcaf_stream.events.event import Event
 from bcaf_stream.events.hub import EventHub, EventHubConfig
+from bcaf_stream.events.journal.config import JournalConfig
 from bcaf_stream.events.journal.journal import Journal
-from bcaf_stream.events.journal.sqlite import JournalConfig
 from bcaf_stream.events.publisher import BusConfig
 from bcaf_stream.events.replay.server import ReplayConfig
 from bcaf_stream.events.subscriber import AsyncEventSubscriber, EventSubscriber

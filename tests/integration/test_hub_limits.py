@@ -16,9 +16,9 @@ import zmq
 from bcaf_stream.events.codec import encode
 from bcaf_stream.events.event import Event, topic
 from bcaf_stream.events.hub import EventHub, EventHubConfig
+from bcaf_stream.events.journal.config import JournalConfig
 from bcaf_stream.events.journal.journal import Journal
 from bcaf_stream.events.journal.retention import erase
-from bcaf_stream.events.journal.sqlite import JournalConfig
 from bcaf_stream.events.publisher import BusConfig
 from bcaf_stream.events.replay.job import QUIET_S
 from bcaf_stream.events.replay.server import (

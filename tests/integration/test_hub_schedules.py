@@ -15,7 +15,7 @@ import pytest
 
 from bcaf_stream.events.event import Event, topic
 from bcaf_stream.events.hub import EventHub, EventHubConfig
-from bcaf_stream.events.journal.sqlite import JournalConfig
+from bcaf_stream.events.journal.config import JournalConfig
 from bcaf_stream.events.publisher import BusConfig
 from bcaf_stream.events.replay.server import ReplayConfig
 from bcaf_stream.events.subscriber import EventSubscriber

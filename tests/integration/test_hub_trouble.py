@@ -15,8 +15,8 @@ import pytest
 from bcaf_stream.errors import EventError
 from bcaf_stream.events.event import Event
 from bcaf_stream.events.hub import EventHub, EventHubConfig
+from bcaf_stream.events.journal.config import JournalConfig
 from bcaf_stream.events.journal.journal import Journal
-from bcaf_stream.events.journal.sqlite import JournalConfig
 from bcaf_stream.events.publisher import BusConfig
 from bcaf_stream.events.replay.server import ReplayConfig
 from bcaf_stream.events.subscriber import EventSubscriber
@@ -202,7 +202,7 @@ def test_a_damaged_journal_is_refused_with_the_command_that_helps_and_the_comman
     path = config.journal.path
     with Journal(config.journal) as journal:
         journal.query("UPDATE epochs SET ended_at = NULL")  # as a crash leaves it
-        journal._is_writer = False
+        journal.database._is_writer = False
     data = bytearray(path.read_bytes())
     middle = len(data) // 8192 * 4096
     data[middle : middle + 8192] = os.urandom(8192)

@@ -15,10 +15,11 @@ from typing import Any, NamedTuple
 
 from bcaf_stream.errors import JournalError
 from bcaf_stream.events.codec import decode
+from bcaf_stream.events.journal.config import JournalConfig
 from bcaf_stream.events.journal.journal import Journal
 from bcaf_stream.events.journal.rows import COLUMNS, INSERT, Row, entry_of
 from bcaf_stream.events.journal.schema_2 import Context
-from bcaf_stream.events.journal.sqlite import JournalConfig, create, locked, remove_database, repaired_path
+from bcaf_stream.events.journal.sqlite import create, locked, remove_database, repaired_path
 from bcaf_stream.files import sync_to_disk
 
 LEAP = 1_000_000  # left out where the last offset cannot be read

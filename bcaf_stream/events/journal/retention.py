@@ -1,7 +1,6 @@
 """What is deleted from the journal: what is too old or too much, and the calls that must be forgotten."""
 
 import glob
-import sqlite3
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -22,14 +21,17 @@ def expire(journal: Journal, now: int) -> int:
     """
     before = 0 if journal.config.keep_days is None else now - int(journal.config.keep_days * DAY_NS)
     with journal.transaction() as db:
-        keep_all = not _is_too_large(journal, db)
-        oldest = db.execute("SELECT offset, stored_at FROM events ORDER BY offset LIMIT ?", (SLICE,)).fetchall()
+        limit = journal.config.keep_mb
+        keep_all = limit is None or journal.database.bytes(db) <= limit * 1e6
+        oldest = db.execute(
+            'SELECT "offset", stored_at FROM events ORDER BY "offset" LIMIT ?', (SLICE,)
+        ).fetchall()
         # `stored_at` never falls, so that the old ones are a prefix.
         old = [offset for offset, stored_at in oldest if stored_at < before or not keep_all]
         if old:
-            _delete(db, "offset <= ?", old[-1])
+            journal.database.delete(db, '"offset" <= ?', old[-1])
     if old:
-        journal.shrink()
+        journal.database.shrink()
     return len(old)
 
 
@@ -52,15 +54,16 @@ def erase(journal: Journal, call: str, now: int, wait_s: float = WAIT_S) -> Eras
     """
     with journal.transaction() as db:
         before = journal.is_erased(call)
-        count = _delete(db, "call = ?", call)
+        count = journal.database.delete(db, "call = ?", call)
         if count:
             journal.note_erasure(db, call, now, count)
-    copies = _delete_copies(journal.path) if count or before else []
-    if not journal.shrink(wait_s):
-        log = f"{journal.path.name}-wal"
+    file = journal.config.file
+    copies = _delete_copies(file) if file and (count or before) else []
+    if not journal.database.shrink(wait_s):
+        log = f"{file.name}-wal" if file else "its tables"
         way_out = "end that one, and erase the call again"
         raise JournalError(
-            f"journal {journal.path}: {count} events are erased, but their bytes stay in {log} while another "
+            f"journal {journal.name}: {count} events are erased, but their bytes stay in {log} while another "
             f"program reads the journal: {way_out}"
         )
     return Erased(count, before, copies)
@@ -80,17 +83,3 @@ def _delete_copies(path: Path) -> list[Path]:
                 f"{copy}: cannot be deleted: {error.strerror}: delete it, and erase again"
             ) from None
     return copies
-
-
-def _delete(db: sqlite3.Connection, where: str, value: object) -> int:
-    count = db.execute(f"DELETE FROM events WHERE {where}", (value,)).rowcount
-    db.execute(f"DELETE FROM latest WHERE {where}", (value,))
-    return count
-
-
-def _is_too_large(journal: Journal, db: sqlite3.Connection) -> bool:
-    limit = journal.config.keep_mb
-    pages, free, size = (
-        db.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "freelist_count", "page_size")
-    )
-    return limit is not None and (pages - free) * size > limit * 1e6

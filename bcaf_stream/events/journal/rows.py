@@ -37,7 +37,7 @@ CREATE TABLE audit (at INTEGER NOT NULL, action TEXT NOT NULL, call TEXT, events
 CREATE TABLE identity (journal TEXT NOT NULL)
 """
 INSERT = "INSERT INTO events VALUES (?,?,?,?,?,?,?,?,?,?)"
-COLUMNS = "offset, id, call, channel, type, seq, emotion, stored_at, context, payload"
+COLUMNS = '"offset", id, call, channel, type, seq, emotion, stored_at, context, payload'
 
 Row = tuple[int, str, str, str, EventType, int, str | None, int, int, bytes]
 

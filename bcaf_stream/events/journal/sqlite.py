@@ -12,22 +12,24 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any
 
-from pydantic import Field
-
-from bcaf_stream.config import Config
 from bcaf_stream.errors import DamagedError, JournalError
-from bcaf_stream.events.journal.rows import CREATE
+from bcaf_stream.events.journal.config import JournalConfig
+from bcaf_stream.events.journal.database import DuplicateError, End, Statements
+from bcaf_stream.events.journal.rows import COLUMNS, CREATE, INSERT, Row
 
 APPLICATION_ID = 0x42434146  # "BCAF" in the header of the file
 SCHEMA = 3
 READABLE = (2, 3)
 CACHE_KB = 32_768  # of the indexes: ids are random, so that each insert touches another page
+ROWS = 100  # inserted by one statement: Python hands its lock over at each, and may wait to get it back
 _RETRY_S = 0.05
 WAL_PAGES = 4000  # 16 MB: a page that many appends touch is copied into the file once
 
+_INSERT_ROWS = INSERT + f", {INSERT.partition('VALUES ')[2]}" * (ROWS - 1)
 _WAYS_OUT = {
     sqlite3.SQLITE_BUSY: "another process is writing to it: stop that one, or choose another path",
     sqlite3.SQLITE_LOCKED: "another process is writing to it: stop that one, or choose another path",
@@ -40,27 +42,8 @@ _WAYS_OUT = {
 }
 
 
-class JournalConfig(Config):
-    """`durability` is what an append survives: `power_loss` syncs the disk each time, `crash` does not.
-
-    With `crash`, a power cut can take the last appends with it, and their offsets are then given again.
-    `busy_ms` is how long an append waits for another process that is writing. Events are deleted when they are
-    older than `keep_days` or when all together take more than `keep_mb`, the oldest first (None: never). After
-    a crash the whole file is checked if it is not larger than `check_mb`.
-    """
-
-    path: Path = Path("bcaf-events.sqlite3")
-    durability: Literal["power_loss", "crash"] = "power_loss"
-    busy_ms: int = Field(default=5000, ge=0)
-    keep_days: float | None = Field(default=None, gt=0)
-    keep_mb: float | None = Field(default=None, gt=0)
-    check_mb: float = Field(default=512.0, ge=0)
-
-
-class JournalFile:
-    """An open journal; may be used from any thread.
-
-    `identity` is the file's own, `epoch` counts how often a writer has opened it.
+class SqliteDatabase:
+    """An open journal's file; see `Database`.
 
     Args:
         read_only: do not create or change anything; for those who replay what another process writes.
@@ -71,6 +54,8 @@ class JournalFile:
         JournalError: the file cannot be opened, is damaged, or is not a journal that this version knows.
     """
 
+    columns = COLUMNS
+
     def __init__(
         self,
         config: JournalConfig,
@@ -78,9 +63,12 @@ class JournalFile:
         maintenance: bool = False,
         clock: Callable[[], int] = time.time_ns,
     ) -> None:
-        self.path = config.path
+        assert config.file is not None
+        self.path = config.file
+        self.name = str(self.path)
         self.config = config
         self._clock = clock
+        self._erasures = 0  # by this connection, whose own changes SQLite's version does not count
         self._lock = threading.RLock()
         self._locked = None if read_only or maintenance else _locked(self.path)
         try:
@@ -148,11 +136,51 @@ class JournalFile:
             self._db.close()
             self._unlock()
 
-    def __enter__(self) -> Self:
-        return self
+    @property
+    def last_offset(self) -> int:
+        rows = self.query("SELECT seq FROM sqlite_sequence WHERE name = 'events'")
+        return int(rows[0][0]) if rows else 0
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def end(self, db: Statements) -> End:
+        version = self._one("PRAGMA data_version")  # another one, when another connection has changed the file
+        newest = db.execute('SELECT stored_at FROM events ORDER BY "offset" DESC LIMIT 1').fetchone()
+        given = db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'events'").fetchone()
+        own = version + self._erasures
+        return End(int(given[0]) if given else 0, int(newest[0]) if newest else 0, own)
+
+    def insert(self, db: Statements, rows: Sequence[Row]) -> None:
+        db.execute("SAVEPOINT new")
+        try:
+            many = len(rows) - len(rows) % ROWS
+            for at in range(0, many, ROWS):
+                db.execute(_INSERT_ROWS, list(chain.from_iterable(rows[at : at + ROWS])))
+            db.executemany(INSERT, rows[many:])
+        except sqlite3.IntegrityError:
+            db.execute("ROLLBACK TO new")
+            raise DuplicateError(f"journal {self.name}: an event is stored already") from None
+
+    def set_end(self, db: Statements, end: End) -> None:
+        pass  # SQLite counts by itself
+
+    def delete(self, db: Statements, where: str, value: object) -> int:
+        count = int(db.execute(f"DELETE FROM events WHERE {where}", (value,)).rowcount)
+        db.execute(f"DELETE FROM latest WHERE {where}", (value,))
+        return count
+
+    def erased(self, db: Statements) -> None:
+        self._erasures += 1
+
+    def known(self, where: str, values: Sequence[object]) -> list[tuple[int, str]]:
+        return self.query(f'SELECT "offset", call FROM events INDEXED BY events_by_call {where}', values)
+
+    def bytes(self, db: Statements) -> int:
+        pages, free, size = (
+            db.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "freelist_count", "page_size")
+        )
+        return int((pages - free) * size)
+
+    def keep(self) -> None:
+        pass  # the lock on the file ends with the process
 
     def _open(self, config: JournalConfig, read_only: bool, maintenance: bool) -> sqlite3.Connection:
         uri = self.path.absolute().as_uri() + ("?mode=ro" if read_only else "?mode=rw" if maintenance else "")

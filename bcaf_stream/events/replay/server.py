@@ -33,9 +33,9 @@ from bcaf_stream.errors import EventError
 from bcaf_stream.events.auth import Gate
 from bcaf_stream.events.connections import Budget, Refusals
 from bcaf_stream.events.event import call_of_prefix
+from bcaf_stream.events.journal.config import JournalConfig
 from bcaf_stream.events.journal.journal import Journal
 from bcaf_stream.events.journal.rows import Entry
-from bcaf_stream.events.journal.sqlite import JournalConfig
 from bcaf_stream.events.publisher import BusConfig, keep_alive
 from bcaf_stream.events.replay.job import QUIET_S, ReplayJob
 from bcaf_stream.events.replay.protocol import (

@@ -9,8 +9,8 @@ import pytest
 
 from bcaf_stream.events.codec import decode
 from bcaf_stream.events.event import DAMAGED, Event, event_id
+from bcaf_stream.events.journal.config import JournalConfig
 from bcaf_stream.events.journal.journal import Journal
-from bcaf_stream.events.journal.sqlite import JournalConfig
 from bcaf_stream.events.progress import progress_of
 from tests.unit.events.test_repair import damage, pages_of
 

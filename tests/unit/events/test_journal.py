@@ -3,7 +3,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,9 +15,9 @@ from bcaf_stream.config import load_config
 from bcaf_stream.errors import EventError
 from bcaf_stream.events.codec import decode, from_json
 from bcaf_stream.events.event import Event
+from bcaf_stream.events.journal.config import JournalConfig
 from bcaf_stream.events.journal.journal import PAGE, Journal
 from bcaf_stream.events.journal.repair import repair
-from bcaf_stream.events.journal.sqlite import JournalConfig
 from tests.unit.events.test_codec import EVENTS
 
 
@@ -28,8 +28,22 @@ def event(n: int, call: str = "a") -> Event:
 
 
 @pytest.fixture
-def config(tmp_path: Path) -> JournalConfig:
+def file_config(tmp_path: Path) -> JournalConfig:
     return JournalConfig(path=tmp_path / "events.sqlite3", durability="crash", busy_ms=50)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def config(request: pytest.FixtureRequest) -> JournalConfig:
+    """Of an empty journal, on each of the two databases."""
+    if request.param == "sqlite":
+        return request.getfixturevalue("file_config")
+    return request.getfixturevalue("postgres").config(busy_ms=50)
+
+
+@pytest.fixture
+def file_journal(file_config: JournalConfig) -> Iterator[Journal]:
+    with Journal(file_config) as opened:
+        yield opened
 
 
 @pytest.fixture
@@ -63,9 +77,8 @@ def test_a_known_id_is_stored_once_and_comes_back_as_it_was_stored_first(journal
 def test_offsets_go_on_after_a_restart_and_after_the_last_rows_were_deleted(config: JournalConfig):
     with Journal(config) as journal:
         journal.append([event(0), event(1)])
-    with sqlite3.connect(config.path) as db:
+    with Journal(config, maintenance=True) as journal, journal.transaction() as db:
         db.execute("DELETE FROM events")
-    db.close()
     with Journal(config) as journal:
         assert journal.last_offset == 2
         assert [e.offset for e in journal.append([event(1), event(2)])] == [3, 4]
@@ -102,12 +115,21 @@ def test_another_reader_follows_the_writer(config: JournalConfig, journal: Journ
             reader.append([event(1)])
 
 
+@pytest.fixture(scope="session", params=["sqlite", "postgresql"])
+def fresh(request: pytest.FixtureRequest) -> Callable[[], JournalConfig]:
+    """Makes the configuration of an empty journal, for as many as a test needs."""
+    if request.param == "postgresql":
+        return request.getfixturevalue("postgres").config
+    folders = request.getfixturevalue("tmp_path_factory")
+    return lambda: JournalConfig(path=folders.mktemp("journal") / "j", durability="crash")
+
+
 @settings(max_examples=20, deadline=None)
 @given(batches=st.lists(st.lists(st.integers(0, 9), max_size=5), max_size=6), reopen=st.booleans())
 def test_any_batches_are_stored_once_each_in_order(
-    batches: list[list[int]], reopen: bool, tmp_path_factory: pytest.TempPathFactory
+    batches: list[list[int]], reopen: bool, fresh: Callable[[], JournalConfig]
 ):
-    config = JournalConfig(path=tmp_path_factory.mktemp("journal") / "j", durability="crash")
+    config = fresh()
     journal, known = Journal(config), {}
     for batch in batches:
         for n, stored in zip(batch, journal.append([event(n) for n in batch]), strict=True):
@@ -137,13 +159,13 @@ def test_threads_may_share_it(journal: Journal):
 
 def test_what_was_appended_survives_the_death_of_the_process(config: JournalConfig):
     script = (
-        "import os, sys; from pathlib import Path\n"
+        "import os, sys\n"
         "from bcaf_stream.events.journal.journal import *\n"
-        "j = Journal(JournalConfig(path=Path(sys.argv[1])))\n"
+        "j = Journal(JournalConfig.model_validate_json(sys.argv[1]))\n"
         "j.append([Event(type='alert', id=str(n), call='a', seq=n, emitted_at=1) for n in range(3)])\n"
         "os.kill(os.getpid(), 9)"
     )
-    died = subprocess.run([sys.executable, "-c", script, str(config.path)], check=False)
+    died = subprocess.run([sys.executable, "-c", script, config.model_dump_json(exclude_unset=True)], check=False)
     assert died.returncode == -9
     with Journal(config) as journal:
         assert [e.seq for e in journal.read()] == [0, 1, 2]
@@ -155,25 +177,25 @@ def test_nothing_of_a_batch_is_stored_when_one_event_is_wrong(journal: Journal):
     assert list(journal.read()) == []
 
 
-def test_a_full_disk_is_named_and_leaves_the_journal_whole(config: JournalConfig, journal: Journal):
-    journal.append([event(0)])
-    pages = journal._db.execute("PRAGMA page_count").fetchone()[0]
-    journal._db.execute(f"PRAGMA max_page_count = {pages}")  # SQLite's own limit fails exactly as a full disk does
-    with pytest.raises(EventError, match=f"{config.path}: the disk is full"):
-        journal.append([event(n) for n in range(1, 1000)])
-    assert [e.seq for e in journal.read()] == [0]
-    journal._db.execute("PRAGMA max_page_count = 100000")
-    assert [e.offset for e in journal.append([event(1)])] == [2]
+def test_a_full_disk_is_named_and_leaves_the_journal_whole(file_config: JournalConfig, file_journal: Journal):
+    file_journal.append([event(0)])
+    pages = file_journal.query("PRAGMA page_count")[0][0]
+    file_journal.query(f"PRAGMA max_page_count = {pages}")  # SQLite's own limit fails exactly as a full disk does
+    with pytest.raises(EventError, match=f"{file_config.path}: the disk is full"):
+        file_journal.append([event(n) for n in range(1, 1000)])
+    assert [e.seq for e in file_journal.read()] == [0]
+    file_journal.query("PRAGMA max_page_count = 100000")
+    assert [e.offset for e in file_journal.append([event(1)])] == [2]
 
 
-def test_a_busy_journal_is_named(config: JournalConfig, journal: Journal):
-    other = sqlite3.connect(config.path, isolation_level=None)
+def test_a_busy_journal_is_named(file_config: JournalConfig, file_journal: Journal):
+    other = sqlite3.connect(file_config.path, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     with pytest.raises(EventError, match="another process is writing"):
-        journal.append([event(0)])
+        file_journal.append([event(0)])
     other.execute("ROLLBACK")
     other.close()
-    assert [e.offset for e in journal.append([event(0)])] == [1]
+    assert [e.offset for e in file_journal.append([event(0)])] == [1]
 
 
 def test_files_that_are_no_journal_are_left_alone(tmp_path: Path):
@@ -189,22 +211,22 @@ def test_files_that_are_no_journal_are_left_alone(tmp_path: Path):
         assert path.read_bytes() == before
 
 
-def test_a_journal_of_a_later_version_is_refused(config: JournalConfig):
-    Journal(config).close()
-    with sqlite3.connect(config.path) as db:
+def test_a_journal_of_a_later_version_is_refused(file_config: JournalConfig):
+    Journal(file_config).close()
+    with sqlite3.connect(file_config.path) as db:
         db.execute("PRAGMA user_version = 9")
     db.close()
     with pytest.raises(EventError, match="knows schema 2 and 3 and not 9"):
-        Journal(config)
+        Journal(file_config)
 
 
-def test_a_damaged_file_is_named(config: JournalConfig):
-    with Journal(config) as journal:
+def test_a_damaged_file_is_named(file_config: JournalConfig):
+    with Journal(file_config) as journal:
         journal.append([event(n) for n in range(200)])
-    with config.path.open("r+b") as file:
+    with file_config.path.open("r+b") as file:
         file.seek(4096)
-        file.write(os.urandom(config.path.stat().st_size - 4096))
-    with pytest.raises(EventError, match="damaged"), Journal(config) as journal:
+        file.write(os.urandom(file_config.path.stat().st_size - 4096))
+    with pytest.raises(EventError, match="damaged"), Journal(file_config) as journal:
         list(journal.read())
 
 
@@ -240,9 +262,9 @@ def test_the_configuration_loads_from_text():
 
 @settings(max_examples=60, deadline=None)
 @given(events=st.lists(EVENTS, min_size=1, max_size=5, unique_by=lambda e: e.id))
-def test_any_event_comes_back_as_it_was_stored(events: list[Event], tmp_path_factory: pytest.TempPathFactory):
+def test_any_event_comes_back_as_it_was_stored(events: list[Event], fresh: Callable[[], JournalConfig]):
     """The row is compact, and loses nothing: what is replayed are the very bytes that were published."""
-    with Journal(JournalConfig(path=tmp_path_factory.mktemp("rows") / "j", durability="crash")) as journal:
+    with Journal(fresh()) as journal:
         entries = journal.store(events)
         assert [
             replace(decode(entry.data), offset=e.offset) for entry, e in zip(entries, events, strict=True)
@@ -253,24 +275,24 @@ def test_any_event_comes_back_as_it_was_stored(events: list[Event], tmp_path_fac
 GOLDEN = Path(__file__).with_name("golden")
 
 
-def test_a_journal_of_schema_2_is_read_and_gone_on_with(config: JournalConfig):
-    with sqlite3.connect(config.path) as db:
+def test_a_journal_of_schema_2_is_read_and_gone_on_with(file_config: JournalConfig):
+    with sqlite3.connect(file_config.path) as db:
         db.executescript((GOLDEN / "journal_schema_2.sql").read_text(encoding="utf-8"))
     db.close()
     old = [from_json(line) for line in (GOLDEN / "journal_schema_2.jsonl").read_text("utf-8").splitlines()]
-    with Journal(config, read_only=True) as journal:
+    with Journal(file_config, read_only=True) as journal:
         assert list(journal.read()) == old
-    with Journal(config) as journal:
+    with Journal(file_config) as journal:
         again = journal.append([replace(old[1], text="other"), event(0)])
         assert again == [old[1], replace(event(0), offset=len(old) + 1)]
-    with Journal(config, read_only=True) as journal:
+    with Journal(file_config, read_only=True) as journal:
         assert list(journal.read()) == [*old, again[1]]
-    assert repair(config.path, 0.0).broken is None
+    assert repair(file_config.path, 0.0).broken is None
 
 
-def test_a_row_whose_columns_are_not_its_events_is_damaged(journal: Journal):
-    journal.append([event(0), event(1)])
-    with sqlite3.connect(journal.path) as db:
+def test_a_row_whose_columns_are_not_its_events_is_damaged(file_journal: Journal):
+    file_journal.append([event(0), event(1)])
+    with sqlite3.connect(file_journal.name) as db:
         db.execute("UPDATE events SET emotion = 'joy' WHERE offset = 1")
     db.close()
-    assert [read.degraded for read in journal.read()] == [("journal",), None]
+    assert [read.degraded for read in file_journal.read()] == [("journal",), None]

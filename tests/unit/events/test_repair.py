@@ -9,10 +9,10 @@ import pytest
 from bcaf_stream.errors import JournalError
 from bcaf_stream.events.event import Event
 from bcaf_stream.events.hub import EventHubConfig
+from bcaf_stream.events.journal.config import JournalConfig
 from bcaf_stream.events.journal.journal import Journal
 from bcaf_stream.events.journal.repair import LEAP, repair
 from bcaf_stream.events.journal.retention import erase
-from bcaf_stream.events.journal.sqlite import JournalConfig
 from tests.deployed import free_address
 from tests.hub_process import HubProcess
 

@@ -1,14 +1,16 @@
 import sqlite3
+from collections.abc import Callable
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from bcaf_stream.errors import JournalError
 from bcaf_stream.events.event import Event
+from bcaf_stream.events.journal.config import JournalConfig
 from bcaf_stream.events.journal.journal import NOT_STORED, Journal
 from bcaf_stream.events.journal.retention import DAY_NS, erase, expire
-from bcaf_stream.events.journal.sqlite import JournalConfig
 
 
 def event(n: int, call: str = "a", text: str = "hello") -> Event:
@@ -26,9 +28,18 @@ def config(folder: Path, **fields: object) -> JournalConfig:
     return JournalConfig(path=folder / "j.sqlite", durability="crash", **fields)
 
 
-def test_what_is_too_old_goes_and_offsets_go_on(tmp_path: Path):
+@pytest.fixture(params=["sqlite", "postgresql"])
+def kept(request: pytest.FixtureRequest) -> Callable[..., JournalConfig]:
+    """Makes the configuration of an empty journal, with these fields."""
+    if request.param == "postgresql":
+        return request.getfixturevalue("postgres").config
+    return partial(config, request.getfixturevalue("tmp_path"))
+
+
+def test_what_is_too_old_goes_and_offsets_go_on(kept: Callable[..., JournalConfig]):
     clock = Clock()
-    with Journal(config(tmp_path, keep_days=2), clock=clock) as journal:
+    here = kept(keep_days=2)
+    with Journal(here, clock=clock) as journal:
         journal.append([event(0), event(1)])
         clock.now += DAY_NS
         journal.append([event(2)])
@@ -39,8 +50,9 @@ def test_what_is_too_old_goes_and_offsets_go_on(tmp_path: Path):
         assert journal.append([event(3)])[0].offset == 4
 
 
-def test_what_is_too_much_goes_oldest_first_until_it_fits(tmp_path: Path):
-    with Journal(config(tmp_path, keep_mb=1)) as journal:
+def test_what_is_too_much_goes_oldest_first_until_it_fits(kept: Callable[..., JournalConfig]):
+    here = kept(keep_mb=1)
+    with Journal(here) as journal:
         for at in range(0, 20_000, 500):
             journal.append([event(n, text="word " * 20) for n in range(at, at + 500)])
         while expire(journal, 0):
@@ -48,12 +60,14 @@ def test_what_is_too_much_goes_oldest_first_until_it_fits(tmp_path: Path):
         left = [e.seq for e in journal.read()]
     assert left[-1] == 19_999
     assert left == list(range(left[0], 20_000))
-    assert 1000 < len(left) < 8000
-    assert (tmp_path / "j.sqlite").stat().st_size < 2e6
+    assert 1000 <= len(left) < 8000
+    if here.file is not None:
+        assert here.file.stat().st_size < 2e6
 
 
-def test_nothing_goes_where_everything_is_kept(tmp_path: Path):
-    with Journal(config(tmp_path)) as journal:
+def test_nothing_goes_where_everything_is_kept(kept: Callable[..., JournalConfig]):
+    here = kept()
+    with Journal(here) as journal:
         journal.append([event(0)])
         assert expire(journal, 10**20) == 0
 
@@ -93,8 +107,9 @@ def test_what_a_reader_holds_back_is_said_and_goes_when_it_is_erased_again(tmp_p
         assert b"forbidden words" not in bytes_of(tmp_path)
 
 
-def test_of_a_call_that_is_erased_while_it_runs_nothing_more_is_stored(tmp_path: Path):
-    with Journal(config(tmp_path)) as journal, Journal(config(tmp_path), maintenance=True) as beside:
+def test_of_a_call_that_is_erased_while_it_runs_nothing_more_is_stored(kept: Callable[..., JournalConfig]):
+    here = kept()
+    with Journal(here) as journal, Journal(here, maintenance=True) as beside:
         journal.append([event(0, "secret", "the forbidden words"), event(0, "other")])
         erase(beside, "secret", now=7)
         both = [event(1, "other"), event(1, "secret", "the forbidden words"), event(2, "other")]
@@ -104,8 +119,10 @@ def test_of_a_call_that_is_erased_while_it_runs_nothing_more_is_stored(tmp_path:
         assert journal.unfinished() == ["other"]
         assert erase(beside, "nobody", now=8) == (0, False, [])
         assert not journal.is_erased("nobody"), "a wrong name closes nothing"
-        assert b"forbidden words" not in bytes_of(tmp_path)
-    with Journal(config(tmp_path)) as journal:
+        assert not any(entry.data.count(b"forbidden words") for entry in journal.page(0))
+        if here.file is not None:
+            assert b"forbidden words" not in bytes_of(here.file.parent)
+    with Journal(here) as journal:
         assert journal.append([event(3, "secret")]) == []
 
 
@@ -129,9 +146,10 @@ def test_a_half_written_repair_is_gone_when_a_writer_opens_the_journal(tmp_path:
         assert not (tmp_path / ".j.sqlite.repaired").exists()
 
 
-def test_a_clock_that_is_set_back_moves_nothing_back(tmp_path: Path):
+def test_a_clock_that_is_set_back_moves_nothing_back(kept: Callable[..., JournalConfig]):
     clock = Clock()
-    with Journal(config(tmp_path), clock=clock) as journal:
+    here = kept()
+    with Journal(here, clock=clock) as journal:
         journal.append([event(0)])
         clock.now -= DAY_NS
         journal.append([event(1)])
@@ -141,10 +159,11 @@ def test_a_clock_that_is_set_back_moves_nothing_back(tmp_path: Path):
         assert journal.first_since(10 * DAY_NS + 1) == 3
 
 
-def test_epochs_count_the_starts_and_the_identity_stays(tmp_path: Path):
+def test_epochs_count_the_starts_and_the_identity_stays(kept: Callable[..., JournalConfig]):
+    here = kept()
     found = []
     for _ in range(3):
-        with Journal(config(tmp_path)) as journal:
+        with Journal(here) as journal:
             found.append((journal.epoch, journal.identity))
     assert [epoch for epoch, _ in found] == [1, 2, 3]
     assert len({identity for _, identity in found}) == 1
@@ -157,7 +176,7 @@ def test_a_journal_left_open_is_checked_and_damage_is_not_built_upon(tmp_path: P
     path = tmp_path / "j.sqlite"
     with Journal(config(tmp_path)) as journal:
         journal.query("UPDATE epochs SET ended_at = NULL")  # as a crash leaves it
-        journal._is_writer = False
+        journal.database._is_writer = False
     data = bytearray(path.read_bytes())
     data[len(data) // 2 : len(data) // 2 + 8192] = bytes(8192)
     path.write_bytes(data)

@@ -1,0 +1,269 @@
+"""The journal on a real PostgreSQL in trouble: down, silent, read-only, full; two writers; secrets; erasure."""
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from bcaf_stream.cli.main import app
+from bcaf_stream.config import load_config
+from bcaf_stream.errors import ConfigError, EventError, FencedError, JournalError
+from bcaf_stream.events.event import Event
+from bcaf_stream.events.hub import EventHub, EventHubConfig
+from bcaf_stream.events.journal.config import JournalConfig
+from bcaf_stream.events.journal.journal import Journal
+from bcaf_stream.events.publisher import BusConfig
+from bcaf_stream.events.replay.server import ReplayConfig
+from bcaf_stream.events.subscriber import EventSubscriber
+from tests.components import needs, require
+from tests.hub_process import HubProcess
+from tests.postgres import PostgresServer, running_server
+
+pytestmark = needs("postgresql")
+WAIT_S = 20.0
+END_ALL = "pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE application_name LIKE 'bcaf-stream%'"
+
+
+def event(n: int, call: str = "a", text: str = "the forbidden words") -> Event:
+    return Event(type="alert", id=f"{call}-{n}", call=call, seq=n, emitted_at=n + 1, text=text)
+
+
+def hub_config(journal: JournalConfig) -> EventHubConfig:
+    any_port = "tcp://127.0.0.1:*"
+    bus, replay = BusConfig(bind=any_port), ReplayConfig(bind=any_port)
+    return EventHubConfig(journal=journal, bus=bus, replay=replay, heartbeat_s=0.1)
+
+
+def wait_until_ready(hub: EventHub) -> None:
+    deadline = time.monotonic() + WAIT_S
+    while "not_ready" in hub.stats():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+@pytest.fixture(scope="module")
+def own_server() -> Iterator[PostgresServer]:
+    """A server that these tests may ill-treat; each leaves it as it was, but the last one, on passwords."""
+    with running_server() as server:
+        yield server
+
+
+def test_a_server_that_dies_stops_the_hub_until_it_is_back_and_nothing_is_lost(own_server: PostgresServer):
+    with (
+        EventHub(hub_config(own_server.config())) as hub,
+        EventSubscriber(hub.bus.endpoint, hub.replay.endpoint, start="start") as subscriber,
+    ):
+        assert hub.publish([event(0)]).result(WAIT_S) == [1]
+        own_server.stop("immediate")
+        with pytest.raises(JournalError, match=r"cannot be reached|shut down"):
+            hub.publish([event(1)]).result(WAIT_S)
+        assert not hub.stats()["ready"]
+        own_server.start()
+        wait_until_ready(hub)
+        assert hub.publish([event(1), event(0)]).result(WAIT_S) == [2, 1]
+        told = [subscriber.receive(WAIT_S) for _ in range(3)]
+        assert [(e.type, e.seq) for e in told if e.call] == [("alert", 0), ("alert", 1)]
+        assert hub.journal.epoch == 1, "the same writer goes on"
+
+
+def test_a_server_that_is_silent_holds_nobody_up_for_longer_than_the_deadline(own_server: PostgresServer):
+    config = own_server.config(timeout_s=1.0, durability="power_loss")
+    with EventHub(hub_config(config)) as hub:
+        assert hub.publish([event(0)]).result(WAIT_S) == [1]
+        with own_server.stopped():
+            begin = time.monotonic()
+            with pytest.raises(JournalError, match="no answer within 1 s"):
+                hub.publish([event(1)]).result(WAIT_S)
+            assert time.monotonic() - begin < 5.0
+        wait_until_ready(hub)
+        assert hub.publish([event(1)]).result(WAIT_S) == [2]
+        assert [e.seq for e in hub.journal.read()] == [0, 1]
+
+
+def test_a_read_only_server_is_named_and_gone_on_with(own_server: PostgresServer):
+    with EventHub(hub_config(own_server.config())) as hub:
+        hub.publish([event(0)]).result(WAIT_S)
+        own_server.query("ALTER SYSTEM SET default_transaction_read_only = on")
+        own_server.query("SELECT pg_reload_conf()")
+        own_server.query(f"SELECT {END_ALL}")
+        with pytest.raises(JournalError, match="read-only: name the primary"):
+            hub.publish([event(1)]).result(WAIT_S)
+        own_server.query("ALTER SYSTEM RESET default_transaction_read_only")
+        own_server.query("SELECT pg_reload_conf()")
+        wait_until_ready(hub)
+        assert hub.publish([event(1)]).result(WAIT_S) == [2]
+
+
+def test_a_full_disk_is_named_and_what_was_refused_is_stored_when_there_is_room(
+    own_server: PostgresServer,
+):
+    disk = Path(own_server.folder) / "small"
+    disk.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", disk], check=False).returncode == 0
+    if not mounted:
+        require("root", "this user may not mount a small disk")
+    try:
+        subprocess.run(["chown", "postgres", disk], check=True)
+        own_server.query(f"CREATE TABLESPACE small LOCATION '{disk}'")
+        own_server.query("ALTER DATABASE postgres SET default_tablespace = small")
+        stored: list[int] = []
+        with Journal(own_server.config()) as journal:
+            (disk / "filler").write_bytes(bytes(2_000_000))
+            batch: list[Event] = []
+
+            def fill() -> None:
+                while len(stored) < 20_000:
+                    batch[:] = [event(len(stored) + n, text="word " * 100) for n in range(200)]
+                    stored.extend(e.seq for e in journal.append(batch))
+
+            with pytest.raises(JournalError, match="the disk is full: free some space"):
+                fill()
+            assert [e.seq for e in journal.read()] == stored
+            (disk / "filler").unlink()
+            assert journal.append(batch)[0].offset == len(stored) + 1
+    finally:
+        own_server.query("DROP SCHEMA IF EXISTS j1 CASCADE")
+        own_server.query("ALTER DATABASE postgres RESET default_tablespace")
+        own_server.query("DROP TABLESPACE IF EXISTS small")
+        subprocess.run(["umount", "--lazy", disk], check=True)
+
+
+def test_the_second_of_two_writers_is_told_who_the_first_is(postgres: PostgresServer):
+    config = postgres.config()
+    with Journal(config) as first:
+        with pytest.raises(JournalError, match=rf"process {os.getpid()} on \S+ writes to it: stop that one"):
+            Journal(config)
+        assert first.append([event(0)])[0].offset == 1
+    with Journal(config) as second:
+        assert (second.epoch, second.append([event(1)])[0].offset) == (2, 2)
+
+
+def test_a_hub_that_is_killed_is_followed_at_once_with_the_same_offsets(postgres: PostgresServer):
+    config = hub_config(postgres.config())
+    hub = HubProcess(config)
+    assert hub.wait_ready()
+    assert hub.publish([event(0), event(1)])
+    hub.kill()
+    hub.end()
+    deadline = time.monotonic() + WAIT_S
+    while True:
+        try:
+            other = EventHub(config)
+            break
+        except EventError:  # the server has not seen the end of the connection yet
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+    with other:
+        assert other.publish([event(2), event(1)]).result(WAIT_S) == [3, 2]
+        with EventSubscriber(other.bus.endpoint, other.replay.endpoint, start="start") as subscriber:
+            assert [subscriber.receive(WAIT_S).offset for _ in range(3)] == [1, 2, 3]
+
+
+def test_a_writer_that_was_thought_dead_writes_nothing_more(postgres: PostgresServer):
+    """A hub is stopped for longer than its lease, another takes over, the first one wakes with events in hand."""
+    config = hub_config(postgres.config(lease_s=5.0))
+    hub = HubProcess(config)
+    assert hub.wait_ready()
+    assert hub.publish([event(0)])
+    os.kill(hub.process.pid, signal.SIGSTOP)
+    try:
+        with pytest.raises(JournalError, match=f"process {hub.process.pid} on .* writes to it"):
+            Journal(config.journal)
+        deadline = time.monotonic() + WAIT_S
+        while True:
+            try:
+                other = Journal(config.journal)
+                break
+            except JournalError:
+                assert time.monotonic() < deadline
+                time.sleep(0.1)
+        with other:
+            assert other.append([event(1)])[0].offset == 2
+            os.kill(hub.process.pid, signal.SIGCONT)
+            assert not hub.publish([event(2)]), "it is no writer any more"
+            assert [e.seq for e in other.read()] == [0, 1]
+            assert other.append([event(3)])[0].offset == 3
+    finally:
+        hub.kill()
+        hub.end()
+
+
+def test_a_writer_whose_connection_breaks_goes_on_unless_another_took_over(postgres: PostgresServer):
+    config = postgres.config(lease_s=5.0)
+    with Journal(config) as journal:
+        for n in range(3):
+            journal.append([event(n)])
+            postgres.query(f"SELECT {END_ALL}")
+        assert [e.seq for e in journal.read()] == [0, 1, 2]
+        postgres.query("UPDATE journal SET epoch = epoch + 1, holder = 'somebody'", config.namespace)
+        with pytest.raises(FencedError, match="somebody has taken it over: this one writes nothing more"):
+            journal.append([event(3)])
+        assert postgres.query("SELECT count(*) FROM events", config.namespace) == [(3,)]
+
+
+@pytest.mark.parametrize("secret", ["postgresql://me:hunter2@h/db", "postgresql://me@h/db?password=hunter2"])
+def test_a_password_in_the_url_is_refused_and_not_repeated(secret: str):
+    with pytest.raises(ConfigError, match=r"a password here would be seen.*password_file, PGPASSFILE") as refused:
+        load_config(JournalConfig, None, [f"url={secret}"])
+    assert "hunter2" not in str(refused.value)
+    result = CliRunner().invoke(app, ["calls", "--journal", secret])
+    assert result.exit_code != 0
+    assert "hunter2" not in result.output + str(result.exception)
+
+
+def test_the_password_comes_from_a_file_and_a_wrong_one_is_one_line(own_server: PostgresServer, tmp_path: Path):
+    own_server.query(f"ALTER USER {own_server.user} PASSWORD 'hunter2'")
+    (own_server.folder / "data" / "pg_hba.conf").write_text("host all all 127.0.0.1/32 scram-sha-256\n")
+    own_server.stop("fast")
+    own_server.start()
+    file = tmp_path / "password"
+    file.write_text("hunter3\n")
+    file.chmod(0o600)
+    for config in (own_server.config(password_file=file), own_server.config()):
+        with pytest.raises(JournalError, match="the server refuses this user or password") as refused:
+            Journal(config)
+        assert "hunter" not in str(refused.value)
+        assert "\n" not in str(refused.value)
+    file.write_text("hunter2\n")
+    with Journal(own_server.config(password_file=file)) as journal:
+        assert journal.append([event(0)])[0].offset == 1
+    file.chmod(0o644)
+    with pytest.raises(EventError, match="others may read this password"):
+        Journal(own_server.config(password_file=file))
+
+
+def test_what_is_not_there_is_named(postgres: PostgresServer):
+    absent = postgres.config()
+    with pytest.raises(JournalError, match="there is no journal in it: see namespace"):
+        Journal(absent, read_only=True)
+    with pytest.raises(JournalError, match="there is no such database: createdb"):
+        Journal(JournalConfig(url=postgres.url("nowhere")))
+    with pytest.raises(JournalError, match="cannot be reached: see that the server runs"):
+        Journal(JournalConfig(url="postgresql://bcaf@127.0.0.1:1/postgres"))
+    postgres.query("CREATE SCHEMA other; CREATE TABLE other.journal (x int)")
+    with pytest.raises(JournalError, match="its tables are no journal's: choose another namespace"):
+        Journal(JournalConfig(url=postgres.url(), namespace="other"))
+    with pytest.raises(ConfigError, match="give path or url, not both"):
+        load_config(JournalConfig, None, ["path=x", "url=sqlite:///y"])
+    assert load_config(JournalConfig, None, ["url=sqlite:////x/y"]).file == Path("/x/y")
+
+
+def test_the_commands_read_and_erase_it(postgres: PostgresServer):
+    config = postgres.config()
+    with Journal(config) as journal:
+        journal.append([event(0), event(0, "b\0\\0", "others")])
+        place = f"{config.url}?namespace={config.namespace}"
+        run = CliRunner().invoke
+        assert run(app, ["export", "--journal", place]).output.count("\n") == 2
+        erased = run(app, ["erase", "a", "--yes", "--journal", place])
+        assert erased.exit_code == 0, erased.output
+        assert "1 events erased" in erased.output
+        assert "write-ahead log and backups" in erased.output
+        assert [e.call for e in journal.read()] == ["b\0\\0"]
+        assert journal.append([event(1)]) == [], "nothing more of it is stored"
+        assert "repairs its own tables" in str(run(app, ["repair", "--journal", place]).exception)
