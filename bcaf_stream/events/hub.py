@@ -79,6 +79,7 @@ class EventHub:
         self.published = 0
         self.erased = 0  # events of calls that were erased, which were not stored
         self._trouble: str | None = None  # why events cannot be taken at the moment
+        self._fenced: FencedError | None = None  # another hub has the journal: this one has ended
         self.failures = 0  # groups that could not be journalled
         with contextlib.ExitStack() as stack:
             self.journal = stack.enter_context(Journal(config.journal, clock=clock))
@@ -107,6 +108,8 @@ class EventHub:
             done.set_exception(EventError("the hub is closed"))
         else:
             self._queue.put(_Handed(events, drafts, done))
+            if self._fenced is not None:
+                self._refuse_waiting(self._fenced)
         return done
 
     def progress(self, call: str) -> Progress | None:
@@ -132,6 +135,20 @@ class EventHub:
         self.close()
 
     def _run(self, end: threading.Event) -> None:
+        try:
+            self._write(end)
+        except FencedError as error:
+            self._fenced = error
+            self._refuse_waiting(error)
+            raise
+
+    def _refuse_waiting(self, error: FencedError) -> None:
+        """Whoever handed something over is told: there is nobody any more who takes it."""
+        with contextlib.suppress(queue.Empty):
+            while True:
+                self._queue.get_nowait().done.set_exception(error)
+
+    def _write(self, end: threading.Event) -> None:
         next_beat = next_keep = next_upkeep = 0.0
         rest_s = 0.0
         while True:

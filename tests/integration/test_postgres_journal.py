@@ -103,7 +103,7 @@ def test_a_full_disk_is_named_and_what_was_refused_is_stored_when_there_is_room(
     own_server: PostgresServer,
 ):
     disk = Path(own_server.folder) / "small"
-    disk.mkdir()
+    disk.mkdir(exist_ok=True)
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", disk], check=False).returncode == 0
     if not mounted:
         require("root", "this user may not mount a small disk")
@@ -112,7 +112,8 @@ def test_a_full_disk_is_named_and_what_was_refused_is_stored_when_there_is_room(
         own_server.query(f"CREATE TABLESPACE small LOCATION '{disk}'")
         own_server.query("ALTER DATABASE postgres SET default_tablespace = small")
         stored: list[int] = []
-        with Journal(own_server.config()) as journal:
+        config = own_server.config()
+        with Journal(config) as journal:
             (disk / "filler").write_bytes(bytes(2_000_000))
             batch: list[Event] = []
 
@@ -127,10 +128,10 @@ def test_a_full_disk_is_named_and_what_was_refused_is_stored_when_there_is_room(
             (disk / "filler").unlink()
             assert journal.append(batch)[0].offset == len(stored) + 1
     finally:
-        own_server.query("DROP SCHEMA IF EXISTS j1 CASCADE")
+        own_server.query(f"DROP SCHEMA {config.namespace} CASCADE")
         own_server.query("ALTER DATABASE postgres RESET default_tablespace")
         own_server.query("DROP TABLESPACE IF EXISTS small")
-        subprocess.run(["umount", "--lazy", disk], check=True)
+        subprocess.run(["umount", disk], check=True)
 
 
 def test_the_second_of_two_writers_is_told_who_the_first_is(postgres: PostgresServer):
