@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import urlencode, urlsplit
 
 from bcaf_stream.events.hub import EventHub, EventHubConfig
-from bcaf_stream.events.journal.sqlite import JournalConfig
+from bcaf_stream.events.journal.config import JournalConfig
 from bcaf_stream.events.publisher import BusConfig
 from bcaf_stream.events.replay.server import ReplayConfig
 from bcaf_stream.loops import start_thread

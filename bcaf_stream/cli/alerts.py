@@ -12,12 +12,14 @@ from rich.table import Table
 from bcaf_stream.alerts.backtest import Backtest, backtest, read_labels
 from bcaf_stream.alerts.cases import run_cases
 from bcaf_stream.alerts.rules import duration_ms, load_rules
+from bcaf_stream.cli.events import JournalPlace
 from bcaf_stream.config import load_config
 from bcaf_stream.console import cell, stderr_note
 from bcaf_stream.display import printable
 from bcaf_stream.errors import ConfigError, EventError, UsageError
 from bcaf_stream.events.event import Event
-from bcaf_stream.events.journal import Journal, JournalConfig
+from bcaf_stream.events.journal import Journal
+from bcaf_stream.events.journal.config import journal_at
 
 alerts_app = typer.Typer(no_args_is_help=True, help="Rules that watch calls: check them, test them, try them.")
 
@@ -58,7 +60,7 @@ def run_test_cases(cases: Annotated[Path, typer.Argument(metavar="CASES", help="
 @alerts_app.command(name="backtest")
 def backtest_command(
     rules: Rules,
-    journal: Annotated[Path, typer.Option("--journal", help="the journal's file")],
+    journal: JournalPlace,
     labels: Annotated[
         Path | None, typer.Option(help="CSV: call,start_s,end_s[,alert], when an alert is right")
     ] = None,
@@ -73,7 +75,7 @@ def backtest_command(
     except ValueError as error:
         raise UsageError(f"--lead {lead}: {error}") from None
     marked = None if labels is None else read_labels(labels, [rule.alert for rule in loaded.rules])
-    with Journal(JournalConfig(path=journal), read_only=True) as opened:
+    with Journal(journal_at(journal), read_only=True) as opened:
         known = [row[0] for row in opened.calls()]
         for name in call or ():
             if name not in known:

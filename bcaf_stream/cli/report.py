@@ -8,10 +8,11 @@ from typing import Annotated, Literal
 
 import typer
 
-from bcaf_stream.cli.events import DEFAULT_JOURNAL, JournalFile, events_of_call
+from bcaf_stream.cli.events import DEFAULT_JOURNAL, JournalPlace, events_of_call
 from bcaf_stream.console import writing_to
 from bcaf_stream.errors import EventError, UsageError
-from bcaf_stream.events.journal import Journal, JournalConfig
+from bcaf_stream.events.journal import Journal
+from bcaf_stream.events.journal.config import journal_at
 from bcaf_stream.report import CallReport, call_page, day_page
 
 
@@ -20,13 +21,13 @@ def report(
     day: Annotated[str | None, typer.Option(help="all calls that began on it, e.g. 2026-11-28, in UTC")] = None,
     out: Annotated[Path | None, typer.Option(help="write there instead of to standard output")] = None,
     format: Annotated[Literal["html", "json"], typer.Option(help="of the report")] = "html",
-    journal: JournalFile = DEFAULT_JOURNAL,
+    journal: JournalPlace = DEFAULT_JOURNAL,
 ) -> None:
     """Say what a call of the journal amounts to, or the calls of a day: one page that needs nothing else."""
     if (call is None) == (day is None):
         raise UsageError("report: give a call's id, or --day DATE; bcaf-stream calls lists them")
     asked = None if day is None else _date(day)
-    with Journal(JournalConfig(path=journal), read_only=True) as opened:
+    with Journal(journal_at(journal), read_only=True) as opened:
         if call is not None:
             one = CallReport.of(events_of_call(opened, call))
             text = json.dumps(one.to_map(), ensure_ascii=False) if format == "json" else call_page(one)

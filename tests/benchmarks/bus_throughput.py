@@ -1,10 +1,12 @@
 """Events per second on this machine: plain ZeroMQ and msgpack, then our bus, then the hub with its journal.
 
-Run by hand: python tests/benchmarks/bus_throughput.py [EVENTS [EVENTS AT REST [ROUNDS]]]
+Run by hand: python -m tests.benchmarks.bus_throughput [EVENTS [EVENTS AT REST [ROUNDS]]] [--postgresql]
+With --postgresql the hub's journal is on a PostgreSQL server that is started for it, with its default settings.
 The listener is a process of its own. Nothing is lost: each run counts what arrived. On a machine that is not quiet
 only the ratios say something: each is taken against the plain run of the same round, and the median is printed.
 """
 
+import contextlib
 import gc
 import multiprocessing
 import statistics
@@ -28,10 +30,12 @@ from bcaf_stream.events.journal.journal import Journal
 from bcaf_stream.events.publisher import BusConfig, EventPublisher
 from bcaf_stream.events.replay.server import ReplayConfig
 from bcaf_stream.events.subscriber import EventSubscriber
+from tests.postgres import PostgresServer, running_server
 
 LABELS = ("anger", "disgust", "fear", "joy", "neutral", "sadness", "surprise")
 IN_FLIGHT = 256  # batches that wait for their acknowledgement; the owners of calls have that many together
 Address = "multiprocessing.Queue[str]"
+server: PostgresServer | None = None  # with --postgresql
 
 
 def make_event(seq: int, call: str = "bench") -> Event:
@@ -128,10 +132,23 @@ def ours(events: list[Event]) -> float:
 
 def hub_config(folder: str, durability: str) -> EventHubConfig:
     return EventHubConfig(
-        journal=JournalConfig(path=Path(folder) / "events.sqlite", durability=durability),
+        journal=journal_config(folder, durability),
         bus=BusConfig(bind="tcp://127.0.0.1:*", when_full="block", block_s=60),
         replay=ReplayConfig(bind="tcp://127.0.0.1:*"),
     )
+
+
+def journal_config(folder: str, durability: str) -> JournalConfig:
+    if server is None:
+        return JournalConfig(path=Path(folder) / "events.sqlite", durability=durability)
+    return JournalConfig(url=server.url(), namespace=f"b{abs(hash(folder))}", durability=durability)
+
+
+def size_of(config: JournalConfig) -> int:
+    if config.file is not None:
+        return config.file.stat().st_size
+    assert server is not None
+    return int(str(server.query(f"SELECT pg_total_relation_size('{config.namespace}.events')")[0][0]))
 
 
 def journalled(events: list[Event], durability: str, batch: int) -> tuple[float, float]:
@@ -192,11 +209,11 @@ def added_latency(count: int, per_second: int) -> str:
 def at_rest(count: int) -> str:
     """What `count` events cost on disk, and how soon the first event of one call comes back."""
     with tempfile.TemporaryDirectory() as folder:
-        config = JournalConfig(path=Path(folder) / "events.sqlite", durability="crash")
+        config = journal_config(folder, "crash")
         with Journal(config) as journal:
             for at in range(0, count, 1000):
                 journal.store([make_event(n, f"call-{n // 100}") for n in range(at, at + 1000)])
-        size = config.path.stat().st_size
+        size = size_of(config)
         with EventHub(hub_config(folder, "crash")) as hub:
             begin = time.perf_counter()
             topics = [topic_prefix(f"call-{count // 200}")]
@@ -213,9 +230,16 @@ def per_event(work: Callable[[], object], count: int) -> str:
 
 
 def main() -> None:
-    count = int(sys.argv[1]) if len(sys.argv) > 1 else 20_000
-    resting = int(sys.argv[2]) if len(sys.argv) > 2 else 1_000_000
-    rounds = int(sys.argv[3]) if len(sys.argv) > 3 else 7
+    global server
+    numbers = [int(argument) for argument in sys.argv[1:] if argument != "--postgresql"]
+    count, resting, rounds = [*numbers, *(20_000, 1_000_000, 7)[len(numbers) :]]
+    with contextlib.ExitStack() as stack:
+        if "--postgresql" in sys.argv:
+            server = stack.enter_context(running_server(settings=()))
+        run(count, resting, rounds)
+
+
+def run(count: int, resting: int, rounds: int) -> None:
     events = [make_event(n) for n in range(count)]
     gc.freeze()  # no hub holds all its events at once, to be looked through again and again
     data = [encode(e) for e in events]
