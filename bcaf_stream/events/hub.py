@@ -268,6 +268,8 @@ class EventHub:
             "epoch": self.journal.epoch,
             "subscribers": self.bus.subscribers,
             "replays": self.replay.running,
+            "replays_given_up": self.replay.given_up,
+            "answers_missed": self.replay.answers_missed,
             "failures": self.failures,
             "erased": self.erased,
             "refused": self.replay.refused + self.bus.refused,

@@ -14,6 +14,8 @@ from pydantic import BaseModel
 from bcaf_stream.events.codec import EventMap
 from bcaf_stream.events.event import VERSION, Event
 from bcaf_stream.events.publisher import BUDGET, BusConfig
+from bcaf_stream.events.replay.job import HOLD_S
+from bcaf_stream.events.replay.owed import EACH
 from bcaf_stream.events.replay.protocol import KINDS
 from bcaf_stream.events.replay.server import MAX_FRAME_BYTES, MAX_REQUEST_BYTES, ReplayConfig
 from bcaf_stream.events.subscriptions import EACH_BYTES
@@ -142,10 +144,11 @@ drop what has an offset up to `reached`. A client (a connection, or a key where 
 {ReplayConfig().per_second:g} replays and counts in a second, and twice as many at once;
 {ReplayConfig().max_replays_each} replays of it and {ReplayConfig().max_replays} of all run at the same time.
 Beyond that the answer is busy: ask again a second later. `busy` also ends a replay that has had no credit for
-{ReplayConfig().idle_s:g} s, or was quiet and had to make room; ask again from the last `reached` plus 1. A
-request has up to {MAX_REQUEST_BYTES} bytes; a frame of more than {MAX_FRAME_BYTES} ends the connection. Who asks
-faster than it takes the answers misses those that find no room: {ReplayConfig().high_water_mark} may wait. A hub
-that is started again has forgotten what was asked, and says nothing. A client that is owed an answer and hears
+{ReplayConfig().idle_s:g} s, or had to make room for others (when all places are taken: the one that was
+quiet for longest, or one of a client with many, or one that has run so long); ask again from the last `reached`
+plus 1. A request has up to {MAX_REQUEST_BYTES} bytes; a frame of more than {MAX_FRAME_BYTES} ends the connection. Of the
+short answers to a client that takes none, {EACH} wait for it, for {HOLD_S:g} s; it misses the rest. A hub that
+is started again has forgotten what was asked, and says nothing. A client that is owed an answer and hears
 nothing for five seconds asks again, on a new connection.
 """
 

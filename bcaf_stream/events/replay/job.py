@@ -1,13 +1,18 @@
 """One running replay: what was read for it, what of that is due, and what its client has no room for; pure."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from bcaf_stream.events.journal.rows import Entry
+from bcaf_stream.events.subscriptions import Connection
 
 HOLD_S = 30.0  # a client that asked for events and takes none for so long is given up
 QUIET_S = 5.0  # one that was given nothing for so long makes room when all places are taken
 _LONGEST_REST_S = 0.5
+
+K = TypeVar("K")
 
 
 @dataclass(slots=True)
@@ -29,6 +34,7 @@ class ReplayJob:
     begun: float
     waiting: list[Entry] = field(default_factory=list)  # read, and not sent
     reached: int | None = None  # at the end of the journal: up to where everything was read
+    connection: Connection | None = None  # None: not known
     first_at: int | None = None  # `stored_at` of its first event, unix ns
     active_at: float = 0.0  # when it was given something, or asked for more
     held_since: float | None = None  # since when the client has no room
@@ -98,3 +104,24 @@ class ReplayJob:
 
     def _due_at(self, entry: Entry, speed: float) -> float:
         return self.begun + (entry.stored_at - (self.first_at or entry.stored_at)) / 1e9 / speed
+
+
+def quietest(jobs: Mapping[K, ReplayJob], among: Iterable[K], now: float) -> K | None:
+    """The replay that was quiet for longest, of those that were so for long enough to make room."""
+    longest = max(among, key=lambda key: jobs[key].quiet_s(now))
+    return longest if jobs[longest].quiet_s(now) >= QUIET_S else None
+
+
+def next_to_leave(jobs: Mapping[K, ReplayJob], owner: bytes, now: float, turn_s: float) -> K | None:
+    """Which replay makes room for another one of `owner` when all places are taken; None: it has to wait.
+
+    So that nobody is kept out for long by few clients with many replays, nor by many that never are done.
+    """
+    quiet = quietest(jobs, jobs, now)
+    if quiet is not None:
+        return quiet
+    most, count = Counter(job.owner for job in jobs.values()).most_common(1)[0]
+    if count > 1 + sum(job.owner == owner for job in jobs.values()):
+        return max((key for key, job in jobs.items() if job.owner == most), key=lambda key: jobs[key].quiet_s(now))
+    oldest = min(jobs, key=lambda key: jobs[key].begun)
+    return oldest if now - jobs[oldest].begun >= turn_s else None

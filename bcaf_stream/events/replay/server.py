@@ -21,7 +21,7 @@ import contextlib
 import threading
 import time
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 import msgpack
 import zmq
@@ -31,13 +31,14 @@ from bcaf_stream.addresses import why_not_bound
 from bcaf_stream.config import Config
 from bcaf_stream.errors import EventError
 from bcaf_stream.events.auth import Gate
-from bcaf_stream.events.connections import Budget, Refusals
+from bcaf_stream.events.connections import Budget, Refusals, connection_of, is_gone
 from bcaf_stream.events.event import call_of_prefix
 from bcaf_stream.events.journal.config import JournalConfig
 from bcaf_stream.events.journal.journal import Journal
 from bcaf_stream.events.journal.rows import Entry
 from bcaf_stream.events.publisher import BusConfig, keep_alive
-from bcaf_stream.events.replay.job import QUIET_S, ReplayJob
+from bcaf_stream.events.replay.job import ReplayJob, next_to_leave, quietest
+from bcaf_stream.events.replay.owed import OwedAnswers, Sent
 from bcaf_stream.events.replay.protocol import (
     MAX_CREDIT,
     AnyRequest,
@@ -51,13 +52,14 @@ from bcaf_stream.events.replay.protocol import (
     request_of,
     unpacked,
 )
-from bcaf_stream.events.subscriptions import RateLimiter
+from bcaf_stream.events.subscriptions import Connection, RateLimiter
 from bcaf_stream.loops import faults, start_thread
 
 MAX_REQUEST_BYTES = 65_536
 MAX_FRAME_BYTES = 1_000_000  # beyond it the connection ends before anything is answered
 WAITING_REQUESTS = 16  # of one connection; then it is read no further until they are answered
 BUDGET = Budget(burst=4_000_000, per_second=1_500_000)  # bytes: the largest requests as often as they are allowed
+OWED_REST_S = 0.01
 REFRESH_S = 0.5  # how soon a revoked key, an erased call or a replay that is idle for too long is noticed
 
 Key = tuple[bytes, int]  # the client's connection, and what it called its request
@@ -68,8 +70,9 @@ class ReplayConfig(Config):
 
     A client is a connection, or a key where there are keys; it begins `per_second` replays and counts on average.
     Up to `high_water_mark` messages of a page wait for a client that asked for them and does not read. A replay
-    whose client wants nothing for `idle_s` is given up, and the one that was quiet for longest when all places are
-    taken; its client is told `busy`.
+    whose client wants nothing for `idle_s` is given up. When all places are taken, one makes room: that which was
+    quiet for longest, else one of a client that has more of them than the next would have, else the oldest, if it
+    has run for `idle_s`; its client is told `busy`.
     """
 
     bind: str = "tcp://127.0.0.1:5562"
@@ -93,6 +96,7 @@ class ReplayServer:
         self._refusals = Refusals("replay", BUDGET)
         self._limiter = RateLimiter(config.per_second)
         self._jobs: dict[Key, ReplayJob] = {}
+        self._owed = OwedAnswers()
         self.given_up = 0  # replays that were idle for too long, or made room
         self._journal = Journal(journal, read_only=True)
         self._erasures = self._journal.erasures
@@ -115,6 +119,11 @@ class ReplayServer:
     @property
     def running(self) -> int:
         return len(self._jobs)
+
+    @property
+    def answers_missed(self) -> int:
+        """Short answers that their clients never took."""
+        return self._owed.missed
 
     @property
     def furthest_behind(self) -> int | None:
@@ -154,6 +163,9 @@ class ReplayServer:
             while not ending.is_set():
                 now = time.monotonic()
                 rest = min((job.due_in(now) for job in self._jobs.values()), default=1.0)
+                if len(self._owed):
+                    rest = min(rest, OWED_REST_S)
+                    self._owed.give(self._send_frames, now)
                 if self._socket.poll(0 if rest <= 0 else max(1, min(50, int(rest * 1000)))):
                     self._take()
                 for key, job in list(self._jobs.items()):
@@ -183,6 +195,7 @@ class ReplayServer:
                 for job in self._jobs.values():
                     there = self._journal.existing([entry.offset for entry in job.waiting])
                     job.waiting = [entry for entry in job.waiting if entry.offset in there]
+        self._forget_gone()
         for key, job in list(self._jobs.items()):
             if job.credit <= 0 and job.quiet_s(now) > self._config.idle_s:
                 self._give_up(key)
@@ -199,32 +212,34 @@ class ReplayServer:
             user = str(frames[0].get("User-Id")) if self._gate else ""
             values = unpacked(frames[0].bytes)
             key = (client.bytes, id_of(values))
-            self._answer(key, user, request_of(values))
+            self._answer(key, user, connection_of(frames[0]), request_of(values))
         except EventError as error:
             self._refusals.add(str(error))
-            self._send(key, "error", reason=str(error))
+            self._tell(key, "error", reason=str(error))
         except Exception as error:  # a request that finds a fault of ours ends nobody else's
             faults.count("replay request", error)
-            self._send(key, "error", reason=f"the hub could not answer this: {type(error).__name__}")
+            self._tell(key, "error", reason=f"the hub could not answer this: {type(error).__name__}")
 
-    def _answer(self, key: Key, user: str, request: AnyRequest) -> None:
+    def _answer(self, key: Key, user: str, connection: Connection | None, request: AnyRequest) -> None:
         owner = user.encode() or key[0]
         match request:
             case ReplayRequest() | CountRequest() if not self._limiter.allows(owner):
-                self._send(key, "busy")
+                self._tell(key, "busy")
             case ReplayRequest():
-                self._begin(key, owner, user, request)
+                self._begin(key, owner, user, connection, request)
             case CreditRequest() if key in self._jobs:
                 self._jobs[key].ask(request.n, MAX_CREDIT, time.monotonic())
             case CancelRequest():
                 self._jobs.pop(key, None)
             case CountRequest():
-                self._send(key, "count", n=self._count(user, request))
+                self._tell(key, "count", n=self._count(user, request))
 
-    def _begin(self, key: Key, owner: bytes, user: str, request: ReplayRequest) -> None:
+    def _begin(
+        self, key: Key, owner: bytes, user: str, connection: Connection | None, request: ReplayRequest
+    ) -> None:
         match request.start:
             case "new":
-                self._send(key, "end", reached=self._journal.last_offset)
+                self._tell(key, "end", reached=self._journal.last_offset)
                 return
             case FromOffset(offset=offset):
                 first = offset
@@ -234,11 +249,12 @@ class ReplayServer:
                 first = 0
         self._jobs.pop(key, None)
         if not self._has_room(owner):
-            self._send(key, "busy")
+            self._tell(key, "busy")
             return
         prefixes = tuple(topic.encode() for topic in request.topics)
         self._jobs[key] = ReplayJob(
             owner=owner,
+            connection=connection,
             user=user,
             prefixes=prefixes,
             call=call_of_prefix(prefixes[0]) if len(prefixes) == 1 else None,
@@ -250,24 +266,33 @@ class ReplayServer:
         )
 
     def _has_room(self, owner: bytes) -> bool:
-        """Whether one more may begin, for which the one that was quiet for longest makes room."""
+        """Whether one more may begin, for which another one makes room where it must."""
         own = [key for key, job in self._jobs.items() if job.owner == owner]
-        if len(own) >= self._config.max_replays_each:
-            return self._make_room(own)
-        return len(self._jobs) < self._config.max_replays or self._make_room(list(self._jobs))
-
-    def _make_room(self, among: list[Key]) -> bool:
+        if len(own) < self._config.max_replays_each and len(self._jobs) < self._config.max_replays:
+            return True
+        self._forget_gone()
+        own = [key for key in own if key in self._jobs]
         now = time.monotonic()
-        quietest = max(among, key=lambda key: self._jobs[key].quiet_s(now))
-        if self._jobs[quietest].quiet_s(now) < QUIET_S:
-            return False
-        self._give_up(quietest)
-        return True
+        if len(own) >= self._config.max_replays_each:
+            leaving = quietest(self._jobs, own, now)
+        elif len(self._jobs) >= self._config.max_replays:
+            leaving = next_to_leave(self._jobs, owner, now, self._config.idle_s)
+        else:
+            return True
+        if leaving is not None:
+            self._give_up(leaving)
+        return leaving is not None
+
+    def _forget_gone(self) -> None:
+        """Whoever asked for these has left."""
+        for key, job in list(self._jobs.items()):
+            if job.connection is not None and is_gone(job.connection):
+                del self._jobs[key]
 
     def _give_up(self, key: Key) -> None:
         del self._jobs[key]
         self.given_up += 1
-        self._send(key, "busy")
+        self._tell(key, "busy")
 
     def _step(self, key: Key, job: ReplayJob) -> None:
         """Send the next page of one replay, or what the client had no room for before; and its end."""
@@ -275,11 +300,11 @@ class ReplayServer:
             self._send_due(key, job, time.monotonic())
         except EventError as error:
             del self._jobs[key]
-            self._send(key, "error", reason=str(error))
+            self._tell(key, "error", reason=str(error))
         except Exception as error:  # the others go on
             faults.count("replay", error)
             del self._jobs[key]
-            self._send(key, "error", reason=f"the hub could not go on with this: {type(error).__name__}")
+            self._tell(key, "error", reason=f"the hub could not go on with this: {type(error).__name__}")
 
     def _send_due(self, key: Key, job: ReplayJob, now: float) -> None:
         allowed = self._allowed(job.user)
@@ -301,7 +326,7 @@ class ReplayServer:
                 return
             del self._jobs[key]
 
-    def _not_sent(self, key: Key, job: ReplayJob, why: Literal["full", "gone"], now: float) -> None:
+    def _not_sent(self, key: Key, job: ReplayJob, why: Sent, now: float) -> None:
         if why == "gone" or not job.hold(now):
             del self._jobs[key]
 
@@ -322,14 +347,25 @@ class ReplayServer:
         topics = self._journal.topics(request.after, request.to)
         return sum(n for topic, n in topics if topic.startswith(prefixes) and topic.startswith(allowed))
 
-    def _send(
-        self, key: Key, kind: str, entries: Sequence[Entry] = (), **fields: object
-    ) -> Literal["sent", "full", "gone"]:
+    def _tell(self, key: Key, kind: str, **fields: object) -> None:
+        """Give an answer without events; it waits where the client has no room."""
+        frames = self._frames(key, kind, (), fields)
+        if key[0] in self._owed or self._send_frames(frames) == "full":
+            self._owed.add(key[0], frames, time.monotonic())
+
+    def _send(self, key: Key, kind: str, entries: Sequence[Entry] = (), **fields: object) -> Sent:
+        """Give a part of a replay, behind whatever waits for its client."""
+        return "full" if key[0] in self._owed else self._send_frames(self._frames(key, kind, entries, fields))
+
+    def _frames(self, key: Key, kind: str, entries: Sequence[Entry], fields: dict[str, object]) -> list[bytes]:
         client, id = key
         journal = {"journal": self._journal.identity, "epoch": self._journal.epoch}
         frames = [client, msgpack.packb({"v": 1, "id": id, "kind": kind, **journal, **fields})]
         for entry in entries:
             frames += (entry.topic, entry.data)
+        return frames
+
+    def _send_frames(self, frames: list[bytes]) -> Sent:
         try:
             self._socket.send_multipart(frames, zmq.NOBLOCK)
         except zmq.Again:

@@ -1,5 +1,7 @@
 """The pure half of the replay server: when an event of a replay is due, and what a request may be."""
 
+from collections import Counter
+
 import msgpack
 import pytest
 from hypothesis import given
@@ -7,15 +9,16 @@ from hypothesis import strategies as st
 
 from bcaf_stream.errors import EventError
 from bcaf_stream.events.journal.rows import Entry
-from bcaf_stream.events.replay.job import HOLD_S, ReplayJob
+from bcaf_stream.events.replay.job import HOLD_S, QUIET_S, ReplayJob, next_to_leave
+from bcaf_stream.events.replay.owed import CLIENTS, EACH, OwedAnswers, Sent
 from bcaf_stream.events.replay.protocol import KINDS, MIN_SPEED, id_of, request_of, unpacked
 from bcaf_stream.events.subscriptions import MAX_SOURCES, RateLimiter
 
 SECOND = 10**9
 
 
-def job(speed: float | None, credit: int = 1000, begun: float = 100.0) -> ReplayJob:
-    return ReplayJob(b"", "", (b"",), None, 0, False, speed, credit, begun)
+def job(speed: float | None, credit: int = 1000, begun: float = 100.0, owner: bytes = b"") -> ReplayJob:
+    return ReplayJob(owner, "", (b"",), None, 0, False, speed, credit, begun)
 
 
 def entries(*seconds: float) -> list[Entry]:
@@ -159,3 +162,51 @@ def test_speeds(speed: float | None):
     assert replay.due(100.0)
     replay.sent(1, 100.0)
     assert replay.due_in(100.0) <= 1e12
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from([b"a", b"b", b"c", b"d"]), st.floats(0, 100)), min_size=8, max_size=8),
+    st.sampled_from([b"a", b"b", b"c", b"d", b"new"]),
+)
+def test_whoever_has_to_wait_has_his_share_and_waits_no_longer_than_a_turn(
+    running: list[tuple[bytes, float]], owner: bytes
+):
+    now, turn_s = 100.0, 60.0
+    jobs = {n: job(None, 0, begun_at, one) for n, (one, begun_at) in enumerate(running)}
+    for one in jobs.values():
+        one.ask(1, 10, now)  # each seems to be alive
+    counts = Counter(one for one, _ in running)
+    leaving = next_to_leave(jobs, owner, now, turn_s)
+    if leaving is None:
+        assert max(counts.values()) <= counts[owner] + 1
+        assert all(now - begun_at < turn_s for _, begun_at in running)
+    elif counts[jobs[leaving].owner] <= counts[owner] + 1:
+        assert jobs[leaving].begun == min(one.begun for one in jobs.values()) <= now - turn_s
+    jobs[3].active_at = now - QUIET_S
+    assert next_to_leave(jobs, owner, now, turn_s) == 3
+
+
+def test_owed_answers_are_few_in_order_and_not_kept_for_long():
+    owed, room, taken = OwedAnswers(), [0], []
+
+    def send(answer: list[bytes]) -> Sent:
+        if not room[0]:
+            return "full"
+        room[0] -= 1
+        taken.append(answer[1])
+        return "sent"
+
+    for n in range(EACH + 5):
+        owed.add(b"a", [b"a", b"%d" % n], now=0.0)
+    owed.give(send, 1.0)
+    assert (len(owed), owed.missed, b"a" in owed, taken) == (EACH, 5, True, [])
+    room[0] = 10
+    owed.give(send, HOLD_S)
+    assert taken == [b"%d" % n for n in range(10)]
+    owed.give(send, 2 * HOLD_S)
+    assert len(owed) == EACH - 10
+    owed.give(send, 2 * HOLD_S + 0.1)
+    assert (len(owed), b"a" in owed, owed.missed) == (0, False, EACH - 10 + 5)
+    for n in range(CLIENTS + 7):
+        owed.add(b"%d" % n, [b"", b"one"], now=0.0)
+    assert (len(owed), b"6" in owed, b"7" in owed) == (CLIENTS, False, True)
