@@ -135,20 +135,20 @@ with each start of the hub; `seq` counts since that start.
 """
 
 _REPLAY = f"""
-A DEALER sends one frame for each request, a msgpack map, and no empty frame before it (a REQ would send one). An
-answer is a frame with a msgpack map and, of kind events, after it topic, event, topic, event... Answers to a
-request come in order. A replay gives events as long as it has credit, each costs one, and credit requests add to
-it; `end` follows when all up to the end of the journal was given, also when the credit is then used up exactly,
-and ends the replay. Events of other topics cost nothing. Go on live from there: subscribe first, then ask, then
-drop what has an offset up to `reached`. A client (a connection, or a key where there are keys) may begin
-{ReplayConfig().per_second:g} replays and counts in a second, and twice as many at once;
+A DEALER sends one frame for each request, a msgpack map, and no empty frame before it (a REQ would send one).
+An answer is a frame with a msgpack map and, of kind events, after it topic, event, topic, event... Answers to a
+request come in order. A replay gives events as long as it has credit, each costs one, and credit requests add
+to it; `end` follows when all up to the end of the journal was given, also when the credit is then used up
+exactly, and ends the replay. Events of other topics cost nothing. Go on live from there: subscribe first, then
+ask, then drop what has an offset up to `reached`. A client (a connection, or a key where there are keys) may
+begin {ReplayConfig().per_second:g} replays and counts in a second, and twice as many at once;
 {ReplayConfig().max_replays_each} replays of it and {ReplayConfig().max_replays} of all run at the same time.
 Beyond that the answer is busy: ask again a second later. `busy` also ends a replay that has had no credit for
-{ReplayConfig().idle_s:g} s, or had to make room for others (when all places are taken: the one that was
-quiet for longest, or one of a client with many, or one that has run so long); ask again from the last `reached`
-plus 1. A request has up to {MAX_REQUEST_BYTES} bytes; a frame of more than {MAX_FRAME_BYTES} ends the connection. Of the
-short answers to a client that takes none, {EACH} wait for it, for {HOLD_S:g} s; it misses the rest. A hub that
-is started again has forgotten what was asked, and says nothing. A client that is owed an answer and hears
+{ReplayConfig().idle_s:g} s, or had to make room for others (when all places are taken: the one that was quiet
+for longest, or one of a client with many, or one that has run so long); ask again from the last `reached` plus
+1. A request has up to {MAX_REQUEST_BYTES} bytes; a frame of more than {MAX_FRAME_BYTES} ends the connection. Of
+the short answers to a client that takes none, {EACH} wait for it, for {HOLD_S:g} s; it misses the rest. A hub
+that is started again has forgotten what was asked, and says nothing. A client that is owed an answer and hears
 nothing for five seconds asks again, on a new connection.
 """
 
