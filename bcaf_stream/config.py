@@ -141,7 +141,8 @@ def _explain(cls: type[Config], error: ValidationError) -> str:
     else:
         given = _PASSWORD.sub(r"\1***\2", repr(first["input"]))
         given = given if len(given) <= 60 else given[:57] + "..."
-        text = f"{key}: {given} given; {first['msg'][0].lower()}{first['msg'][1:]}"
+        reason = first["msg"].removeprefix("Value error, ")  # pydantic's own words for one of our checks
+        text = f"{key}: {given} given; {reason[0].lower()}{reason[1:]}"
     more = len(problems) - 1
     return text + (f" (and {more} more)" if more else "")
 

@@ -30,8 +30,9 @@ LONG_SPOKEN = 6
 LEAST = {"card": 3, "account": 4, "phone": 6, "id_number": 4}  # digits of a number that its context names
 
 CONTEXT: dict[str, str] = {
-    "card": r"cards?|visa|mastercard|master card|amex|american express|cvv|cvc|digits on the (?:back|front)"
-    r"|security code|pin|expir\w+",
+    "card": r"cards?|visa|mastercard|master card|amex|american express|cvv\d?|cvc\d?"
+    r"|(?:digits|numbers?|code|ones?) on (?:the|its|my|your) (?:back|front|reverse)|long number"
+    r"|(?:security|verification) (?:code|value)|pin|expir\w+",
     "account": r"accounts?|acct|sort code|routing|iban|bank\w*|member(?:ship)? (?:number|id)|policy number"
     r"|customer number",
     "phone": r"(?:tele)?phone|mobile|cell|landline|call me|call back|callback|reach (?:me|you)|text me"
