@@ -111,6 +111,8 @@ class DialogueAnalyzer:
     def _prediction(
         self, probs: Sequence[float], audio: list[float], text: list[float], features: Features
     ) -> EmotionPrediction:
+        places = self._calibration.affect
+        valence, arousal = places.of(probs) if places else (None, None)
         present: tuple[tuple[Modality, VectorD | None], ...] = (("audio", features.audio), ("text", features.text))
         return EmotionPrediction(
             labels=self.labels,
@@ -119,6 +121,8 @@ class DialogueAnalyzer:
             text_probs=None if features.text is None else tuple(text),
             modalities=tuple(name for name, vector in present if vector is not None),
             decided=self._calibration.is_decided(probs, None if features.text is None else text),
+            valence=valence,
+            arousal=arousal,
         )
 
     def _known(self, features: Features) -> Features:

@@ -162,6 +162,12 @@ class EmotionEngine:
         text = _numbered(self._text.encode, texts) if self._text else {}
         return [Features(audio.get(i), text.get(i), u.channel) for i, u in enumerate(utterances)]
 
+    def encode_texts(self, texts: Sequence[str]) -> VectorsBD:
+        """One vector for each text (B, D), without an utterance around it. Raises EncoderError."""
+        if self._text is None:
+            raise EncoderError(f"{self.model_id} has no text encoder here")
+        return self._text.encode(texts)
+
     def step(
         self, states: Sequence[DialogueState], features: Sequence[Features]
     ) -> tuple[list[EmotionPrediction], list[DialogueState]]:

@@ -160,7 +160,8 @@ class EmotionPrediction:
 
     `audio_probs` and `text_probs` are the unimodal heads' own; None where the modality was absent.
     `confidence` is the probability of `emotion`, the most probable label. `decided` is False where the
-    probabilities are so near chance that they say nothing.
+    probabilities are so near chance that they say nothing. `valence` and `arousal`, in [-1, 1], are None where the
+    checkpoint does not know where its labels lie.
     """
 
     labels: tuple[str, ...]
@@ -169,6 +170,8 @@ class EmotionPrediction:
     text_probs: tuple[float, ...] | None
     modalities: tuple[Modality, ...]
     decided: bool = True
+    valence: float | None = None
+    arousal: float | None = None
 
     @property
     def emotion(self) -> str:

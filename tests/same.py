@@ -26,11 +26,12 @@ def assert_same_events(found: Sequence[Event], expected: Sequence[Event]) -> Non
 
 def _fixed(event: Event) -> Event:
     nothing = dict.fromkeys(_NUMBERS) | {"probs": {}, "confidence": None, "offset": None}
+    nothing |= {"valence": None, "arousal": None}
     evidence = event.evidence and tuple({**one, "probability": None, "weight": None} for one in event.evidence)
     return replace(event, emitted_at=0, speech_ended_at=None, value=None, evidence=evidence, **nothing)
 
 
 def _measured(event: Event) -> list[float]:
-    """What an alert says of probabilities."""
+    """What follows from probabilities: valence and arousal, and what an alert says."""
     evidence = [one[name] or 0 for one in event.evidence or () for name in ("probability", "weight")]
-    return [event.value or 0, *evidence]
+    return [event.value or 0, event.valence or 0, event.arousal or 0, *evidence]

@@ -123,8 +123,9 @@ def finish(config: TrainConfig, data: TrainingData, trainer: Trainer[DialogueMod
         linear.install(model)
     calibration = calibrate_on(model, data.dev)
     if config.init is not None:  # measured on other speech than dev, and still about these labels
-        decided_from = load_checkpoint(find_checkpoint(config.init)).calibration.decided_from
-        calibration = calibration.model_copy(update={"decided_from": decided_from})
+        known = load_checkpoint(find_checkpoint(config.init)).calibration
+        kept = {"decided_from": known.decided_from, "affect": known.affect}
+        calibration = calibration.model_copy(update=kept)
     numbers: dict[str, Any] = {}
     views = VIEW_OF.values() if len(config.data.modalities) > 1 else config.data.modalities
     for view in views:

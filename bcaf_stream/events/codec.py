@@ -166,6 +166,8 @@ def _allowed(kind: inspect.Type) -> str:
             return "one of " + ", ".join(str(value) for value in values)
         case inspect.IntType():
             return "a whole number from 0"
+        case inspect.FloatType(ge=-1, le=1):
+            return "a number from -1 to 1"
         case inspect.FloatType(le=1):
             return "a probability from 0 to 1"
         case inspect.FloatType():

@@ -45,6 +45,7 @@ AlertState = Literal["pending", "firing", "recovering", "resolved", "retracted"]
 # and when one is read; a number that is not finite is refused by them.
 Whole = Annotated[int, Meta(ge=0, le=INT64 - 1)]
 Probability = Annotated[float, Meta(ge=0, le=1)]
+Signed = Annotated[float, Meta(ge=-1, le=1)]
 Number = Annotated[float, Meta(ge=-1.7976931348623157e308, le=1.7976931348623157e308)]
 
 SINCE_1_0 = frozenset({"reason"})  # always written, and absent in events of the first writers
@@ -67,6 +68,9 @@ class Event:
     the channel or, with "", the call; the `value` that changed it, and the `threshold` that it is held against;
     `evidence`, the utterances that it is about, each with the `id` of its event, `probability` and `weight`;
     `rule_hash` of all that the rule says; and `notify`, who is to hand it on.
+
+    `valence` (unpleasant to pleasant) and `arousal` (calm to excited) lie in [-1, 1] and follow from `probs`: the
+    rating that readers would give on average, 0 being the middle of their scale.
     """
 
     v: Literal[1] = VERSION
@@ -106,6 +110,8 @@ class Event:
     evidence: tuple[Mapping[str, str | Whole | Number | None], ...] | None = None
     rule_hash: str | None = None
     notify: tuple[str, ...] | None = None
+    valence: Signed | None = None
+    arousal: Signed | None = None
 
 
 def event_id(call: str, channel: str, utterance: int | None, type: EventType, revision: int) -> str:

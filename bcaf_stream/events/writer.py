@@ -122,6 +122,8 @@ class EventWriter:
             audio_probs=prediction.audio_probs and _labelled(prediction.labels, prediction.audio_probs),
             text_probs=prediction.text_probs and _labelled(prediction.labels, prediction.text_probs),
             modalities=prediction.modalities,
+            valence=None if prediction.valence is None else _rounded(prediction.valence),
+            arousal=None if prediction.arousal is None else _rounded(prediction.arousal),
             degraded=utterance.degraded or None,
             reason=self._reason(utterance.channel),
         )

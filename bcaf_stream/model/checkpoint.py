@@ -89,6 +89,9 @@ class Manifest(Config):
         voice = self.calibration.voice
         if voice is not None and len(voice.mean_log_probs) != len(self.labels):
             raise ValueError("the prior of voices has another number of classes than labels")
+        affect = self.calibration.affect
+        if affect is not None and len(affect.valence) != len(self.labels):
+            raise ValueError("valence and arousal have another number of classes than labels")
         if not self.encoders.modalities:
             raise ValueError("the model was trained on neither audio nor text")
         return self

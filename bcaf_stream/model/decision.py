@@ -22,6 +22,7 @@ from torch import Tensor
 from bcaf_stream.config import Config
 from bcaf_stream.errors import ModelError
 from bcaf_stream.model.adaptation import VoicePrior
+from bcaf_stream.model.affect import AffectMap
 from bcaf_stream.model.heads import IGNORED_LABEL, BCAFOutput
 
 Decision = Literal["weighted", "fused", "mean"]
@@ -90,7 +91,8 @@ class Calibration(Config):
 
     Where the most probable label has less than `decided_from`, it is right no more often than chance: nothing was
     decided, unless the words alone give it as much. It is a matter of the weights, to be measured on labelled
-    speech. `voice` is where adaptation to a voice begins (adaptation.py); without it, there is none.
+    speech. `voice` is where adaptation to a voice begins (adaptation.py); without it, there is none. `affect`
+    is where the labels lie in valence and arousal (affect.py); without it, events have neither.
     """
 
     both: CaseWeights
@@ -98,6 +100,7 @@ class Calibration(Config):
     text_only: CaseWeights
     decided_from: Share = 0.0
     voice: VoicePrior | None = None
+    affect: AffectMap | None = None
 
     @model_validator(mode="after")
     def _absent_is_silent(self) -> Self:

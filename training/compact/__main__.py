@@ -1,4 +1,4 @@
-"""`python -m training.compact teach | text | words | sound | fuse | report`: the compact checkpoint, from data.
+"""`python -m training.compact teach | text | words | sound | fuse | affect | report`: the compact checkpoint.
 
 Each stage leaves its result in the folder `work`, so that any of them can be run again alone.
 """
@@ -17,12 +17,15 @@ from safetensors.torch import load_file, save_file
 
 from bcaf_stream.config import load_config
 from bcaf_stream.console import run
+from bcaf_stream.emotion_model import EmotionEngine, ModelConfig
 from bcaf_stream.encoders.base import AudioEncoderConfig, TextEncoderConfig
 from bcaf_stream.encoders.load import load_audio_encoder, load_text_encoder
 from bcaf_stream.errors import DataError
+from bcaf_stream.files import replacing
 from bcaf_stream.model.bcaf import BCAF
-from bcaf_stream.model.checkpoint import EncoderSpec, EncoderSpecs, load_checkpoint, save_checkpoint
+from bcaf_stream.model.checkpoint import CONFIG_NAME, EncoderSpec, EncoderSpecs, load_checkpoint, save_checkpoint
 from bcaf_stream.model.decision import Calibration
+from training.compact.affect import agreement, fit_affect, probabilities, read_ratings
 from training.compact.clips import read_anchors, read_clips
 from training.compact.config import CompactConfig
 from training.compact.dialogues import Spoken, meld_texts
@@ -155,6 +158,26 @@ def fuse(config: ConfigFile = RECIPE, overrides: Overrides = None) -> None:
         weights_dtype="float16",
         write_encoders=partial(_copy, work / "encoders"),
     )
+
+
+@app.command()
+def affect(config: ConfigFile = RECIPE, overrides: Overrides = None) -> None:
+    """Fit valence and arousal of the labels to rated sentences, and write them into the checkpoint."""
+    recipe, _ = _start(config, overrides)
+    rated = read_ratings(Path(recipe.ratings))
+    engine = EmotionEngine(ModelConfig(checkpoint=recipe.out))
+    probs = {split: probabilities(engine, rated[split].texts) for split in SPLITS}
+    places = fit_affect(probs["train"], rated["train"].rating_N2)
+    checkpoint = load_checkpoint(recipe.out)
+    path = checkpoint.folder / CONFIG_NAME
+    data = json.loads(path.read_text(encoding="utf-8"))
+    data["calibration"] = checkpoint.calibration.model_copy(update={"affect": places}).model_dump(mode="json")
+    with replacing(path) as draft:
+        draft.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
+    for name, axis in places.model_dump().items():
+        typer.echo(f"{name}: {dict(zip(checkpoint.labels, axis, strict=True))}")
+    for split in ("dev", "test"):
+        typer.echo(f"{split}: {json.dumps(agreement(places, probs[split], rated[split].rating_N2))}")
 
 
 @app.command()

@@ -99,11 +99,15 @@ class FusionTraining(Config):
 
 
 class CompactConfig(Config):
-    """`meld`, `speech`, `conversations`: the data; `work` keeps the stages' results; `out` is the checkpoint."""
+    """`meld`, `speech`, `conversations`, `ratings` (EmoBank's table): the data.
+
+    `work` keeps the stages' results; `out` is the checkpoint.
+    """
 
     meld: str
     speech: str
     conversations: str
+    ratings: str = "data/text/emobank/emobank.csv.gz"
     work: str
     out: str
     starts: Starts

@@ -26,7 +26,7 @@ from bcaf_stream.events.codec import (
     to_json,
     to_map,
 )
-from bcaf_stream.events.event import EVENT_TYPES, SINCE_1_0, Event, Number, Probability, Whole
+from bcaf_stream.events.event import EVENT_TYPES, SINCE_1_0, Event, Number, Probability, Signed, Whole
 
 GOLDEN = Path(__file__).with_name("golden") / "events_v1.json"
 
@@ -37,10 +37,11 @@ WHOLE = st.integers(0, 2**63 - 1)
 def values_of(kind: Any) -> st.SearchStrategy[Any]:
     """Anything that a field of this kind may hold."""
     origin, arguments = get_origin(kind), get_args(kind)
-    if kind in (Whole, Probability, Number):
+    if kind in (Whole, Probability, Signed, Number):
         return {
             Whole: WHOLE,
             Probability: st.floats(0, 1),
+            Signed: st.floats(-1, 1),
             Number: st.floats(allow_nan=False, allow_infinity=False),
         }[kind]
     if origin in (Union, UnionType):
@@ -155,7 +156,7 @@ def test_a_missing_field_is_named(name: str):
 
 
 def test_fields_of_a_later_writer_are_ignored_and_added_ones_may_be_absent():
-    data = to_map(FINAL) | {"arousal": {"deep": [1]}, "zzz": math.nan}
+    data = to_map(FINAL) | {"of_a_later_writer": {"deep": [1]}, "zzz": math.nan}
     del data["reason"]
     assert decode(msgpack.packb(data)) == FINAL
     assert from_json(json.dumps(data)) == FINAL
@@ -171,6 +172,17 @@ def test_the_confidence_in_the_words_is_written_where_it_is_known():
     for value in (1.5, "high", math.nan):
         with pytest.raises(EventError, match="text_confidence must be a probability"):
             decode(msgpack.packb(to_map(FINAL) | {"text_confidence": value}))
+
+
+def test_valence_and_arousal_are_written_where_they_are_known_and_lie_between_minus_one_and_one():
+    unpleasant = replace(FINAL, valence=-0.25, arousal=0.5)
+    assert to_map(unpleasant) == to_map(FINAL) | {"valence": -0.25, "arousal": 0.5}
+    added = b"\xa7valence\xcb\xbf\xd0" + bytes(6) + b"\xa7arousal\xcb\x3f\xe0" + bytes(6)
+    assert encode(unpleasant)[3:] == encode(FINAL)[3:] + added  # after the number of fields
+    assert decode(encode(unpleasant)) == from_json(to_json(unpleasant)) == unpleasant
+    for name, value in (("valence", -1.01), ("arousal", "high"), ("arousal", math.nan)):
+        with pytest.raises(EventError, match=f"{name} must be a number from -1 to 1"):
+            decode(msgpack.packb(to_map(FINAL) | {name: value}))
 
 
 @pytest.mark.parametrize(

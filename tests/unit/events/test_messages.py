@@ -99,6 +99,14 @@ def test_what_replaces_an_utterance_says_so_and_has_an_id_of_its_own():
     assert {(e.channel, e.utterance, e.start_ms) for e in events} == {("left", 0, 100)}
 
 
+def test_valence_and_arousal_are_in_the_event_where_the_model_gives_them():
+    event = writer().final(utterance(), prediction(valence=-0.12345678, arousal=0.0))
+    assert (event.valence, event.arousal) == (-0.123457, 0.0)
+    assert (writer().final(utterance(), prediction()).valence) is None
+    with pytest.raises(EventError, match="not finite"):
+        writer().final(utterance(), prediction(valence=math.nan, arousal=0.0))
+
+
 def test_the_policy_of_a_role_is_in_the_events():
     assert writer().start().reason is None
     policed = EventWriter(CALL, "m", policies={"left": "text_only", "right": "off"})

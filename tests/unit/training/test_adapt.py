@@ -27,6 +27,7 @@ def tiny(tmp_path_factory):
     folder = tiny_checkpoint(tmp_path_factory.mktemp("tiny") / "tiny")
     config = json.loads((folder / "config.json").read_text())
     config["calibration"]["decided_from"] = 0.35
+    config["calibration"]["affect"] = {axis: [0.5] * len(config["labels"]) for axis in ("valence", "arousal")}
     (folder / "config.json").write_text(json.dumps(config))
     return folder
 
@@ -60,6 +61,7 @@ def test_a_checkpoint_learns_on_and_shows_before_and_after(tiny, tmp_path, capsy
     assert said.splitlines()[-1] == f"checkpoint: {out / 'checkpoint'}"
     adapted = load_checkpoint(out / "checkpoint")
     assert adapted.calibration.decided_from == 0.35  # what the checkpoint knew of its own doubts is kept
+    assert adapted.calibration.affect == load_checkpoint(tiny).calibration.affect is not None
     for modality in ("audio", "text"):
         mine, theirs = (one.encoders.of(modality) for one in (adapted, load_checkpoint(tiny)))
         assert (mine.kind, mine.name, mine.sha256) == (theirs.kind, theirs.name, theirs.sha256)
