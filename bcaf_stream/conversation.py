@@ -323,6 +323,8 @@ class Conversation:
         self._tick(segment.closed_ms)
         if not (self._resumption and self._resumption.knows(segment.channel, segment.index)):
             self._note(segment.notes)
+            for speaker, becomes in segment.relabelled:
+                self._write_in_turn(partial(self._writer.relabelled, segment.channel, speaker, becomes))
         self._closed[segment.channel] = segment.index
         self._text.push(segment, heard)
 

@@ -5,7 +5,9 @@ The call's subscribers are told of the interruption, as `degraded`.
 A sender that keeps its sound sends it once more from before the first utterance that has no final event. What is
 heard of the past gives the model its context, with the words that the journal has; what comes after it is told as
 if nothing had happened: same utterances, same ids. From a call's first sample that is exact. From later on, the
-voice activity detector needs a while to settle, and utterances of the past are recognised by their time.
+voice activity detector needs a while to settle, and utterances of the past are recognised by their time; so are
+the speakers of a channel that several share, by the utterances that were theirs. Who is not clearly one of them
+has a new number: voices are not journalled.
 
 A sender that cannot send again goes on where the clock says that the call is: what came meanwhile is a gap, and
 the context of the dialogue begins anew.
@@ -14,6 +16,7 @@ the context of the dialogue begins anew.
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from bcaf_stream.audio.turns import CallCutter
 from bcaf_stream.events.event import Event
@@ -21,6 +24,8 @@ from bcaf_stream.events.progress import Progress, Spoken
 from bcaf_stream.events.writer import EventWriter
 from bcaf_stream.transcripts.asr import Transcription
 from bcaf_stream.types import SpeechSegment, Utterance
+
+CLEARLY = 2 / 3  # of a speaker's known time must be that of one speaker in the journal, to be that one
 
 
 def resend_from_ms(progress: Progress, rebuild_ms: int) -> int:
@@ -43,6 +48,11 @@ class Resumption:
     _matched: set[tuple[str, int]] = field(default_factory=set)
     _last: dict[tuple[str, int], tuple[str | None, int]] = field(default_factory=dict)  # text and revision
     _new: Counter[str] = field(default_factory=Counter)  # segments of each channel that the journal does not know
+    _heard_ms: dict[tuple[str, str], Counter[str]] = field(
+        default_factory=dict
+    )  # as which known speaker, by name now
+    _speakers: dict[tuple[str, str], str] = field(default_factory=dict)  # channel, name now -> name in the journal
+    _added: Counter[str] = field(default_factory=Counter)  # speakers of each channel that it does not know
 
     def start(self, cutter: CallCutter, writer: EventWriter) -> list[Event]:
         """Set both where the call stands; return what its subscribers are told of the interruption."""
@@ -63,16 +73,23 @@ class Resumption:
 
     def place(self, segment: SpeechSegment) -> SpeechSegment | None:
         """The next closed segment, with its index in the call; None where the journal shows that it is none."""
-        if not self.resent or not self.begin:
+        if not self.resent:
+            return self._named(segment)
+        if not self.begin:
             return segment
         if segment.start_ms >= self._decided_ms(segment.channel):
             self._new[segment.channel] += 1
-            return replace(segment, index=self.progress.decided[segment.channel] + self._new[segment.channel] - 1)
+            new = self.progress.decided[segment.channel] + self._new[segment.channel] - 1
+            return self._named(replace(segment, index=new))
         index = self._closest(segment)
         if index is None:
             return None
         self._matched.add((segment.channel, index))
-        return replace(segment, index=index)
+        told = self.progress.spoken[segment.channel][index]
+        if segment.speaker is not None and told.speaker is not None:
+            heard_ms = self._heard_ms.setdefault((segment.channel, segment.speaker), Counter())
+            heard_ms[told.speaker] += _shared_ms(segment, told)
+        return replace(segment, index=index, speaker=told.speaker, relabelled=())
 
     def preview(self, segment: SpeechSegment, number: int) -> SpeechSegment | None:
         """An open segment, with its index in the call; None where nothing new is to be said of it by a preview."""
@@ -81,6 +98,10 @@ class Resumption:
                 return None
             index = self.progress.decided[segment.channel] + self._new[segment.channel]
             segment = replace(segment, index=index)
+        if segment.speaker is not None and (self.begin or not self.resent):
+            name = self._speakers.get((segment.channel, segment.speaker))
+            sure = segment.speaker_confidence if name else None
+            segment = replace(segment, speaker=name, speaker_confidence=sure)
         told = self.progress.interims.get((segment.channel, segment.index), 0)
         return None if self.knows(segment.channel, segment.index) or number <= told else segment
 
@@ -126,18 +147,39 @@ class Resumption:
     def _spoken(self, channel: str, index: int) -> Spoken | None:
         return self.progress.spoken.get(channel, {}).get(index) if self.resent else None
 
+    def _named(self, segment: SpeechSegment) -> SpeechSegment:
+        """A new segment, with the names that its speakers have in the journal."""
+        if segment.speaker is None:
+            return segment
+        name = partial(self._name, segment.channel)
+        pairs = tuple((name(one), name(other)) for one, other in segment.relabelled)
+        return replace(segment, speaker=name(segment.speaker), relabelled=pairs)
+
+    def _name(self, channel: str, now: str) -> str:
+        if (channel, now) not in self._speakers:
+            heard_ms = self._heard_ms.get((channel, now), Counter())
+            taken = {told for (where, _), told in self._speakers.items() if where == channel}
+            for told, share_ms in heard_ms.items():
+                if told not in taken and share_ms > CLEARLY * heard_ms.total():
+                    self._speakers[channel, now] = told
+                    return told
+            self._added[channel] += 1
+            self._speakers[channel, now] = f"S{self.progress.speakers[channel] + self._added[channel]}"
+        return self._speakers[channel, now]
+
     def _decided_ms(self, channel: str) -> int:
         return max((spoken.end_ms for spoken in self.progress.spoken.get(channel, {}).values()), default=0)
 
     def _closest(self, segment: SpeechSegment) -> int | None:
         """The known utterance that shares most time with the segment."""
-
-        def shared_ms(spoken: Spoken) -> int:
-            return min(spoken.end_ms, segment.end_ms) - max(spoken.start_ms, segment.start_ms)
-
+        shared_ms = partial(_shared_ms, segment)
         free = [
             spoken
             for spoken in self.progress.spoken.get(segment.channel, {}).values()
             if shared_ms(spoken) > 0 and (segment.channel, spoken.index) not in self._matched
         ]
         return max(free, key=shared_ms).index if free else None
+
+
+def _shared_ms(segment: SpeechSegment, spoken: Spoken) -> int:
+    return min(spoken.end_ms, segment.end_ms) - max(spoken.start_ms, segment.start_ms)

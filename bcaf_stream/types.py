@@ -83,6 +83,10 @@ class SpeechSegment:
     `speech_ended_at` is the wall clock (unix ns) of `end_ms`. `split` says that the segment was cut at the
     longest allowed length, so that the next one continues the same breath. `notes` are what is to be said of the
     call before this segment, each once in a call.
+
+    Where people are told apart on one channel: `speaker` is the name of the one who speaks, `speaker_confidence`
+    the probability that it is right, `overlap` the share of the speech in which others speak too, `role` that of
+    an enrolled voice, and `relabelled` has the names that turn out, by now, to be another one's.
     """
 
     channel: str
@@ -94,6 +98,11 @@ class SpeechSegment:
     speech_ended_at: int = 0
     split: bool = False
     notes: tuple[str, ...] = ()
+    speaker: str | None = None
+    speaker_confidence: float | None = None
+    overlap: float | None = None
+    role: Role | None = None
+    relabelled: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +128,7 @@ class Utterance:
     policy of the role forbids listening (`text_only`). `revision` above 0 replaces what went out before: the words
     came later, or were changed. `degraded` names what should have been there and was not ("asr").
     `text_confidence` is the probability that recognised words are right; None for given ones, and where the
-    recogniser knows none.
+    recogniser knows none. `speaker`, `speaker_confidence` and `overlap` are those of the segment.
     """
 
     call: str
@@ -135,6 +144,9 @@ class Utterance:
     revision: int = 0
     degraded: tuple[str, ...] = ()
     text_confidence: float | None = None
+    speaker: str | None = None
+    speaker_confidence: float | None = None
+    overlap: float | None = None
 
     @property
     def judged_text(self) -> str | None:

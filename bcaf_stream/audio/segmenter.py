@@ -110,6 +110,13 @@ class Segmenter:
         """The open segment as it stands, with the index that it will have; None where nobody speaks."""
         return self._segment(self._end, split=False) if self._open else None
 
+    def cut(self, at: int) -> SpeechSegment:
+        """Close the open segment before frame `at`, which is in it; what follows is another, open one."""
+        segment = self._cut(at, split=False)
+        self._forget_before(at)
+        self._first_voiced = max(self._first_voiced, at)
+        return segment
+
     def skip(self, frames: int) -> list[SpeechSegment]:
         """Let time pass without frames: as if silence had come; closes the open segment."""
         segments = self.flush()

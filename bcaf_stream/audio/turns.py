@@ -8,6 +8,7 @@ of a live call that delivers nothing holds the others back, until somebody with 
 import heapq
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -16,11 +17,15 @@ from bcaf_stream.audio.frames import FRAME_MS
 from bcaf_stream.audio.noise import NoiseWatch
 from bcaf_stream.audio.resample import Resampler
 from bcaf_stream.audio.segmenter import Segmenter, SegmenterConfig
+from bcaf_stream.audio.speakers.config import SpeakerConfig, Speakers, speakers_of
 from bcaf_stream.audio.tones import are_tones
 from bcaf_stream.audio.vad import VadConfig, VoiceActivityDetector
 from bcaf_stream.config import Config
 from bcaf_stream.errors import SourceError
 from bcaf_stream.types import AudioChunk, Call, SpeechSegment
+
+if TYPE_CHECKING:
+    from bcaf_stream.audio.speakers.segmenter import SpeakerSegmenter
 
 REACH_MS = 2000  # of what is compared, before the begin of the longest segment
 TIDY_MS = 1000  # how often what is older is forgotten
@@ -31,6 +36,7 @@ class AudioConfig(Config):
     vad: VadConfig = VadConfig()
     segmenter: SegmenterConfig = SegmenterConfig()
     crosstalk: CrosstalkConfig = CrosstalkConfig()
+    speakers: Speakers = "auto"
 
 
 class TurnOrder:
@@ -93,15 +99,28 @@ class TurnOrder:
         )
 
 
+def _segmenter(
+    channel: str, config: SegmenterConfig, speakers: SpeakerConfig | None
+) -> "Segmenter | SpeakerSegmenter":
+    if speakers is None:
+        return Segmenter(channel, config)
+    # What it needs takes half a second to load: not where every channel carries one party
+    from bcaf_stream.audio.speakers.segmenter import SpeakerSegmenter
+
+    return SpeakerSegmenter(channel, config, speakers)
+
+
 class _ChannelCutter:
     """Resampling, decision and segmentation of one channel."""
 
-    def __init__(self, channel: str, config: AudioConfig, crosstalk: Crosstalk) -> None:
+    def __init__(
+        self, channel: str, config: AudioConfig, crosstalk: Crosstalk, speakers: SpeakerConfig | None
+    ) -> None:
         self._channel = channel
         self._crosstalk = crosstalk
         self._resampler: Resampler | None = None  # made for the rate of the first chunk
         self._vad = VoiceActivityDetector(config.vad)
-        self.segmenter = Segmenter(channel, config.segmenter)
+        self.segmenter = _segmenter(channel, config.segmenter, speakers)
         self.noise = NoiseWatch()
         self._next = 0  # index of the sample that must come next
         self.ended = self.stalled = False
@@ -178,7 +197,11 @@ class CallCutter:
         self._crosstalk.reset()
         self._noisy: set[str] = set()
         self._tidied_ms = 0
-        self._cutters = {c.name: _ChannelCutter(c.name, self.config, self._crosstalk) for c in self.call.channels}
+        speakers = speakers_of(self.config.speakers, self.call.channels)
+        self._cutters = {
+            c.name: _ChannelCutter(c.name, self.config, self._crosstalk, speakers.get(c.name))
+            for c in self.call.channels
+        }
 
     def resume(self, channel: str, index: int, start: int, rate: int) -> None:
         """Begin a channel late: its next segment has that index, its first sample, at `rate` Hz, is `start`."""
@@ -249,7 +272,7 @@ class CallCutter:
         for segment in segments:
             kept = None if are_tones(segment.samples) else self._crosstalk.own(segment)
             if kept is not None:
-                notes = (*self._noise_notes(kept.closed_ms), *self._crosstalk.take_notes())
+                notes = (*kept.notes, *self._noise_notes(kept.closed_ms), *self._crosstalk.take_notes())
                 own.append(replace(kept, notes=notes) if notes else kept)
         return own
 

@@ -33,6 +33,7 @@ EventType = Literal[
     "emotion.final",
     "emotion.revised",
     "audio.gap",
+    "speaker.relabelled",
     "degraded",
     "alert",
     "call.end",
@@ -71,6 +72,11 @@ class Event:
 
     `valence` (unpleasant to pleasant) and `arousal` (calm to excited) lie in [-1, 1] and follow from `probs`: the
     rating that readers would give on average, 0 being the middle of their scale.
+
+    Where several people share a channel, `speaker` is who speaks (S1, S2, ... in the call), `speaker_confidence`
+    the probability of that, `overlap` the share of the speech in which others speak too; `relabelled` of
+    speaker.relabelled has the speakers that turned out to be another one of the channel, each with that one: in
+    all events so far, and from now on.
     """
 
     v: Literal[1] = VERSION
@@ -112,6 +118,10 @@ class Event:
     notify: tuple[str, ...] | None = None
     valence: Signed | None = None
     arousal: Signed | None = None
+    speaker: str | None = None
+    speaker_confidence: Probability | None = None
+    overlap: Probability | None = None
+    relabelled: Mapping[str, str] | None = None
 
 
 def event_id(call: str, channel: str, utterance: int | None, type: EventType, revision: int) -> str:

@@ -26,6 +26,7 @@ class Spoken:
     degraded: tuple[str, ...]
     revision: int
     judged: bool
+    speaker: str | None = None
 
 
 @dataclass(slots=True)
@@ -37,6 +38,7 @@ class Progress:
     channel that have their final event, `decided` the next index after them, `finals` how many have an emotion;
     `interims` is the last interim result of each utterance that has no final event. `evidence` are the events
     that told those utterances last, by channel and number, and `alerts` the last one of each rule and channel.
+    `speakers` is by channel the highest number that one of its speakers has (3 of S3).
     """
 
     ended: bool = False
@@ -54,6 +56,7 @@ class Progress:
     interims: dict[tuple[str, int], int] = field(default_factory=dict)
     evidence: dict[tuple[str, int], Event] = field(default_factory=dict)
     alerts: dict[tuple[str | None, str], Event] = field(default_factory=dict)
+    speakers: Counter[str] = field(default_factory=Counter)
 
     def follow(self, event: Event) -> None:
         """Take note of the next event of the call."""
@@ -64,6 +67,9 @@ class Progress:
         self.told_at = event.emitted_at
         if is_stand_in(event):
             return
+        for speaker in (event.speaker, *(event.relabelled or ())):
+            if speaker is not None and speaker[1:].isdecimal():
+                self.speakers[event.channel] = max(self.speakers[event.channel], int(speaker[1:]))
         if event.utterance is None:
             self.occurrences[event.channel, event.type] += 1
             if event.type == "alert":
@@ -96,6 +102,7 @@ class Progress:
             degraded=(event.degraded or ())[undecided:] if judged else (),
             revision=event.revision,
             judged=judged,
+            speaker=event.speaker,
         )
         self.evidence[event.channel, index] = event
         if len(spoken) > REMEMBERED:
@@ -131,8 +138,9 @@ def _leave_out(progress: Progress, unknown: Counter[str]) -> None:
     channels = set(unknown) | set(progress.utterances) | {channel for channel, _ in progress.occurrences}
     for channel in channels - {""}:
         progress.utterances[channel] += unknown[channel] + anywhere
+        progress.speakers[channel] += unknown[channel] + anywhere
     for channel in channels | {""}:
-        for type in ("audio.gap", "degraded"):
+        for type in ("audio.gap", "speaker.relabelled", "degraded"):
             progress.occurrences[channel, type] += unknown[channel] + anywhere
 
 

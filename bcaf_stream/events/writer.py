@@ -97,6 +97,17 @@ class EventWriter:
             reason=reason,
         )
 
+    def relabelled(self, channel: str, speaker: str, becomes: str) -> Event:
+        """A speaker of a channel turned out to be another one of it."""
+        return self._write(
+            "speaker.relabelled",
+            channel=channel,
+            role=self._call.role_of(channel),
+            revision=self._count("speaker.relabelled", channel),
+            relabelled={speaker: becomes},
+            reason=f"{speaker} is {becomes}",
+        )
+
     def degraded(self, reason: str, utterance: Utterance | None = None) -> Event:
         """The call, or this one utterance of it, is analysed with less than was asked for, or not at all."""
         about = (
@@ -151,6 +162,9 @@ class EventWriter:
             "text_source": utterance.text_source,
             "text_confidence": None if confidence is None else _rounded(confidence),
             "redacted": redacted,
+            "speaker": utterance.speaker,
+            "speaker_confidence": utterance.speaker_confidence,
+            "overlap": utterance.overlap,
         }
 
     def _count(self, type: EventType, channel: str = "") -> int:

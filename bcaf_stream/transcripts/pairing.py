@@ -165,13 +165,19 @@ class Pairing:
         strictness: tuple[Policy, ...] = ("off", "text_only", "fused")
         return sorted(self._channels, key=lambda channel: strictness.index(self.policy(channel)))
 
-    def recognises(self, channel: str) -> bool:
-        """Say whether words heard in the channel are of any use."""
-        return self.permits(channel) and self.config.language == ENGLISH
+    def policy_of(self, segment: SpeechSegment) -> Policy:
+        """What the role of the segment's speaker permits: an enrolled voice's, or else the channel's."""
+        return (
+            self.policy(segment.channel) if segment.role is None else self.config.policy.get(segment.role, "fused")
+        )
 
-    def permits(self, channel: str) -> bool:
-        """Say whether anybody may listen to the channel at all (asr included)."""
-        return self.policy(channel) != "off"
+    def recognises(self, segment: SpeechSegment) -> bool:
+        """Say whether words heard in the segment are of any use."""
+        return self.permits(segment) and self.config.language == ENGLISH
+
+    def permits(self, segment: SpeechSegment) -> bool:
+        """Say whether anybody may listen to the segment at all (asr included)."""
+        return self.policy_of(segment) != "off"
 
     def push(
         self, segment: SpeechSegment, heard: Transcription | None = None, degraded: tuple[str, ...] = ()
@@ -185,7 +191,7 @@ class Pairing:
 
         None where the policy permits no look, or leaves nothing to look at.
         """
-        policy = self.policy(segment.channel)
+        policy = self.policy_of(segment)
         words = " ".join(self._timeline.peek(segment)) or None
         if policy == "off" or (policy == "text_only" and words is None):
             return None
@@ -197,9 +203,9 @@ class Pairing:
 
         It is the first revision, or the utterance itself where the policy let nothing out without words.
         """
-        text, withheld = heard.text.strip(), self.policy(segment.channel) == "text_only"
+        text, withheld = heard.text.strip(), self.policy_of(segment) == "text_only"
         doubts = self._doubts(segment.channel, len(text.split()), heard.confidence) if text else ()
-        if not text or not self.permits(segment.channel) or (withheld and doubts):
+        if not text or not self.permits(segment) or (withheld and doubts):
             return None
         utterance = self._built(segment, None if withheld else segment.samples, text, "asr")
         return replace(utterance, revision=int(not withheld), text_confidence=heard.confidence, degraded=doubts)
@@ -277,7 +283,7 @@ class Pairing:
         head, before = self._out[key]
         text = " ".join(self._timeline.words_of(key)) or None
         if before is None:
-            if text is None or self.policy(key[0]) == "off":
+            if text is None or self.policy_of(head.segment) == "off":
                 return None
             self.counts.segments_wordless -= 1
             self._count(text, "given")
@@ -310,7 +316,7 @@ class Pairing:
         return False
 
     def _utterance(self, head: BufferedSegment) -> Utterance | None:
-        segment, policy = head.segment, self.policy(head.segment.channel)
+        segment, policy = head.segment, self.policy_of(head.segment)
         text, source = self._text(head)
         confidence = head.heard.confidence if head.heard and source == "asr" else None
         doubts: tuple[str, ...] = ()
@@ -357,7 +363,7 @@ class Pairing:
         return Utterance(
             call=self.call.id,
             channel=segment.channel,
-            role=self.call.role_of(segment.channel),
+            role=segment.role or self.call.role_of(segment.channel),
             index=segment.index,
             start_ms=segment.start_ms,
             end_ms=segment.end_ms,
@@ -365,6 +371,9 @@ class Pairing:
             text=text,
             text_source=source,
             speech_ended_at=segment.speech_ended_at,
+            speaker=segment.speaker,
+            speaker_confidence=segment.speaker_confidence,
+            overlap=segment.overlap,
         )
 
     def _text(self, head: BufferedSegment) -> tuple[str | None, TextSource]:

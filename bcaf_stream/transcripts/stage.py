@@ -117,7 +117,7 @@ class TextStage(Generic[Mark]):
     def push(self, segment: SpeechSegment, heard: Transcription | None = None) -> None:
         """Take the next segment; `heard` where its words are known already."""
         self.unsettled[segment.channel, segment.index] = segment.start_ms
-        if heard is None and self._recognises and self._pairing.recognises(segment.channel):
+        if heard is None and self._recognises and self._pairing.recognises(segment):
             self._ask(segment)
         else:
             self._turn(segment.closed_ms, partial(self._pair, segment, heard, ()))

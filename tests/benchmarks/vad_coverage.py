@@ -74,7 +74,8 @@ def variants(sound: PcmN, spoken: Mask) -> Iterator[tuple[str, PcmN, int]]:
 
 def kept_by(config: AudioConfig, sound: PcmN, rate: int, length: int) -> tuple[Mask, list[int]]:
     """What the segments keep, on the grid, and their lengths in ms."""
-    cutter = CallCutter(Call("benchmark", (Channel("c"),)), config)
+    # A channel of one party: where there is speech is measured, not who speaks
+    cutter = CallCutter(Call("benchmark", (Channel("c", "customer"),)), config)
     segments = cutter.push(AudioChunk("c", 0, rate, sound)) + cutter.flush()
     kept = np.zeros(length, bool)
     for segment in segments:

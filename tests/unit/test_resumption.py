@@ -8,7 +8,7 @@ from zlib import crc32
 import numpy as np
 import pytest
 
-from bcaf_stream.audio.turns import AudioConfig
+from bcaf_stream.audio.turns import AudioConfig, CallCutter
 from bcaf_stream.context import Predict
 from bcaf_stream.conversation import Conversation, Item, Result, Work
 from bcaf_stream.errors import AsrError, ModelError
@@ -18,9 +18,9 @@ from bcaf_stream.ingest.media import CallEnd, TextUpdate
 from bcaf_stream.resumption import Resumption, resend_from_ms
 from bcaf_stream.transcripts.asr import Transcription
 from bcaf_stream.transcripts.pairing import TextConfig
-from bcaf_stream.types import AudioChunk, Call, EmotionPrediction, TextSource, Words
+from bcaf_stream.types import AudioChunk, Call, Channel, EmotionPrediction, SpeechSegment, TextSource, Words
 from tests.calls import watching
-from tests.unit.actors.local_runtime import CHANNELS, RATE, demo_chunks
+from tests.unit.actors.local_runtime import CHANNELS, RATE, demo_chunks, joined
 
 CALL = Call("c1", CHANNELS)
 RIGHT = Words(5600, 10_400, "hello there", "customer", "w1")
@@ -45,17 +45,25 @@ def result_of(work: Work, model: int) -> Result:
 
 
 def run(
-    items: Sequence[Item], text: TextSource, resumption: Resumption | None = None, model: int = 0
+    items: Sequence[Item],
+    text: TextSource,
+    resumption: Resumption | None = None,
+    model: int = 0,
+    call: Call = CALL,
 ) -> list[Event]:
-    return [event for events in steps(items, text, resumption, model) for event in events]
+    return [event for events in steps(items, text, resumption, model, call) for event in events]
 
 
 def steps(
-    items: Sequence[Item], text: TextSource, resumption: Resumption | None = None, model: int = 0
+    items: Sequence[Item],
+    text: TextSource,
+    resumption: Resumption | None = None,
+    model: int = 0,
+    call: Call = CALL,
 ) -> list[list[Event]]:
     """The events of each step: those are journalled together."""
-    call = Conversation(
-        CALL,
+    conversation = Conversation(
+        call,
         AudioConfig(),
         TextConfig(wait_ms=0),
         "m",
@@ -67,16 +75,16 @@ def steps(
         alerts=watching(),
         clock=lambda: 1,
     )
-    told = [call.begin()]
+    told = [conversation.begin()]
     for item in items:
-        step = call.push(item)
+        step = conversation.push(item)
         works = list(step.work)
         told.append(step.events)
         while works:
-            step = call.done(work := works.pop(0), result_of(work, model))
+            step = conversation.done(work := works.pop(0), result_of(work, model))
             told.append(step.events)
             works += step.work
-    call.close()
+    conversation.close()
     return [events for events in told if events]
 
 
@@ -180,3 +188,77 @@ def test_a_call_that_has_no_events_yet_is_asked_for_from_its_first_sample():
     assert progress is not None
     assert resend_from_ms(progress, 120_000) == 0
     assert np.all([spoken == {} for spoken in progress.spoken.values()])
+
+
+SHARED = Call("c1", (Channel("room", "speaker"),))
+
+
+def mixed(start: int = 0) -> list[Item]:
+    """Both parties on one channel, from a sample on."""
+    one, other = (joined(sound(), channel.name) for channel in CHANNELS)
+    samples = np.clip(one.astype(np.int32) + other, -32768, 32767).astype(np.int16)
+    chunks = [AudioChunk("room", at, RATE, samples[at : at + 800], 0) for at in range(start, len(samples), 800)]
+    return [*chunks, CallEnd()]
+
+
+def who(events: Sequence[Event]) -> list[tuple[int | None, str | None]]:
+    return [(e.utterance, e.speaker) for e in events if e.type == "emotion.final"]
+
+
+@cache
+def shared_call() -> tuple[Event, ...]:
+    return tuple(run(mixed(), "none", call=SHARED))
+
+
+@cache
+def parties() -> tuple[SpeechSegment, ...]:
+    cutter = CallCutter(CALL)
+    return (*(segment for chunk in sound() for segment in cutter.push(chunk)), *cutter.flush())
+
+
+def spoken_ms(event: Event) -> dict[str, int]:
+    """How long each party speaks in it."""
+    found = {channel.name: 0 for channel in CHANNELS}
+    for turn in parties():
+        found[turn.channel] += max(
+            0, min(turn.end_ms, event.end_ms or 0) - max(turn.start_ms, event.start_ms or 0)
+        )
+    return found
+
+
+def test_speakers_of_a_shared_channel_keep_their_names():
+    whole = shared_call()
+    assert {name for _, name in who(whole)} == {"S1", "S2"}
+    for known in (len(whole) // 3, 2 * len(whole) // 3):
+        progress = progress_of(whole[:known])
+        assert progress is not None
+        rest = run(mixed(), "none", Resumption(progress, 0, RATE, resent=True), call=SHARED)
+        assert who([*whole[:known], *rest]) == who(whole)
+
+
+def test_from_the_middle_of_a_call_nobody_is_given_the_name_of_another():
+    whole, told_as = shared_call(), {"agent": "S1", "customer": "S2"}
+    finals = [n for n, event in enumerate(whole) if event.type == "emotion.final"]
+    for known in finals[len(finals) // 2 :]:
+        progress = progress_of(whole[:known])
+        assert progress is not None
+        start = resend_from_ms(progress, 10_000) * RATE // 1000 // 800 * 800
+        assert start
+        resumption = Resumption(progress, start, RATE, resent=True)
+        later = [e for e in run(mixed(start), "none", resumption, call=SHARED) if e.type == "emotion.final"]
+        for event in later:
+            party, other = sorted(spoken_ms(event).items(), key=lambda item: -item[1])
+            if other[1] < 500:  # of one person alone
+                assert event.speaker in (told_as[party[0]], "S3", "S4"), (known, event.utterance)
+
+
+def test_without_the_sound_speakers_are_new_ones():
+    whole = shared_call()
+    known = next(n for n, event in enumerate(whole) if event.speaker == "S2") + 1
+    progress = progress_of(whole[:known])
+    assert progress is not None
+    start = 15 * RATE
+    rest = run(mixed(start), "none", Resumption(progress, start, RATE, resent=False), call=SHARED)
+    names = {name for _, name in who(rest)}
+    assert names
+    assert not names & {"S1", "S2"}

@@ -89,6 +89,8 @@ def golden_event(type: str) -> Event:
     bare = Event(type=type, id="9f", call="call.7", seq=4, emitted_at=1_700_000_000_250_000_000, model="bcaf-demo")
     if type == "audio.gap":
         return replace(bare, channel="left", role="customer", start_ms=10, end_ms=30, reason="lost")
+    if type == "speaker.relabelled":
+        return replace(bare, channel="left", role="speaker", relabelled={"S3": "S1"}, reason="S3 is S1")
     if type in ("degraded", "call.end"):
         return replace(bare, reason="closed")
     return replace(bare, call="") if type == "heartbeat" else bare

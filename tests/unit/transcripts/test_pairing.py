@@ -380,7 +380,7 @@ def test_words_of_another_language_are_shown_and_not_judged():
     german = TextConfig(language="de")
     [said] = Pairing(CALL, german, [Words(0, 900, "guten Tag", "customer")]).push(segment("customer", 0, 0, 1000))
     assert (said.text, said.judged_text, said.degraded) == ("guten Tag", None, ("text: not English",))
-    assert not Pairing(CALL, german).recognises("customer")
+    assert not Pairing(CALL, german).recognises(segment("customer", 0, 0, 1000))
     with pytest.raises(ValueError, match="language"):
         TextConfig(language="German")
 

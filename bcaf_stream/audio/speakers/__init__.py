@@ -1,0 +1,1 @@
+"""Who speaks, where several people share one channel: segmentation, voice vectors, clustering, cuts."""

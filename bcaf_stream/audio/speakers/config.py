@@ -1,0 +1,33 @@
+"""What decides whose utterance a segment is, and where it is cut; all thresholds of `audio.speakers`."""
+
+from collections.abc import Sequence
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from bcaf_stream.config import Config
+from bcaf_stream.types import Channel
+
+MOST = 20  # speakers of a channel, where nobody says how many
+
+
+class SpeakerConfig(Config):
+    """Tell at most `max` people apart on one channel; whoever comes after them is given the voice that is
+    closest."""
+
+    max: Annotated[int, Field(ge=1, le=64)] = MOST
+
+
+Speakers = Literal["auto", "off"] | SpeakerConfig
+
+
+def speakers_of(speakers: Speakers, channels: Sequence[Channel]) -> dict[str, SpeakerConfig]:
+    """The channels on which people are told apart, each with how.
+
+    `auto` is for the one channel of a call whose role is `speaker`: a customer's or an agent's channel carries one
+    party, and so does each of several `speaker` channels. With `max`, all `speaker` channels are listened to.
+    """
+    shared = [channel.name for channel in channels if channel.role == "speaker"]
+    if speakers == "off" or (speakers == "auto" and len(shared) > 1):
+        return {}
+    return dict.fromkeys(shared, SpeakerConfig() if speakers == "auto" else speakers)
