@@ -160,12 +160,12 @@ class EventHub:
                 return
             now = time.monotonic()
             rest_s = 0.0 if self._tried(self.bus.attend) else POLL_S
+            if now >= next_keep:  # before the heartbeat: a hub that was fenced while it slept says nothing more
+                next_keep = now + min(KEEP_S, self._config.heartbeat_s)
+                self._tried(self._keep)
             if now >= next_beat:
                 next_beat = now + self._config.heartbeat_s
                 self._tried(self.bus.heartbeat)
-            if now >= next_keep:
-                next_keep = now + min(KEEP_S, self._config.heartbeat_s)
-                self._tried(self._keep)
             if now >= next_upkeep:
                 more = self._tried(lambda: expire(self.journal, self._clock()))
                 next_upkeep = now + (SLICE_S if more else UPKEEP_S)
@@ -248,8 +248,9 @@ class EventHub:
     def _fail(self, group: list[_Handed], error: JournalError) -> None:
         self.failures += 1
         self._trouble = str(error)
-        with contextlib.suppress(EventError):
-            self.bus.degraded(str(error))
+        if not isinstance(error, FencedError):
+            with contextlib.suppress(EventError):
+                self.bus.degraded(str(error))
         for handed in group:
             handed.done.set_exception(error)
 

@@ -1,5 +1,6 @@
 """The journal on a real PostgreSQL in trouble: down, silent, read-only, full; two writers; secrets; erasure."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -7,12 +8,13 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import psycopg
 import pytest
 from typer.testing import CliRunner
 
 from bcaf_stream.cli.main import app
 from bcaf_stream.config import load_config
-from bcaf_stream.errors import ConfigError, EventError, FencedError, JournalError
+from bcaf_stream.errors import BcafError, ConfigError, EventError, FencedError, JournalError
 from bcaf_stream.events.event import Event
 from bcaf_stream.events.hub import EventHub, EventHubConfig
 from bcaf_stream.events.journal.config import JournalConfig
@@ -207,7 +209,69 @@ def test_a_writer_whose_connection_breaks_goes_on_unless_another_took_over(postg
         assert postgres.query("SELECT count(*) FROM events", config.namespace) == [(3,)]
 
 
-@pytest.mark.parametrize("secret", ["postgresql://me:hunter2@h/db", "postgresql://me@h/db?password=hunter2"])
+def test_a_journal_that_was_made_anew_takes_nothing_of_the_writer_of_the_old_one(postgres: PostgresServer):
+    config = postgres.config()
+    with Journal(config) as old:
+        old.append([event(0)])
+        postgres.query(f"DROP SCHEMA {config.namespace} CASCADE")
+        with pytest.raises(JournalError, match="there is no journal in it"):
+            old.append([event(1)])
+        with Journal(config) as new:
+            assert new.epoch == old.epoch
+            with pytest.raises(FencedError, match="another journal is in its place"):
+                old.append([event(1)])
+            assert new.append([event(2)])[0].offset == 1
+            assert [e.seq for e in new.read()] == [2]
+
+
+def test_a_fenced_hub_says_nothing_more(postgres: PostgresServer):
+    """Neither an event nor that it is degraded: what comes of a call is another hub's to say."""
+    config = hub_config(postgres.config())
+    with EventHub(config) as hub, EventSubscriber(hub.bus.endpoint, None) as plain:
+        assert hub.bus.wait_for_subscriber(WAIT_S)
+        assert hub.publish([event(0)]).result(WAIT_S) == [1]
+        postgres.query("UPDATE journal SET epoch = epoch + 1, holder = 'somebody'", config.journal.namespace)
+        with pytest.raises(BcafError, match=r"somebody has taken it over|event hub has stopped"):
+            hub.publish([event(1)]).result(WAIT_S)
+        assert [e.seq for e in plain.receive_many(100, 0.5) if e.type != "heartbeat"] == [0]
+
+
+def test_events_sent_again_cost_no_journey_each(postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch):
+    """Of a group whose answer was lost some are stored: however far the server is, it must fit in the deadline."""
+    with Journal(postgres.config()) as journal:
+        journal.append([event(n) for n in range(0, 2000, 2)])
+        asked: list[bytes] = []
+        execute = psycopg.Connection.execute
+
+        def counted(self, query, *values, **options):
+            asked.append(query)
+            return execute(self, query, *values, **options)
+
+        monkeypatch.setattr(psycopg.Connection, "execute", counted)
+        again = journal.append([event(n) for n in (*range(2000), 5)])
+        assert len(asked) < 20
+        assert [e.offset for e in again[:4]] == [1, 1001, 2, 1002]
+        assert again[5] == again[-1]
+        assert journal.last_offset == 2000
+
+
+def test_a_hub_with_a_thousand_open_files_makes_its_connection_again(postgres: PostgresServer):
+    with Journal(postgres.config()) as journal, contextlib.ExitStack() as files:
+        for _ in range(1100):
+            files.enter_context(open(os.devnull))
+        for n in range(3):
+            assert journal.append([event(n)])[0].offset == n + 1
+            postgres.query(f"SELECT {END_ALL}")
+
+
+@pytest.mark.parametrize(
+    "secret",
+    [
+        "postgresql://me:hunter2@h/db",
+        "postgresql://me@h/db?password=hunter2",
+        "postgresql://me@h/db?sslmode=require&sslpassword=hunter2",
+    ],
+)
 def test_a_password_in_the_url_is_refused_and_not_repeated(secret: str):
     with pytest.raises(ConfigError, match=r"a password here would be seen.*password_file, PGPASSFILE") as refused:
         load_config(JournalConfig, None, [f"url={secret}"])
@@ -246,6 +310,8 @@ def test_what_is_not_there_is_named(postgres: PostgresServer):
         Journal(JournalConfig(url=postgres.url("nowhere")))
     with pytest.raises(JournalError, match="cannot be reached: see that the server runs"):
         Journal(JournalConfig(url="postgresql://bcaf@127.0.0.1:1/postgres"))
+    with Journal(JournalConfig(url=postgres.url(), namespace="user", durability="crash")) as reserved:
+        assert reserved.append([event(0)])[0].offset == 1, "a word of SQL is a name like others"
     postgres.query("CREATE SCHEMA other; CREATE TABLE other.journal (x int)")
     with pytest.raises(JournalError, match="its tables are no journal's: choose another namespace"):
         Journal(JournalConfig(url=postgres.url(), namespace="other"))

@@ -11,6 +11,7 @@ from bcaf_stream.config import Config, load_config
 
 SQLITE = "sqlite:///"
 POSTGRES = ("postgresql://", "postgres://")
+_SECRETS = frozenset({"password", "sslpassword", "oauth_client_secret"})  # parameters of libpq
 
 
 def _without_password(url: str) -> str:
@@ -19,7 +20,7 @@ def _without_password(url: str) -> str:
     if url.startswith(POSTGRES):
         try:
             parts = urlsplit(url)
-            secret = parts.password is not None or "password" in parse_qs(parts.query)
+            secret = parts.password is not None or not _SECRETS.isdisjoint(parse_qs(parts.query))
         except ValueError:
             raise ValueError("must be postgresql://USER@HOST/DATABASE") from None
         if secret:

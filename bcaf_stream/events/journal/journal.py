@@ -236,33 +236,50 @@ class Journal:
         try:
             self.database.insert(db, rows)
         except DuplicateError:  # rare: some of them were stored before
-            entries = self._store_each(db, last, stored_at, events, drafts)
+            entries = self._store_unknown(db, last, stored_at, events, drafts)
         latest = {(e.call, e.channel): entry.offset for e, entry in zip(events, entries, strict=True)}
         db.executemany(_UPSERT_LATEST, [(*key, offset) for key, offset in sorted(latest.items())])
         reached = max(last, *(entry.offset for entry in entries))
         self.database.set_end(db, End(reached, stored_at, end.erasures))
         return entries
 
-    def _store_each(
+    def _store_unknown(
         self, db: Statements, last: int, stored_at: int, events: Sequence[Event], drafts: Sequence[bytes]
     ) -> list[Entry]:
-        entries: list[Entry] = []
+        known = self._known(db, [event.id for event in events])
+        found: dict[str, Entry] = {}
+        rows: list[Row] = []
         for event, data in zip(events, drafts, strict=True):
-            known = db.execute(f"SELECT {self.database.columns} FROM events WHERE id = ?", (event.id,)).fetchone()
-            if known is None:
+            if event.id in found:
+                continue
+            row = known.get(event.id)
+            if row is None:
                 last += 1
                 offset, when = last, stored_at
             else:
                 try:
-                    entries.append(entry_of(known, self._context))
+                    found[event.id] = entry_of(row, self._context)
                     continue
                 except Exception:  # whatever is wrong with it: here it is again
-                    offset, when = known[0], known[7] if type(known[7]) is int else stored_at
+                    offset, when = row[0], row[7] if type(row[7]) is int else stored_at
                     db.execute('DELETE FROM events WHERE "offset" = ?', (offset,))
-            self.database.insert(db, [row_of(event, offset, when, data)])
+            rows.append(row_of(event, offset, when, data))
             topic = topic_of(event.call, event.channel, event.type)
-            entries.append(Entry(offset, when, topic, numbered(data, offset)))
-        return entries
+            found[event.id] = Entry(offset, when, topic, numbered(data, offset))
+        if rows:
+            self.database.insert(db, rows)
+        return [found[event.id] for event in events]
+
+    def _known(self, db: Statements, ids: Sequence[str]) -> dict[str, Row]:
+        """The rows of those that are stored, in few questions: each may be a journey over the network."""
+        rows: dict[str, Row] = {}
+        for at in range(0, len(ids), PAGE):
+            some = ids[at : at + PAGE]
+            wanted = f"(VALUES {','.join(['(?)'] * len(some))}) AS wanted"
+            joined = f"{wanted} JOIN events ON events.id = wanted.column1"
+            found = db.execute(f"SELECT wanted.column1, {self.database.columns} FROM {joined}", some).fetchall()
+            rows.update((row[0], row[1:]) for row in found)
+        return rows
 
     def _rows(self, from_offset: int, call: str | None, limit: int, latest: bool = False) -> list[Row]:
         where = '"offset" >= ?' if call is None else 'call = ? AND "offset" >= ?'

@@ -1,10 +1,11 @@
 """A journal in the tables of a PostgreSQL database: who writes it keeps nothing, and may die with its machine.
 
 One writer at a time. Each that opens the journal takes the next `epoch`, and every transaction begins by locking
-the one row of `journal` and looking at it: a writer that was thought dead finds another epoch there, and writes
-nothing more (`FencedError`). That row gives the offsets too, so that these grow in the order of the commits and
-have no holes. The session of a writer holds an advisory lock of its epoch, which the server frees when the process
-or its machine dies; who finds it held waits until the writer was silent for `lease_s` (`seen_at`, its time).
+the one row of `journal` and looking at it: a writer that was thought dead finds another epoch there, or another
+journal, and writes nothing more (`FencedError`). That row gives the offsets too, so that these grow in the order
+of the commits and have no holes. The session of a writer holds an advisory lock of its epoch, which the server
+frees when the process or its machine dies; who finds it held waits until the writer was silent for `lease_s`
+(`seen_at`, its time).
 """
 
 import os
@@ -61,6 +62,7 @@ _COPY = (
     'COPY events ("offset", id, call, channel, type, seq, emotion, stored_at, payload) FROM STDIN (FORMAT BINARY)'
 )
 _TYPES = ("int8", "text", "text", "text", "text", "int8", "text", "int8", "bytea")
+_WRITER = "identity, epoch, holder"
 _KEY = "hashtextextended(identity || ' ' || ?::int8::text, 0)"  # of the advisory lock of an epoch
 
 
@@ -108,10 +110,10 @@ class PostgresDatabase:
     def transaction(self) -> Iterator[Connected]:
         with self._session.transaction() as db:
             self._added = 0
-            last = "SELECT last_offset, stored_at, erasures, epoch, holder FROM journal FOR UPDATE"
-            *end, epoch, holder = db.execute(last).fetchone()
+            last = f"SELECT last_offset, stored_at, erasures, {_WRITER} FROM journal FOR UPDATE"
+            *end, identity, epoch, holder = db.execute(last).fetchone()
             self._end = End(*end)
-            self._check(epoch, holder)
+            self._check(identity, epoch, holder)
             yield db
 
     def end(self, db: Statements) -> End:
@@ -181,10 +183,10 @@ class PostgresDatabase:
         name = self._config.namespace
         with self._session.transaction() as db:
             db.execute("SELECT pg_advisory_xact_lock(hashtextextended(?, 0))", (f"bcaf journal {name}",))
-            if db.execute("SELECT to_regclass(?)", (f"{name}.journal",)).fetchone()[0] is not None:
+            if db.execute("SELECT to_regclass(?)", (f'"{name}".journal',)).fetchone()[0] is not None:
                 return
             if db.execute("SELECT 1 FROM pg_namespace WHERE nspname = ?::name", (name,)).fetchone() is None:
-                db.execute(f"CREATE SCHEMA {name}")
+                db.execute(f'CREATE SCHEMA "{name}"')
             for statement in CREATE.split(";\n"):
                 db.execute(statement)
             db.execute(_BEGIN, (SCHEMA, secrets.token_hex(8)))
@@ -199,7 +201,8 @@ class PostgresDatabase:
             if self._lock_epoch(db, epoch):
                 db.execute(f"SELECT pg_advisory_unlock({_KEY}) FROM journal", (epoch,))
             elif not is_silent:
-                way_out = "stop that one, or give this one another namespace"
+                lease = f"{self._config.lease_s:g} s"
+                way_out = f"stop that one (if it died, wait {lease}), or give this one another namespace"
                 raise JournalError(f"journal {self.name}: {holder} writes to it: {way_out}")
             self._lock_epoch(db, epoch + 1)
             me = f"process {os.getpid()} on {platform.node()}"
@@ -216,9 +219,12 @@ class PostgresDatabase:
     def _connected(self, db: Connected) -> None:
         """A new connection: whether this is still the writer, and the lock that says that it lives."""
         if self._is_writer and self.epoch:
-            self._check(*db.execute("SELECT epoch, holder FROM journal").fetchone())
+            self._check(*db.execute(f"SELECT {_WRITER} FROM journal").fetchone())
             self._lock_epoch(db, self.epoch)
 
-    def _check(self, epoch: int, holder: str) -> None:
+    def _check(self, identity: str, epoch: int, holder: str) -> None:
+        if identity != self.identity:  # made anew, or a pooler gave this transaction another client's session
+            what = "another journal is in its place (made anew, or seen through a pooler of transactions)"
+            raise FencedError(f"journal {self.name}: {what}: this one writes nothing more")
         if self._is_writer and epoch != self.epoch:
             raise FencedError(f"journal {self.name}: {holder} has taken it over: this one writes nothing more")

@@ -131,7 +131,7 @@ class Session:
         self._watch.end()
 
     def _usable(self) -> "psycopg.Connection[Any]":
-        if self._connection is not None and select.select([self._connection], [], [], 0)[0]:
+        if self._connection is not None and _has_to_say(self._connection):
             try:  # an idle server has something to say: most often, that it ended
                 self._connection.execute("SELECT 1")
             except psycopg.Error:
@@ -223,6 +223,12 @@ class Connected:
                 copy.write_row(row)
 
 
+def _has_to_say(connection: "psycopg.Connection[Any]") -> bool:
+    poll = select.poll()  # a hub has a file number for each subscriber, and `select` counts to 1024
+    poll.register(connection, select.POLLIN)
+    return bool(poll.poll(0))
+
+
 def _in_psycopg(sql: str) -> bytes:
     return sql.replace("?", "%b").encode()
 
@@ -250,7 +256,7 @@ def _name(parameters: dict[str, Any], config: JournalConfig) -> str:
 
 
 def _settings(config: JournalConfig, read_only: bool) -> Iterator[tuple[str, str]]:
-    yield "search_path", config.namespace
+    yield "search_path", f'"{config.namespace}"'
     yield "lock_timeout", str(max(1, config.busy_ms))
     # Who is stopped in the middle of a transaction holds up the one that takes over.
     yield "idle_in_transaction_session_timeout", str(round(config.timeout_s * 1000))
