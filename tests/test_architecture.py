@@ -263,6 +263,31 @@ def test_the_scan_for_threads_sees_them(tmp_path: Path):
     assert started(file) == set()
 
 
+TESTS = sorted((ROOT / "tests").rglob("*.py"))
+WAITS = ROOT / "tests" / "waiting.py"  # the one place where a test sleeps: until a condition, or for a stated time
+
+
+def sleeps(path: Path) -> list[str]:
+    """Where a file sleeps; `sleep(0)`, which lets the other tasks of a loop run once, is no sleep."""
+    calls = (node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.Call))
+    slept = (
+        call for call in calls if called(call.func) == "sleep" and [ast.unparse(a) for a in call.args] != ["0"]
+    )
+    return [f"{path}:{call.lineno}" for call in slept]
+
+
+def test_no_test_hopes_that_a_pause_was_long_enough():
+    found = [where for path in TESTS if "benchmarks" not in path.parts and path != WAITS for where in sleeps(path)]
+    assert found == [], "tests/waiting.py: until, eventually; elapse and elapsing with the reason"
+
+
+def test_the_scan_for_sleeps_sees_them(tmp_path: Path):
+    file = tmp_path / "some.py"
+    file.write_text("import asyncio\ntime.sleep(1)\nawait asyncio.sleep(x)\nawait asyncio.sleep(0)\nsleep(0.1)\n")
+    assert {where.rpartition(":")[2] for where in sleeps(file)} == {"2", "3", "5"}
+    assert len(sleeps(WAITS)) == 4
+
+
 LOGGING = {"debug", "info", "warning", "error", "critical", "exception"}
 FROM_OUTSIDE = {"id", "call", "channel"}  # names of calls and channels, which callers choose
 

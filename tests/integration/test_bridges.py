@@ -33,6 +33,7 @@ from bcaf_stream.events.subscriber import AsyncEventSubscriber
 from tests.commands import hears_interrupts
 from tests.components import require
 from tests.deployed import free_address
+from tests.waiting import eventually, until
 
 WAIT_S = 60.0  # only a failing test waits that long
 QUICK = BackOff(first_s=0.02, longest_s=0.1)
@@ -52,7 +53,7 @@ def hub(tmp_path: Path) -> Iterator[EventHub]:
         yield running
 
 
-def bridge(hub: EventHub, make: Callable[[], Receiver], place: Path, until: Callable[[], bool]) -> None:
+def bridge(hub: EventHub, make: Callable[[], Receiver], place: Path, arrived: Callable[[], bool]) -> None:
     """Run a bridge until the other side has what is waited for; then cancel it."""
 
     async def run() -> None:
@@ -62,10 +63,7 @@ def bridge(hub: EventHub, make: Callable[[], Receiver], place: Path, until: Call
                 hub.bus.endpoint, hub.replay.endpoint, start="start", position=place
             ) as subscriber:
                 task = asyncio.create_task(forward(subscriber, receiver, back_off=QUICK))
-                deadline = time.monotonic() + WAIT_S
-                while not until() and not task.done():
-                    assert time.monotonic() < deadline, "the other side never got it"
-                    await asyncio.sleep(0.01)
+                await eventually(lambda: arrived() or task.done(), WAIT_S, what="the other side has it")
                 task.cancel()
                 await asyncio.gather(task, return_exceptions=True)
                 if not task.cancelled():
@@ -205,11 +203,9 @@ def test_the_command_killed_and_started_again_loses_nothing(hub: EventHub, tmp_p
             whole = [*command, *map(str, options), *where]
             run = {"stderr": subprocess.PIPE, "preexec_fn": hears_interrupts}
             with subprocess.Popen(whole, **run) as process:
-                deadline = time.monotonic() + WAIT_S
-                while f"a-{wanted - 1}" not in server.acknowledged:
-                    assert time.monotonic() < deadline
-                    assert process.poll() is None, process.stderr and process.stderr.read()
-                    time.sleep(0.01)
+                last = f"a-{wanted - 1}"
+                until(lambda last=last: last in server.acknowledged, WAIT_S, what="the last one's acknowledgement")
+                assert process.poll() is None, process.stderr and process.stderr.read()
                 process.send_signal(sign)
                 process.wait(WAIT_S)
             hub.publish([event(n) for n in range(wanted, wanted + 10)]).result(WAIT_S)
@@ -230,13 +226,13 @@ def redis_port(tmp_path: Path) -> Iterator[int]:
 def start_redis(port: int, folder: Path) -> "subprocess.Popen[bytes]":
     options = ["--port", str(port), "--bind", "127.0.0.1", "--dir", str(folder), "--appendonly", "yes"]
     process = subprocess.Popen(["redis-server", *options, "--appendfsync", "always"], stdout=subprocess.DEVNULL)
-    deadline = time.monotonic() + WAIT_S
-    while time.monotonic() < deadline:
+
+    def listens() -> bool:
         with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                return process
-        time.sleep(0.02)
-    raise AssertionError("redis-server did not start")
+            return probe.connect_ex(("127.0.0.1", port)) == 0
+
+    until(listens, WAIT_S, what="the start of redis-server")
+    return process
 
 
 def entries(port: int, stream: str = "emotions") -> list[dict[str, str]]:

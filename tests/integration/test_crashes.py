@@ -14,6 +14,7 @@ import pytest
 from actors.process_locks import state_folder
 from actors.status import read_status
 from tests.deployment_processes import BIN, listening, members, processes
+from tests.waiting import until
 
 NAME = "crash"
 BACK_S = 120.0
@@ -38,13 +39,16 @@ def deployment(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
 
 def when(true: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
-    deadline = time.monotonic() + BACK_S
-    while time.monotonic() < deadline:
+    status: dict[str, Any] | None = None
+
+    def so() -> bool:
+        nonlocal status
         status = read_status(NAME)
-        if status is not None and true(status):
-            return status
-        time.sleep(0.05)
-    raise AssertionError(f"never came true: {status}")
+        return status is not None and true(status)
+
+    until(so, BACK_S)
+    assert status is not None
+    return status
 
 
 def up(status: dict[str, Any]) -> bool:

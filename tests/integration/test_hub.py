@@ -22,6 +22,7 @@ from bcaf_stream.events.replay.server import ReplayConfig
 from bcaf_stream.events.subscriber import AsyncEventSubscriber, EventSubscriber
 from tests.deployed import free_address
 from tests.hub_process import HubProcess
+from tests.waiting import elapse
 
 WAIT_S = 20.0  # only a failing test waits that long
 
@@ -112,7 +113,7 @@ def test_a_late_joiner_has_no_hole_and_no_double(hub: EventHub, config: EventHub
     feeder.start()
     subscribers = []
     for topics in (["emo.v1."], ["emo.v1.a."], ["emo.v1.a.left."]):
-        time.sleep(0.05)  # somewhere in the middle
+        elapse(0.05, "each subscriber comes somewhere else in the middle")
         subscribers.append(EventSubscriber(**addresses(config), start="start", topics=topics))
     for subscriber in subscribers:
         with subscriber:
@@ -258,7 +259,7 @@ def kill_at_random_moments(
         acknowledged += ids(events)
         n += batch
         next_batch = max(next_batch + batch / per_second, time.monotonic() - 0.2)
-        time.sleep(max(0.0, next_batch - time.monotonic()))
+        elapse(max(0.0, next_batch - time.monotonic()), "the pace of the events")
     deadline[0] = time.monotonic() + WAIT_S
     finished.set()
     for reader in readers:

@@ -32,6 +32,7 @@ from bcaf_stream.events.subscriber import EventSubscriber
 from bcaf_stream.loops import faults
 from tests.deployed import free_address
 from tests.hub_process import HubProcess
+from tests.waiting import elapse, until
 from tests.zmtp_flood import Flood, connected, frame
 
 WAIT_S = 20.0
@@ -140,15 +141,10 @@ def test_replays_that_want_nothing_any_more_make_room_and_are_forgotten(config: 
             assert dealer.answers() == [*[("events", 1)] * 4, ("busy", 0)], "four for each"
         assert hub.replay.running == 8
         sockets[0].close(0)  # as if it were killed
-        deadline = time.monotonic() + WAIT_S
-        while hub.replay.running > 4:
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
+        until(lambda: hub.replay.running <= 4)
         dealers[2].ask(ask="replay", credit=100, **{"from": "start"})
         assert dealers[2].answers() == [("events", 10), ("end", 0)]
-        while hub.replay.running:
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+        until(lambda: not hub.replay.running)
         assert dealers[1].answers() == [("busy", 0)] * 4, "told, so that it may ask again"
         assert hub.replay.given_up == 4
         for socket in sockets:
@@ -167,10 +163,7 @@ def test_a_client_that_is_gone_holds_no_place(config: EventHubConfig):
                 for id in range(4):
                     gone.ask(ask="replay", credit=1, id=id, **{"from": "start"})
                 assert gone.answers() == [("events", 1)] * 4
-            deadline = time.monotonic() + QUIET_S / 2
-            while hub.replay.running:
-                assert time.monotonic() < deadline, "sooner than a client that is only quiet"
-                time.sleep(0.02)
+            until(lambda: not hub.replay.running, QUIET_S / 2, what="sooner than for a quiet client: no replay")
 
 
 def test_few_clients_with_many_replays_that_seem_alive_keep_nobody_out(config: EventHubConfig):
@@ -186,8 +179,7 @@ def test_few_clients_with_many_replays_that_seem_alive_keep_nobody_out(config: E
                 greedy.ask(ask="replay", credit=0, id=id, **{"from": "start"})
             for id in range(8):
                 greedy.ask(ask="credit", n=0, id=id)
-            while hub.replay.running < 8:
-                time.sleep(0.01)
+            until(lambda: hub.replay.running == 8)
             reader.ask(ask="replay", credit=100, **{"from": "start"})
             assert reader.answers() == [("events", 10), ("end", 0)]
             assert greedy.answers() == [("busy", 0)], "one of its replays, which it may ask for again"
@@ -197,15 +189,10 @@ def test_an_answer_for_which_there_was_no_room_comes_when_there_is(hub: EventHub
     for at in range(0, 3000, 100):
         hub.publish([event(n, 10_000) for n in range(at, at + 100)]).result(WAIT_S)
     dealer.ask(ask="replay", credit=10_000, **{"from": "start"})
-    deadline = time.monotonic() + WAIT_S
-    while not any(job.held_since for job in list(hub.replay._jobs.values())):
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    until(lambda: hub.replay.held)
     dealer.ask(ask="count", id=2, after=0, to=10_000)
     dealer.ask(ask="nothing", id=3)
-    while not hub.stats()["refused"]:
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    until(lambda: hub.stats()["refused"])
     kinds = [kind for kind, _ in dealer.answers(quiet_s=1.0)]
     assert [kinds.count(kind) for kind in ("count", "error", "end")] == [1, 1, 1]
 
@@ -217,10 +204,7 @@ def test_a_reader_whose_replay_was_given_up_asks_again_and_misses_nothing(config
             hub.publish([event(n) for n in range(at, at + 500)]).result(WAIT_S)
         with EventSubscriber(hub.bus.endpoint, hub.replay.endpoint, start="start") as reader:
             assert [reader.receive(WAIT_S).seq for _ in range(50)] == list(range(50))
-            deadline = time.monotonic() + WAIT_S
-            while not hub.replay.given_up:
-                assert time.monotonic() < deadline
-                time.sleep(0.05)
+            until(lambda: hub.replay.given_up)
             assert [reader.receive(WAIT_S).seq for _ in range(8950)] == list(range(50, 9000))
 
 
@@ -277,7 +261,7 @@ def test_what_a_replay_has_read_ahead_of_a_call_that_is_erased_is_not_sent(hub: 
     assert dealer.answers() == [("events", 1)]
     with Journal(hub.journal.config, maintenance=True) as beside:
         erase(beside, "secret", now=1)
-    time.sleep(REFRESH_S)
+    elapse(REFRESH_S, "how soon an erased call is noticed")
     dealer.ask(ask="credit", n=100)
     assert dealer.answers(1.0) == [("events", 10), ("end", 0)]
     assert hub.publish([replace(event(11), call="secret", id="later")]).result(WAIT_S) == [0]
@@ -335,10 +319,7 @@ def test_a_client_that_asks_for_all_and_does_not_read_gets_it_later(hub: EventHu
     for at in range(0, 3000, 100):
         hub.publish([event(n, 10_000) for n in range(at, at + 100)]).result(WAIT_S)
     dealer.ask(ask="replay", credit=10_000, **{"from": "start"})
-    deadline = time.monotonic() + WAIT_S
-    while not any(job.held_since for job in list(hub.replay._jobs.values())):
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    until(lambda: hub.replay.held)
     assert hub.publish([event(3000)]).result(WAIT_S) == [3001]  # nobody else waits
     answers = dealer.answers(quiet_s=1.0)
     assert sum(n for _, n in answers) == 3001
@@ -400,7 +381,7 @@ def test_a_flood_of_subscriptions_is_dropped_and_holds_up_nobody(config: EventHu
                 assert process.publish([event(n)])
                 assert reader.receive(WAIT_S).seq == n
                 slowest = max(slowest, time.monotonic() - begun)
-                time.sleep(0.01)
+                elapse(0.01, "the pace of the events")
         finally:
             attacker.end()
         grown = resident_bytes(process.process.pid) - before

@@ -7,7 +7,6 @@ one call and of one channel. A schedule is its seed: BCAF_SEEDS=1000-1100 runs o
 import os
 import random
 import threading
-import time
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from bcaf_stream.events.replay.server import ReplayConfig
 from bcaf_stream.events.subscriber import EventSubscriber
 from tests.deployed import free_address
 from tests.tcp_proxy import TcpProxy
+from tests.waiting import elapse, until
 
 WAIT_S = 40.0  # only a failing test waits that long
 STEPS = 40
@@ -113,7 +113,7 @@ class Schedule:
                         hub.close()
                         hub = EventHub(self.config)
                     case "rest":
-                        time.sleep(rng.uniform(0, 0.05))
+                        elapse(rng.uniform(0, 0.05), "the schedule says so")
             self._settle(readers)
             hub.close()
         return readers
@@ -121,12 +121,13 @@ class Schedule:
     def _settle(self, readers: list[Reader]) -> None:
         for reader in readers:
             reader.going.set()
-        deadline = time.monotonic() + WAIT_S
-        while any(len(reader.got) < len(reader.expected(self.log)) for reader in readers):
-            if time.monotonic() > deadline or any(reader.failure for reader in readers):
-                break
-            time.sleep(0.02)
-        time.sleep(0.2)  # for what comes twice
+
+        def is_settled() -> bool:
+            missing = any(len(reader.got) < len(reader.expected(self.log)) for reader in readers)
+            return not missing or any(reader.failure for reader in readers)
+
+        until(is_settled)
+        elapse(0.2, "for what comes twice")
         for reader in readers:
             reader.end()
 

@@ -5,7 +5,6 @@ import os
 import subprocess
 import sys
 import textwrap
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,6 +20,7 @@ from bcaf_stream.events.publisher import BusConfig
 from bcaf_stream.events.replay.server import ReplayConfig
 from bcaf_stream.events.subscriber import EventSubscriber
 from tests.components import require
+from tests.waiting import until
 
 ROOT = Path(__file__).parents[2]
 WAIT_S = 20.0
@@ -161,10 +161,8 @@ def test_a_journal_that_becomes_read_only_stops_the_hub_and_is_told(tmp_path: Pa
             assert (told.type, told.degraded) == ("degraded", ("journal",))
             assert (hub.stats()["ready"], "read-only" in hub.stats()["not_ready"]) == (False, True)
             hub.journal.query("PRAGMA query_only = OFF")
-            deadline = time.monotonic() + WAIT_S
-            while "not_ready" in hub.stats():
-                assert time.monotonic() < deadline, "it tries by itself, before anybody hands it an event"
-                time.sleep(0.02)
+            # It tries by itself, before anybody hands it an event.
+            until(lambda: "not_ready" not in hub.stats(), WAIT_S)
             assert hub.publish([event(1)]).result(WAIT_S) == [2]
             assert subscriber.receive(WAIT_S).seq == 1
 

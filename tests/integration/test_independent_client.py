@@ -17,6 +17,7 @@ from bcaf_stream.events.replay.server import ReplayConfig
 from bcaf_stream.events.schema_files import FOLDER
 from tests.deployed import free_address
 from tests.hub_process import HubProcess
+from tests.waiting import elapse
 
 CREDIT = 150
 WAIT_S = 60.0
@@ -63,7 +64,7 @@ class Client:
                 return
             else:
                 assert answer["kind"] == "busy", answer
-                time.sleep(1)
+                elapse(1, "a busy hub is asked again a second later, as it says")
                 self._ask()
                 return
         if time.monotonic() - self._waiting > 5:
@@ -167,7 +168,7 @@ def test_every_event_once_and_in_order_over_kills_of_the_hub(tmp_path: Path):
                 process = HubProcess(config)
                 assert process.wait_ready()
             handed += [event.id for event in events]
-            time.sleep(0.01)  # so that some of it comes live
+            elapse(0.01, "the pace of the events: some of them come live")
         deadline = time.monotonic() + WAIT_S
         while len(client.ids) < len(handed) and time.monotonic() < deadline and not broken:
             stop.wait(0.05)

@@ -17,6 +17,7 @@ from bcaf_stream.ingest.transports.zmq_link import LinkConfig, LinkSocket
 from bcaf_stream.types import Call, Channel, PcmN, Words
 from tests.deployed import free_address
 from tests.tcp_proxy import TcpProxy
+from tests.waiting import elapsing, eventually
 
 RATE, WINDOW_MS = 8000, 1000
 CALL = Call("call 7", (Channel("left", "customer"), Channel("right", "agent")))
@@ -119,11 +120,6 @@ def again(start: int) -> Iterator[PcmN]:
         yield SOUND_NC[at : at + 777]
 
 
-async def until(condition: Callable[[], bool]) -> None:
-    while not condition():
-        await asyncio.sleep(0.005)
-
-
 @pytest.mark.parametrize("how", [{}, {"live": True}, {"live": True, "drop": True}, {"again": again}])
 @pytest.mark.parametrize("seed", [1, 2])
 def test_a_wire_that_is_cut_again_and_again_changes_nothing(how: dict[str, object], seed: int):
@@ -167,7 +163,7 @@ def test_a_server_that_died_and_forgot_all_gets_the_whole_call_again(how: dict[s
         first, notes = Deployment(endpoint), list[str]()
         serving = asyncio.create_task(first.serve())
         sending = asyncio.create_task(asyncio.to_thread(send_all, endpoint, keep, notes, **how))
-        await until(lambda: len(first.sound_NC) > 10 * RATE)
+        await eventually(lambda: len(first.sound_NC) > 10 * RATE)
         serving.cancel()
         with suppress(asyncio.CancelledError):
             await serving
@@ -214,11 +210,11 @@ def test_live_sound_that_finds_no_room_is_a_gap_and_the_rest_is_true():
             taken, back, mended = threading.Event(), threading.Event(), threading.Event()
             port = int(wire.endpoint.rpartition(":")[2])
             sending = asyncio.create_task(asyncio.to_thread(send))
-            await until(lambda: len(deployment.sound_NC) == 2 * RATE)
+            await eventually(lambda: len(deployment.sound_NC) == 2 * RATE)
             taken.set()
             await asyncio.to_thread(back.wait, 10)
             with TcpProxy(deployment.endpoint, port):
-                await until(lambda: len(deployment.opens) > 1 and len(deployment.sound_NC) > 12 * RATE)
+                await eventually(lambda: len(deployment.opens) > 1 and len(deployment.sound_NC) > 12 * RATE)
                 mended.set()
                 assert await sending == Closed(3, "complete")
         serving.cancel()
@@ -242,10 +238,10 @@ def test_live_sound_that_may_wait_waits_and_loses_nothing():
         with TcpProxy(deployment.endpoint) as wire:
             serving = asyncio.create_task(deployment.serve())
             sending = asyncio.create_task(asyncio.to_thread(send_all, wire.endpoint, small, live=True))
-            await until(lambda: len(deployment.sound_NC) > 2 * RATE)
+            await eventually(lambda: len(deployment.sound_NC) > 2 * RATE)
             port = int(wire.endpoint.rpartition(":")[2])
             wire.close()
-            await asyncio.sleep(0.3)
+            await elapsing(0.3, "how long the way is cut")
             assert not sending.done()
             with TcpProxy(deployment.endpoint, port):
                 assert await sending == Closed(3, "complete")
@@ -263,7 +259,7 @@ def test_the_end_of_a_call_may_be_lost_too():
         with TcpProxy(deployment.endpoint) as wire:
             serving = asyncio.create_task(deployment.serve())
             sending = asyncio.create_task(asyncio.to_thread(send_all, wire.endpoint))
-            await until(lambda: deployment.complete)
+            await eventually(lambda: deployment.complete)
             wire.cut()
             assert await sending == Closed(3, "complete")
             serving.cancel()
@@ -279,7 +275,7 @@ def test_a_sender_gives_up_in_one_line_that_says_so():
         serving = asyncio.create_task(deployment.serve())
         short = QUICK.model_copy(update={"give_up_s": 0.5})
         sending = asyncio.create_task(asyncio.to_thread(send_all, endpoint, short))
-        await until(lambda: len(deployment.sound_NC) > RATE)
+        await eventually(lambda: len(deployment.sound_NC) > RATE)
         serving.cancel()
         with suppress(asyncio.CancelledError):
             await serving

@@ -18,6 +18,7 @@ from bcaf_stream.ingest.transports.zmq_link import LinkConfig, LinkServer
 from tests.integration.test_link_server import Client
 from tests.same import assert_same_events
 from tests.unit.actors.local_runtime import CHANNELS, RATE, LocalRuntime, demo_chunks, joined
+from tests.waiting import eventually
 
 CONFIG = LinkConfig(bind="tcp://127.0.0.1:*", heartbeat_s=0.5, linger_s=0.2)
 PIECE = 800
@@ -85,9 +86,7 @@ def test_a_killed_process_loses_nothing(engine: EmotionEngine, sound_NC: np.ndar
         await client.say(opening())
         assert (await client.hear(Accepted)).start is None  # type: ignore[attr-defined]
         await say(client, sound_NC, 0, 20 * RATE)
-        async with asyncio.timeout(20):
-            while not runtime.of("emotion.final"):
-                await asyncio.sleep(0.01)
+        await eventually(lambda: runtime.of("emotion.final"))
         client.socket.close()
         await first.die(runtime)
         assert runtime.types[-1] != "call.end"

@@ -3,7 +3,6 @@
 import asyncio
 import subprocess
 import sys
-import time
 from collections.abc import Awaitable, Callable
 
 import numpy as np
@@ -27,6 +26,7 @@ from bcaf_stream.ingest.transports.zmq_link import LinkConfig, LinkServer
 from bcaf_stream.loops import faults
 from bcaf_stream.types import Channel, Words
 from tests.collecting_sink import CollectingSink
+from tests.waiting import elapse
 
 CONFIG = LinkConfig(bind="tcp://127.0.0.1:*", heartbeat_s=0.1, linger_s=0.5)
 SIDES = (Channel("customer", "customer"), Channel("agent", "agent"))
@@ -234,6 +234,6 @@ def test_a_client_that_leaves_while_its_messages_wait_does_not_take_the_server_d
             socket.connect(process.stdout.readline().strip())
             for _ in range(2000):
                 socket.send(pack(Audio(0, 0, np.zeros((8000, 2), np.int16))))
-            time.sleep(0.4)  # the fault itself: they are on their way, and then their sender is gone
+            elapse(0.4, "the fault itself: they are on their way, and then their sender is gone")
         assert process.stdout.readline() == "alive\n"
     assert process.returncode == 0

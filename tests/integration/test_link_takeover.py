@@ -27,6 +27,7 @@ from tests.deployment_processes import BIN
 from tests.same import assert_same_events
 from tests.tcp_proxy import TcpProxy
 from tests.unit.actors.local_runtime import LocalRuntime
+from tests.waiting import eventually
 
 SENDER = SenderConfig(retry_s=0.05, longest_retry_s=0.2, heartbeat_s=0.5)
 SPEED = 30
@@ -109,8 +110,7 @@ def sent(tiny: Path, text: str, trouble: Script) -> tuple[list[Event], list[Even
 
 
 async def finals(ingest: Ingest, count: int) -> None:
-    while sum(event.type == "emotion.final" for event in ingest.runtime.events) < count:
-        await asyncio.sleep(0.01)
+    await eventually(lambda: len(ingest.runtime.of("emotion.final")) >= count)
 
 
 def spoken(events: Sequence[Event]) -> list[Event]:

@@ -25,6 +25,7 @@ from tests.audiohook_client import AudioHookClient
 from tests.same import assert_same_events
 from tests.stream_messages import twilio_frames, twilio_start, twilio_stop
 from tests.unit.actors.local_runtime import CHANNELS, RATE, LocalRuntime, demo_chunks, joined
+from tests.waiting import elapsing, eventually
 
 SECONDS = 20
 DOORS = {name: {"port": 0, "text": "none"} for name in ("twilio", "audiohook", "audiosocket", "pcm")}
@@ -84,9 +85,7 @@ async def deployed(
 
 
 async def ended(runtime: LocalRuntime, call: str) -> list[Event]:
-    async with asyncio.timeout(60):
-        while not any(event.type == "call.end" and event.call == call for event in runtime.events):
-            await asyncio.sleep(0.01)
+    await eventually(lambda: any(event.call == call for event in runtime.of("call.end")), 60)
     return [event for event in runtime.events if event.call == call]
 
 
@@ -216,7 +215,7 @@ def test_a_platform_that_connects_again_goes_on_with_its_call(engine: EmotionEng
                     await socket.send(first.audio(both[start : min(half, start + 3200)]))
                 await socket.ping()
                 socket.transport.abort()
-            await asyncio.sleep(0.2)
+            await elapsing(0.2, "how long the platform is away")
             second = AudioHookClient("e160e428-53e2-487c-977d-000000000002", first.position)
             known = [{"id": first.session, "serverSeq": first.serverseq, "clientSeq": first.seq}]
             async with connect(servers["audiohook"].endpoint) as socket:
@@ -247,9 +246,7 @@ def test_words_come_beside_the_sound_of_another_server(engine: EmotionEngine, si
             hello = {"call": "c1", "channels": [["customer", "customer"]], "rate": RATE, "text": "given"}
             sound = decode_ulaw(sides[0]).astype("<i2").tobytes()
             writer.write(json.dumps(hello).encode() + b"\n" + sound)
-            async with asyncio.timeout(30):
-                while not runtime.of("emotion.final"):
-                    await asyncio.sleep(0.01)
+            await eventually(lambda: runtime.of("emotion.final"))
             async with connect(servers["live_text"].endpoint) as scribe:
                 line = {"call": "c1", "channel": "customer", "start_ms": 5600, "end_ms": 10_400, "id": "w1"}
                 await scribe.send(json.dumps(line | {"text": "hello thee", "is_final": False}) + "\n")

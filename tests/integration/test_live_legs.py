@@ -23,6 +23,7 @@ from bcaf_stream.ingest.servers import make_server
 from bcaf_stream.ingest.transports.udp import RtpServer
 from bcaf_stream.types import AudioChunk, Call, PcmN
 from tests.unit.actors.local_runtime import CHANNELS, RATE, LocalRuntime, demo_chunks, joined
+from tests.waiting import eventually
 
 SECONDS = 20
 SIDES = tuple(ChannelConfig(name=channel.name, role=channel.role) for channel in CHANNELS)
@@ -75,9 +76,7 @@ async def send(server: RtpServer, sides: list[bytes]) -> None:
 
 
 async def ended(runtime: LocalRuntime) -> None:
-    async with asyncio.timeout(60):
-        while not runtime.of("call.end"):
-            await asyncio.sleep(0.01)
+    await eventually(lambda: runtime.of("call.end"), 60)
 
 
 @pytest.fixture

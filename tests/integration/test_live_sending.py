@@ -25,6 +25,7 @@ from bcaf_stream.ingest.transports.zmq_link import LinkConfig, LinkSocket
 from bcaf_stream.types import Words
 from tests.commands import hears_interrupts
 from tests.components import needs
+from tests.waiting import elapsing, eventually
 
 RATE = 8000
 WAIT_S = 20.0  # only a failing test waits that long
@@ -136,9 +137,8 @@ def test_a_deployment_that_is_behind_slows_the_pipe_and_nothing_is_cut():
                 sending = asyncio.create_task(
                     asyncio.to_thread(send_live, source, CALL, deployment.endpoint, "asr")
                 )
-                while not deployment.received:
-                    await asyncio.sleep(0.01)
-                await asyncio.sleep(0.1)
+                await eventually(lambda: deployment.received)
+                await elapsing(0.1, "time in which too much could come")
                 assert deployment.received <= WINDOW_MS * RATE // 1000
                 assert not sending.done()
                 deployment.go_on.set()
@@ -261,9 +261,8 @@ def test_the_command_with_a_microphone_that_plays_a_file(tmp_path: Path):
         async with deployed() as deployment:
             words = ["send", "mic", "--to", deployment.endpoint, "--rate", "8000", "--role", "mono=customer"]
             sending = await command(*words, ALSA_CONFIG_PATH=str(alsa))
-            while deployment.received < len(SAMPLES_NC):
-                await asyncio.sleep(0.01)
-                assert sending.returncode is None, await sending.communicate()
+            await eventually(lambda: deployment.received >= len(SAMPLES_NC) or sending.returncode is not None)
+            assert sending.returncode is None, await sending.communicate()
             sending.send_signal(signal.SIGINT)
             out, err = await sending.communicate()
             assert re.fullmatch(rb"call mic-[\d-]+: 3 utterances, complete\n", out), (out, err)

@@ -25,6 +25,7 @@ from tests.deployed import free_address
 from tests.hub_process import HubProcess
 from tests.monitor_calls import MadeCall
 from tests.monitor_site import MonitorProcess, Stream, ask, hub_address, hub_config, serving
+from tests.waiting import until
 
 
 @pytest.fixture
@@ -203,12 +204,8 @@ def test_a_browser_that_takes_nothing_is_given_up(config: EventHubConfig, tmp_pa
         with socket.create_connection(urlsplit(monitor.address).netloc.split(":")) as frozen:
             host = urlsplit(monitor.address).netloc
             frozen.sendall(f"GET /stream?call=long HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
-            deadline = time.monotonic() + 20
-            begun = False
-            while time.monotonic() < deadline and not (begun and monitor.site.streams == 0):
-                begun = begun or monitor.site.streams == 1
-                time.sleep(0.02)
-            assert (begun, monitor.site.streams) == (True, 0)
+            until(lambda: monitor.site.streams == 1)
+            until(lambda: monitor.site.streams == 0)
 
 
 def test_who_may_ask(config: EventHubConfig, tmp_path: Path):

@@ -5,8 +5,10 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
+from typing import TypeVar
 
 import psycopg
 import pytest
@@ -25,9 +27,11 @@ from bcaf_stream.events.subscriber import EventSubscriber
 from tests.components import needs, require
 from tests.hub_process import HubProcess
 from tests.postgres import PostgresServer, running_server
+from tests.waiting import until
 
 pytestmark = needs("postgresql")
 WAIT_S = 20.0
+T = TypeVar("T")
 END_ALL = "pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE application_name LIKE 'bcaf-stream%'"
 
 
@@ -41,11 +45,21 @@ def hub_config(journal: JournalConfig) -> EventHubConfig:
     return EventHubConfig(journal=journal, bus=bus, replay=replay, heartbeat_s=0.1)
 
 
+def opened(open: Callable[[], T]) -> T:
+    """What is opened as soon as it can be: another writer may hold the journal until then."""
+    made: list[T] = []
+
+    def tried() -> bool:
+        with suppress(EventError):
+            made.append(open())
+        return bool(made)
+
+    until(tried, WAIT_S)
+    return made[0]
+
+
 def wait_until_ready(hub: EventHub) -> None:
-    deadline = time.monotonic() + WAIT_S
-    while "not_ready" in hub.stats():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    until(lambda: "not_ready" not in hub.stats(), WAIT_S)
 
 
 @pytest.fixture(scope="module")
@@ -153,15 +167,7 @@ def test_a_hub_that_is_killed_is_followed_at_once_with_the_same_offsets(postgres
     assert hub.publish([event(0), event(1)])
     hub.kill()
     hub.end()
-    deadline = time.monotonic() + WAIT_S
-    while True:
-        try:
-            other = EventHub(config)
-            break
-        except EventError:  # the server has not seen the end of the connection yet
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
-    with other:
+    with opened(lambda: EventHub(config)) as other:  # as soon as the server has seen the end of the connection
         assert other.publish([event(2), event(1)]).result(WAIT_S) == [3, 2]
         with EventSubscriber(other.bus.endpoint, other.replay.endpoint, start="start") as subscriber:
             assert [subscriber.receive(WAIT_S).offset for _ in range(3)] == [1, 2, 3]
@@ -177,15 +183,7 @@ def test_a_writer_that_was_thought_dead_writes_nothing_more(postgres: PostgresSe
     try:
         with pytest.raises(JournalError, match=f"process {hub.process.pid} on .* writes to it"):
             Journal(config.journal)
-        deadline = time.monotonic() + WAIT_S
-        while True:
-            try:
-                other = Journal(config.journal)
-                break
-            except JournalError:
-                assert time.monotonic() < deadline
-                time.sleep(0.1)
-        with other:
+        with opened(lambda: Journal(config.journal)) as other:
             assert other.append([event(1)])[0].offset == 2
             os.kill(hub.process.pid, signal.SIGCONT)
             assert not hub.publish([event(2)]), "it is no writer any more"

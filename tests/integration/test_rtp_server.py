@@ -23,6 +23,7 @@ from bcaf_stream.types import AudioChunk, Gap
 from tests.collecting_sink import Collected, CollectingCall, CollectingSink
 from tests.components import needs
 from tests.leftovers import WAIT_S, assert_nothing_left, held_now, run
+from tests.waiting import elapsing, eventually
 
 SIZE = 160
 CODES = np.random.default_rng(0).integers(0, 256, 50 * SIZE, np.uint8).tobytes()
@@ -63,9 +64,7 @@ class Setup:
 
     async def heard(self, samples: int, channel: str = "customer") -> None:
         """Wait until that much of the only call is there."""
-        async with asyncio.timeout(WAIT_S):
-            while not any(len(call.sound(channel)) == samples for call in self.sink.calls.values()):
-                await asyncio.sleep(0.002)
+        await eventually(lambda: any(len(call.sound(channel)) == samples for call in self.sink.calls.values()))
 
     async def call(self, state: str = "ended", number: int = 0) -> Collected:
         async with asyncio.timeout(WAIT_S):
@@ -73,12 +72,6 @@ class Setup:
                 self.sink.changed.clear()
                 await self.sink.changed.wait()
         return await self.sink.until(list(self.sink.calls)[number], state)
-
-
-async def eventually(true: Callable[[], bool]) -> None:
-    async with asyncio.timeout(WAIT_S):
-        while not true():
-            await asyncio.sleep(0.002)
 
 
 @asynccontextmanager
@@ -122,7 +115,7 @@ def test_the_goodbye_ends_the_call_and_the_next_one_may_begin():
             sender.send(goodbye())
             sender.send(packet(49))  # a straggler begins nothing
             assert (await setup.call()).reason == "complete"
-            await asyncio.sleep(0.002)  # ids are times, to the millisecond
+            await elapsing(0.002, "ids are times, to the millisecond")
             for n in range(50):
                 sender.send(packet(n, ssrc=8))
             sender.send(goodbye(8))
@@ -206,7 +199,7 @@ def test_a_sender_that_started_again_goes_on(monkeypatch: pytest.MonkeyPatch):
             for n in range(20):
                 first.send(packet(n))
             await setup.heard(20 * SIZE)
-            await asyncio.sleep(0.15)
+            await elapsing(0.15, "longer than HANDOVER_S")
             for n in range(20, 50):
                 again.send(packet(n, ssrc=8))
             again.send(goodbye(8))
@@ -230,10 +223,10 @@ def test_busy_is_silence_and_tried_again(monkeypatch: pytest.MonkeyPatch):
             await eventually(lambda: setup.server.refused == 1)
             sender.send(packet(20))  # not asked again for every packet
             sender.send(packet(21))
-            await asyncio.sleep(0.02)
+            await eventually(lambda: setup.server.received == 22)
             assert setup.server.refused == 1
             setup.sink.capacity = 1
-            await asyncio.sleep(0.2)
+            await elapsing(0.2, "longer than RETRY_S")
             for n in range(22, 50):
                 sender.send(packet(n))
             sender.send(goodbye())
@@ -251,10 +244,10 @@ def test_the_sink_hangs_up_and_the_sender_does_not_know():
                 sender.send(packet(n))
             await setup.heard(20 * SIZE)
             setup.sink.finish(next(iter(setup.sink.calls)), "overload")
-            await asyncio.sleep(0.01)
+            await setup.call()
             for n in range(20, 40):
                 sender.send(packet(n))
-            await asyncio.sleep(0.05)
+            await eventually(lambda: setup.server.received == 40)
             assert len(setup.sink.calls) == 1, "what the sender goes on to say is no new call"
             for n in range(40, 50):
                 sender.send(packet(n, ssrc=8))
@@ -331,7 +324,7 @@ def test_without_room_sound_becomes_a_gap():
             sender = setup.sender()
             for n in range(40):
                 sender.send(packet(n))
-            await asyncio.sleep(0.1)
+            await eventually(lambda: setup.server.dropped > 20 * SIZE)
             setup.sink.may_read.set()
             await eventually(lambda: any(call.gaps for call in setup.sink.calls.values()))
             for n in range(40, 50):
@@ -523,7 +516,7 @@ def test_a_payload_type_without_a_format_is_told_and_the_call_goes_on():
             await setup.call("running")
             for n in range(10, 30):  # for longer than idle_s: the sender is there
                 sender.send(packet(n, kind=9))
-                await asyncio.sleep(0.03)
+                await elapsing(0.03, "the pace of the sender")
             for n in range(30, 50):
                 sender.send(packet(n))
             call = await setup.call()
@@ -551,11 +544,11 @@ def test_a_hold_is_one_call(monkeypatch: pytest.MonkeyPatch):
             await setup.heard(10 * SIZE)
             for n in range(10, 14):
                 first.send(packet(n, kind=13, rest=b"\x40"))
-            await asyncio.sleep(0.5)
+            await elapsing(0.5, "how long the hold lasts")
             for n in range(10, 30):
                 second.send(packet(n, ssrc=8))
             await eventually(lambda: setup.server.counts.restarts == 1)
-            await asyncio.sleep(0.3)
+            await elapsing(0.3, "longer than HANDOVER_S")
             for n in range(30, 50):
                 third.send(packet(n, ssrc=7))  # the first SSRC again
             third.send(goodbye(7))
@@ -579,7 +572,7 @@ def test_two_packets_of_somebody_keep_nobody_out(monkeypatch: pytest.MonkeyPatch
             stranger.send(packet(0, ssrc=9))
             stranger.send(packet(1, ssrc=9))
             await setup.call("running")
-            await asyncio.sleep(0.15)
+            await elapsing(0.15, "longer than MOVE_S")
             for n in range(50):
                 sender.send(packet(n))
             sender.send(goodbye())

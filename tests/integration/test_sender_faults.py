@@ -3,7 +3,6 @@
 import os
 import signal
 import threading
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +23,7 @@ from bcaf_stream.ingest.protocols.link import Closed
 from bcaf_stream.recording import Analysis, Recording
 from tests.deployed import free_address, serve_config
 from tests.same import assert_same_events
+from tests.waiting import elapse
 
 NAME = "faults"
 IMPATIENT = SenderConfig(heartbeat_s=0.5)
@@ -58,7 +58,7 @@ def kill() -> None:
 def stand_still() -> None:
     pid = ray.get(ray.get_actor("ingest", NAME).__ray_call__.remote(lambda _: os.getpid()), timeout=10)
     os.kill(pid, signal.SIGSTOP)
-    time.sleep(4)  # the fault itself, longer than the sender's patience
+    elapse(4, "the fault itself, longer than the sender's patience")
     os.kill(pid, signal.SIGCONT)
 
 

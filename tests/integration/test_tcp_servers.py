@@ -26,7 +26,8 @@ from bcaf_stream.ingest.servers import make_server
 from bcaf_stream.ingest.transports.tcp import TcpServer
 from tests.collecting_sink import CollectingCall, CollectingSink
 from tests.components import needs, require
-from tests.leftovers import WAIT_S, assert_nothing_left, held_now, open_sockets, run
+from tests.leftovers import WAIT_S, held_now, open_sockets, run
+from tests.waiting import elapsing, eventually
 
 SAMPLES = np.random.default_rng(0).integers(-32768, 32767, 16_000, np.int16, endpoint=True)
 BYTES = SAMPLES.astype("<i2").tobytes()
@@ -109,8 +110,7 @@ class Setup:
     async def heard(self, call: str = IDS[0]) -> None:
         """Wait until all of `audio()` is there."""
         await self.sink.until(call, "running")
-        while len(self.sink.calls[call].sound("customer")) < len(SAMPLES):
-            await asyncio.sleep(0.001)
+        await eventually(lambda: len(self.sink.calls[call].sound("customer")) >= len(SAMPLES))
 
     def leave(self) -> None:
         for writer in self._writers:
@@ -131,8 +131,7 @@ async def opened(
     finally:
         setup.leave()
         await server.close()
-        await asyncio.sleep(0.01)  # the clients' own sockets
-        assert_nothing_left(before)
+        await eventually(lambda: held_now() == before, what="close leaves no task and no socket: that")
 
 
 both = pytest.mark.parametrize("kind", ["audiosocket", "pcm"])
@@ -294,9 +293,7 @@ def test_a_flood_is_let_go_without_a_word(kind: str, caplog: pytest.LogCaptureFi
                 client.audio()
                 await setup.sink.until(IDS[number], "running")
             flood = [await setup.client() for _ in range(200)]
-            async with asyncio.timeout(WAIT_S):
-                while setup.server.ports[0].refused < 200:
-                    await asyncio.sleep(0.001)
+            await eventually(lambda: setup.server.ports[0].refused == 200)
             assert len(caplog.messages) <= 1, "a flood does not fill the log"
             assert len(setup.server.ports[0]._connections) <= 4
             for client in flood:
@@ -324,7 +321,7 @@ def test_a_caller_may_be_silent_after_the_uuid():
         async with opened("audiosocket", first_message_s=0.1) as setup:
             client = await setup.client()
             client.begin()
-            await asyncio.sleep(0.2)
+            await elapsing(0.2, "longer than first_message_s")
             client.audio()
             client.say_goodbye()
             call = await setup.sink.until(IDS[0], "ended")
@@ -406,8 +403,7 @@ def test_the_sink_hangs_up_while_the_server_waits_for_room(kind: str):
             client = await setup.client()
             client.begin()
             client.audio()
-            while not setup.sink.calls or not setup.sink.calls[IDS[0]].parts:
-                await asyncio.sleep(0.001)
+            await eventually(lambda: setup.sink.calls and setup.sink.calls[IDS[0]].parts)
             setup.sink.finish(IDS[0], "overload")
             assert await client.rest()
 
@@ -614,9 +610,7 @@ def test_a_thousand_connections_leave_nothing_behind(kind: str):
                     client.begin(IDS[number % 7])
                     client.audio(BYTES[:640])
                 client.vanish() if number % 3 else client.writer.close()
-            async with asyncio.timeout(WAIT_S):
-                while (len(asyncio.all_tasks()), open_sockets()) != held:
-                    await asyncio.sleep(0.01)
+            await eventually(lambda: (len(asyncio.all_tasks()), open_sockets()) == held)
 
     run(scene)
 

@@ -16,6 +16,7 @@ from bcaf_stream.ingest.servers import make_server
 from bcaf_stream.ingest.transports.websocket_session import WebSocketServer
 from tests.collecting_sink import CollectingSink
 from tests.components import needs
+from tests.waiting import eventually
 from tests.websocket_clients import listening, run, status
 
 HELLO = {"call": "m1", "channels": [["speaker", "speaker"]], "rate": 48000}
@@ -128,7 +129,6 @@ async def speak(browser: asyncio.subprocess.Process, site: str, sink: Collecting
                 pressed = json.loads(await tools.recv())["result"]["result"]
 
         await press()
-        while not sink.calls or sum(map(len, next(iter(sink.calls.values())).parts.get("speaker", []))) < 60_000:
-            await asyncio.sleep(0.05)
+        await eventually(lambda: any(len(call.sound("speaker")) >= 60_000 for call in sink.calls.values()))
         await press()
         await sink.until(next(iter(sink.calls)), "ended")

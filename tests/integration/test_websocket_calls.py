@@ -14,6 +14,7 @@ from bcaf_stream.ingest.transports import websocket_session
 from bcaf_stream.ingest.transports.websocket_session import WebSocketServer
 from tests.collecting_sink import CollectingSink
 from tests.stream_messages import twilio_frames, twilio_media, twilio_session, twilio_start, twilio_stop
+from tests.waiting import eventually
 from tests.websocket_clients import closing, listening, noise, run
 
 
@@ -89,8 +90,7 @@ def test_a_side_that_begins_with_silence_or_comes_back_stays_in_step():
                 await two.send(twilio_media("outbound", 1, 700, noise(0.02)))
                 await (await two.ping())
                 two.transport.abort()
-            while len(server._sessions) > 1:
-                await asyncio.sleep(0.001)
+            await eventually(lambda: len(server.connections) == 1)
             clock[0] += 1000 * 10**6
             async with connect(server.endpoint) as two:
                 await two.send(twilio_start("CA1", ["outbound"]))

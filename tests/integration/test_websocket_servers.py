@@ -29,6 +29,7 @@ from bcaf_stream.ingest.transports.websocket_session import WebSocketServer
 from tests.collecting_sink import CollectingCall, CollectingSink
 from tests.components import require
 from tests.stream_messages import twilio_media, twilio_session, twilio_start, twilio_stop
+from tests.waiting import eventually
 from tests.websocket_clients import WAIT_S, closing, listening, noise, run, status
 
 
@@ -206,15 +207,11 @@ def test_one_that_was_refused_and_has_not_left_yet_can_lose_its_place_too():
         async with twilio(CollectingSink()) as server:
             raw = socket.create_connection(("127.0.0.1", int(server.endpoint.rpartition(":")[2])))
             with raw:
-                async with asyncio.timeout(WAIT_S):
-                    while not server._arrived:
-                        await asyncio.sleep(0.01)
-                (connection,) = server._arrived
+                await eventually(lambda: server.connections)
+                (connection,) = server.connections
                 connection.transport.write_eof()  # as the library does behind its refusal
                 connection.displace()
-                async with asyncio.timeout(WAIT_S):
-                    while server._arrived:
-                        await asyncio.sleep(0.01)
+                await eventually(lambda: not server.connections)
 
     run(test)
 
@@ -360,9 +357,7 @@ def test_a_thousand_calls_leave_nothing_behind():
             for batch in range(50):
                 await asyncio.gather(*(one(server, batch * 20 + n) for n in range(20)))
                 if batch in (4, 49):
-                    async with asyncio.timeout(WAIT_S):
-                        while len(asyncio.all_tasks()) > 1:
-                            await asyncio.sleep(0.01)
+                    await eventually(lambda: len(asyncio.all_tasks()) == 1)
                     gc.collect()
                     sockets = len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 0
                     kept = sum(type(thing) is Connection for thing in gc.get_objects())

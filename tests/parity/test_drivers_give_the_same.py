@@ -3,7 +3,6 @@
 `analyze` asks for no interim results, and a deployment does, so that these and the numbering are left out.
 """
 
-import asyncio
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
@@ -42,6 +41,7 @@ from bcaf_stream.types import (
 from tests.calls import watching
 from tests.same import assert_same_events
 from tests.unit.actors.local_runtime import CHANNELS, LocalRuntime, demo_chunks, play
+from tests.waiting import elapsing
 
 CALL = Call("c1", CHANNELS)
 LABELS = ("anger", "joy")
@@ -248,7 +248,7 @@ def test_analyze_and_a_live_call_give_the_same_whatever_fails(
         for chunk in audio:
             line.accept(chunk)
             await line.room()
-            await asyncio.sleep(float(dice.choice([0, 0.001, 0.01], p=[0.5, 0.45, 0.05])))
+            await elapsing(float(dice.choice([0, 0.001, 0.01], p=[0.5, 0.45, 0.05])), "audio comes at any pace")
         line.end()
 
     play(lambda: runtime.session("asr", LiveConfig(), config), script)

@@ -24,6 +24,7 @@ from bcaf_stream.loops import (
     watch_event_loop,
     where_of,
 )
+from tests.waiting import eventually
 
 WORDS = "my card number is"
 
@@ -218,7 +219,7 @@ def test_the_event_loop_reports_without_content(caplog: pytest.LogCaptureFixture
     async def scene() -> None:
         watch_event_loop()
         asyncio.get_running_loop().call_soon(fail, WORDS)
-        await asyncio.sleep(0.01)
+        await eventually(lambda: faults.counts.get("event loop", 0) > before)
 
     asyncio.run(scene())
     assert faults.counts["event loop"] == before + 1

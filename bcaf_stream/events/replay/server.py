@@ -121,6 +121,11 @@ class ReplayServer:
         return len(self._jobs)
 
     @property
+    def held(self) -> int:
+        """Replays whose clients have no room now."""
+        return sum(job.held_since is not None for job in list(self._jobs.values()))
+
+    @property
     def answers_missed(self) -> int:
         """Short answers that their clients never took."""
         return self._owed.missed

@@ -121,6 +121,7 @@ class RtpServer:
 
     def __init__(self, config: RtpConfig, clock: Callable[[], int] = time.time_ns) -> None:
         self.endpoint = ""
+        self.received = 0  # datagrams, whatever became of them
         self.refused = 0  # datagrams of unknown senders or in no known form, and calls that were not taken
         self.dropped = 0  # samples for which there was no time
         self.counts = Counts()
@@ -135,7 +136,7 @@ class RtpServer:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def counters(self) -> dict[str, int]:
-        return {"refused": self.refused, "dropped": self.dropped} | asdict(self.counts)
+        return {"received": self.received, "refused": self.refused, "dropped": self.dropped} | asdict(self.counts)
 
     async def start(self, sink: CallSink) -> None:
         """Listen.
@@ -186,6 +187,7 @@ class RtpServer:
         return int(found[0].get_extra_info("sockname")[1])
 
     def _received(self, data: bytes, sender: Address, stream: int, control: bool) -> None:
+        self.received += 1
         fits = len(data) <= self._config.max_message_bytes and (is_rtcp(data) or not control)
         if not fits or not self._access.address_allowed(sender[0]) or not self._may_speak(sender, stream, control):
             self.refused += 1

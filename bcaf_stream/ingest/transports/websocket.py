@@ -166,6 +166,11 @@ class WebSocketListener:
     def displaced(self) -> int:
         return self._admission.displaced
 
+    @property
+    def connections(self) -> frozenset[Connection]:
+        """Those that have come and not left, calls or not."""
+        return frozenset(self._arrived)
+
     def counters(self) -> dict[str, int]:
         return {"refused": self.refused, "displaced": self.displaced}
 

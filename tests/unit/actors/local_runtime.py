@@ -21,6 +21,7 @@ from bcaf_stream.ingest.media import CallStart
 from bcaf_stream.ingest.sink import CallHandle
 from bcaf_stream.transcripts.asr import Transcriber
 from bcaf_stream.types import AudioChunk, Channel, Gap, TextSource, Utterance
+from tests.waiting import elapsing
 
 CHANNELS = (Channel("customer", "customer"), Channel("agent", "agent"))
 RATE = 8000
@@ -110,6 +111,13 @@ def play(make: Callable[[], CallSession], script: Script) -> CallSession:
         return session
 
     return asyncio.run(both())
+
+
+async def stream(line: CallHandle, items: Sequence[AudioChunk | Gap]) -> None:
+    """Send without waiting for room, but slowly enough for the session to see each chunk by itself."""
+    for item in items:
+        line.accept(item)
+        await elapsing(0.001, "the pace of the sender")
 
 
 async def send(line: CallHandle, items: Sequence[AudioChunk | Gap]) -> None:

@@ -7,6 +7,7 @@ import pytest
 
 from actors.batching import MicroBatcher
 from actors.config import BatchConfig
+from tests.waiting import eventually
 
 
 class Engine:
@@ -83,9 +84,9 @@ def test_what_is_not_urgent_goes_alone_and_last():
         engine.gate.clear()
         batcher = MicroBatcher(engine.run, lambda item: 0.0, BatchConfig(wait_ms=0))
         first = asyncio.create_task(batcher.submit(1, urgent=False))
-        await asyncio.sleep(0.01)  # it runs
+        await eventually(lambda: engine.batches)  # it runs
         later = [asyncio.create_task(batcher.submit(n, urgent=n > 3)) for n in range(2, 6)]
-        await asyncio.sleep(0.01)
+        await asyncio.sleep(0)  # each has begun
         engine.gate.set()
         assert await asyncio.gather(first, *later) == [2, 4, 6, 8, 10]
         assert engine.batches == [[1], [4, 5], [2], [3]]

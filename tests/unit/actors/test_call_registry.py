@@ -18,6 +18,7 @@ from bcaf_stream.errors import BusyError, LinkError
 from bcaf_stream.ingest.media import CallStart, TextUpdate
 from bcaf_stream.types import Words
 from tests.unit.actors.local_runtime import CHANNELS, RATE, LocalRuntime, demo_chunks, send
+from tests.waiting import eventually
 
 
 @pytest.fixture
@@ -152,8 +153,7 @@ def test_a_call_goes_on_after_the_process_that_ran_it_died(runtime: LocalRuntime
     async def first(calls: CallRegistry) -> None:
         connection = await calls.open(begin("a"))
         await send(connection, chunks[:240])
-        while not runtime.of("emotion.final"):
-            await asyncio.sleep(0.01)
+        await eventually(lambda: runtime.of("emotion.final"))
 
     run(runtime, first)
     assert runtime.events.pop().type == "call.end"  # a dead process says nothing
@@ -183,7 +183,7 @@ def test_a_call_that_nobody_goes_on_with_is_ended(runtime: LocalRuntime):
     async def open_both(calls: CallRegistry) -> None:
         for name in "ab":
             await calls.open(begin(name))
-        await asyncio.sleep(0.05)
+        await eventually(lambda: len(runtime.of("call.start")) == 2)
 
     run(runtime, open_both)
     runtime.events = [event for event in runtime.events if event.type == "call.start"]
@@ -221,7 +221,7 @@ def test_a_call_that_the_journal_cannot_tell_of_is_refused_alone(runtime: LocalR
 
     async def leave(calls: CallRegistry) -> None:
         await calls.open(begin("orphan"))
-        await asyncio.sleep(0.05)
+        await eventually(lambda: any(event.call == "orphan" for event in runtime.of("call.start")))
 
     run(runtime, leave)
     runtime.events = [event for event in runtime.events if event.type == "call.start"]

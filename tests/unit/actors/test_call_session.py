@@ -2,7 +2,6 @@
 
 import asyncio
 import threading
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,7 +20,8 @@ from bcaf_stream.ingest.sink import CallHandle
 from bcaf_stream.transcripts.asr import Transcription
 from bcaf_stream.transcripts.pairing import TextConfig
 from bcaf_stream.types import AudioChunk, Gap, TextSource, Words
-from tests.unit.actors.local_runtime import CHANNELS, RATE, LocalRuntime, demo_chunks, play, send
+from tests.unit.actors.local_runtime import CHANNELS, RATE, LocalRuntime, demo_chunks, play, send, stream
+from tests.waiting import elapse, elapsing, eventually
 
 QUIET = LiveConfig(interim_ms=0)
 
@@ -167,9 +167,7 @@ def test_a_stalled_channel_ends_its_utterance_and_the_other_goes_on(
 
     async def script(session: CallSession, line: CallHandle) -> None:
         await send(line, customer)
-        async with asyncio.timeout(10):
-            while "emotion.final" not in runtime.types:
-                await asyncio.sleep(0.01)
+        await eventually(lambda: runtime.of("emotion.final"))
         assert runtime.events[-1].channel == "customer"
         assert runtime.events[-1].end_ms <= 9000
         line.end()
@@ -186,7 +184,7 @@ def test_a_call_that_comes_back_goes_on(runtime: LocalRuntime, audio: list[Audio
         with pytest.raises(LinkError, match="running already"):
             session.attach(CallStart("c1", CHANNELS, RATE))
         line.lost()
-        await asyncio.sleep(0.05)
+        await elapsing(0.05, "how long it is away")
         with pytest.raises(LinkError, match="the channels and the rate"):
             session.attach(CallStart("c1", CHANNELS[:1], RATE))
         again = session.attach(CallStart("c1", CHANNELS, RATE, missed=800))
@@ -240,9 +238,7 @@ def test_interim_events_come_while_somebody_speaks_and_leave_no_trace(
     looked, plain = LocalRuntime(engine), LocalRuntime(engine)
 
     async def script(session: CallSession, line: CallHandle) -> None:
-        for chunk in audio:
-            line.accept(chunk)
-            await asyncio.sleep(0.001)
+        await stream(line, audio)
         line.end()
 
     play(lambda: looked.session(live=LiveConfig(interim_ms=500)), script)
@@ -264,9 +260,7 @@ def test_a_role_that_is_off_is_never_looked_at(runtime: LocalRuntime, audio: lis
     config = AnalyzerConfig(text=TextConfig(policy={"agent": "off"}))
 
     async def script(session: CallSession, line: CallHandle) -> None:
-        for chunk in audio:
-            line.accept(chunk)
-            await asyncio.sleep(0.001)
+        await stream(line, audio)
         line.end()
 
     play(lambda: runtime.session(live=LiveConfig(interim_ms=500), config=config), script)
@@ -333,9 +327,7 @@ def test_overload_stops_interim_results_then_speech_recognition_but_no_final(
         ) -> None:
             for step in runtime.shedding.look(Lags(sound=lag_ms), 0.0):
                 session.tell(f"overload: {step}")
-            for chunk in audio:
-                line.accept(chunk)
-                await asyncio.sleep(0.001)
+            await stream(line, audio)
             line.end()
 
         play(lambda runtime=runtime: runtime.session("asr", LiveConfig(interim_ms=500)), script)
@@ -362,14 +354,11 @@ def test_a_stall_of_this_process_cuts_no_utterance(runtime: LocalRuntime, audio:
         line.end()
 
     async def with_a_stall(session: CallSession, line: CallHandle) -> None:
-        for number, chunk in enumerate(audio):
-            line.accept(chunk)
-            await asyncio.sleep(0.001)
-            if number == 140:  # 7 s: the customer speaks from 5.6 to 10.4 s
-                while session.inbox.queued_ms:
-                    await asyncio.sleep(0.01)
-                time.sleep(1.2)  # nothing else runs, as when the process is stopped
-                await asyncio.sleep(0.3)  # what was sent meanwhile comes a little later
+        await stream(line, audio[:141])  # 7 s: the customer speaks from 5.6 to 10.4 s
+        await eventually(lambda: not session.inbox.queued_ms)
+        elapse(1.2, "nothing else runs, as when the process is stopped")
+        await elapsing(0.3, "what was sent meanwhile comes a little later")
+        await stream(line, audio[141:])
         line.end()
 
     live = LiveConfig(interim_ms=0, stall_s=1.0)
@@ -391,10 +380,8 @@ def test_a_model_that_is_late_cuts_no_utterance_and_costs_no_words(runtime: Loca
     async def with_an_outage(session: CallSession, line: CallHandle) -> None:
         late.hangs.set()
         sending = asyncio.create_task(send(line, audio))
-        async with asyncio.timeout(20):
-            while session.room.is_set() or not late.asked:
-                await asyncio.sleep(0.01)
-        await asyncio.sleep(1.5)
+        await eventually(lambda: not session.room.is_set() and late.asked)
+        await elapsing(1.5, "how long the model is away")
         assert not sending.done()
         late.hangs.clear()
         late.resumes.set()
@@ -454,11 +441,9 @@ def test_given_words_do_not_wait_for_the_recognition_of_other_calls(
         runs = [asyncio.create_task(one.run()) for one in (other, mine)]
         for line in lines:
             await send(line, audio[:240])
-        async with asyncio.timeout(10):
-            while other.lags.recognition == 0 and not recognition.waiting:
-                await asyncio.sleep(0.01)
-            lines[1].end()
-            await runs[1]
+        await eventually(lambda: other.lags.recognition or recognition.waiting)
+        lines[1].end()
+        await runs[1]
         assert recognition.waiting
         stuck.set()
         lines[0].end()
@@ -482,9 +467,9 @@ def test_what_was_shed_is_heard_and_judged_again_when_there_is_time(
     async def overloaded(session: CallSession, line: CallHandle) -> None:
         shed.shedding.look(Lags(recognition=9000), 0.0)
         await send(line, audio[:360])
-        async with asyncio.timeout(20):
-            while session.inbox.queued_ms or session.lags != Lags() or not shed.of("emotion.final"):
-                await asyncio.sleep(0.01)
+        await eventually(
+            lambda: shed.of("emotion.final") and session.lags == Lags() and not session.inbox.queued_ms
+        )
         for now_s in (1.0, 9.0):
             shed.shedding.look(Lags(), now_s)
         session.catch_up()
@@ -518,13 +503,10 @@ def test_a_flood_of_words_is_refused_before_it_is_even_taken(runtime: LocalRunti
 def test_no_more_words_wait_for_their_sound_than_may(runtime: LocalRuntime):
     async def script(session: CallSession, line: CallHandle) -> None:
         words = tuple(Words(10**6 + n, 10**6 + n + 1, "a b c", "customer", str(n)) for n in range(100))
-        async with asyncio.timeout(20):
-            for _ in range(5):  # new versions of the same ones
-                line.accept(TextUpdate(words))
-                while not session.inbox.empty:
-                    await asyncio.sleep(0.01)
-            while session.conversation.pending_words < 300:
-                await asyncio.sleep(0.01)
+        for _ in range(5):  # new versions of the same ones
+            line.accept(TextUpdate(words))
+            await eventually(lambda: session.inbox.empty)
+        await eventually(lambda: session.conversation.pending_words >= 300)
         more = TextUpdate(tuple(replace(word, id=None) for word in words))
         line.accept(more)
         line.accept(more)
@@ -543,22 +525,18 @@ def test_new_versions_of_words_wait_where_they_are_bounded(runtime: LocalRuntime
 
     async def script(session: CallSession, line: CallHandle) -> None:
         await send(line, audio[:300])
-        async with asyncio.timeout(20):
-            while not runtime.of("emotion.final"):
-                await asyncio.sleep(0.01)
-            runtime.hangs.set()
-            before = session.inbox.received["agent"]
-            for number in range(MOST_WAITING + 100):
-                line.accept(TextUpdate((Words(5600, 10_400, f"hello {number}", "customer", "w1"),)))
-                if number % 100 == 0:
-                    await asyncio.sleep(0)
-            while session.conversation.waiting <= MOST_WAITING:
-                await asyncio.sleep(0.01)
-            for _ in range(10):
-                await asyncio.sleep(0.01)
-            assert session.conversation.waiting <= MOST_WAITING + 10
-            assert not session.inbox.empty
-            assert session.inbox.received["agent"] == before
+        await eventually(lambda: runtime.of("emotion.final"))
+        runtime.hangs.set()
+        before = session.inbox.received["agent"]
+        for number in range(MOST_WAITING + 100):
+            line.accept(TextUpdate((Words(5600, 10_400, f"hello {number}", "customer", "w1"),)))
+            if number % 100 == 0:
+                await asyncio.sleep(0)
+        await eventually(lambda: session.conversation.waiting > MOST_WAITING)
+        await elapsing(0.1, "time in which too many could be read")
+        assert session.conversation.waiting <= MOST_WAITING + 10
+        assert not session.inbox.empty
+        assert session.inbox.received["agent"] == before
         runtime.hangs.clear()
         runtime.resumes.set()
         line.end()
@@ -580,11 +558,9 @@ def test_an_outage_of_the_model_does_not_look_like_an_overload_of_recognition(
         session._began_s -= 60  # so that sound which waits is late
         late.hangs.set()
         sending = asyncio.create_task(send(line, audio))
-        async with asyncio.timeout(20):
-            while session.room.is_set() or not late.asked:
-                await asyncio.sleep(0.01)
+        await eventually(lambda: not session.room.is_set() and late.asked)
         for tick in range(40):
-            await asyncio.sleep(0.05)
+            await elapsing(0.05, "the outage lasts for 20 of them")
             if tick == 20:
                 late.hangs.clear()
                 late.resumes.set()

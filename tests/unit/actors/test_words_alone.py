@@ -1,7 +1,5 @@
 """A live call with a model that was trained on words alone: its sound is not even looked at."""
 
-import asyncio
-
 import pytest
 import torch
 
@@ -12,7 +10,7 @@ from bcaf_stream.ingest.media import TextUpdate
 from bcaf_stream.ingest.sink import CallHandle
 from bcaf_stream.types import AudioChunk, Words
 from tests.tiny import tiny_checkpoint
-from tests.unit.actors.local_runtime import LocalRuntime, demo_chunks, play
+from tests.unit.actors.local_runtime import LocalRuntime, demo_chunks, play, stream
 
 FIRST = Words(5600, 10_400, "hello there", "customer", "w1")
 SECOND = Words(14_700, 17_500, "four four seven", "customer", "w2")
@@ -35,9 +33,7 @@ def test_the_sound_is_not_even_sent_and_nobody_looks_at_silence(engine: EmotionE
 
     async def script(session: CallSession, line: CallHandle) -> None:
         line.accept(TextUpdate((FIRST, SECOND)))
-        for chunk in audio:
-            line.accept(chunk)
-            await asyncio.sleep(0.001)
+        await stream(line, audio)
         line.end()
 
     play(lambda: runtime.session("given", live=LiveConfig(interim_ms=500)), script)
