@@ -16,6 +16,7 @@ from bcaf_stream.summary import CallSummary
 
 LETTERS = {"anger": "A", "disgust": "D", "fear": "F", "joy": "J", "neutral": "N", "sadness": "S", "surprise": "!"}
 WIDTH, LANE, NAME = 1000, 34, 90  # of the timeline, in its own units
+LONGEST_WORD = 26  # characters that are not broken, in a table on paper
 NARROWEST = 14  # of a block with a letter in it
 
 
@@ -128,7 +129,7 @@ class _Page:
             line = ET.SubElement(body, "tr")
             for n, cell in enumerate(row):
                 if n or heads:
-                    _text(line, "td", cell, {"class": "n"} if n in numbers else {})
+                    _text(line, "td", cell, {"class": "n"} if n in numbers else _breaking(cell))
                 else:
                     _text(line, "th", cell, {"scope": "row"})
         return body
@@ -249,6 +250,11 @@ def _text(parent: ET.Element, tag: str, text: str, attributes: dict[str, str] | 
     element = ET.SubElement(parent, tag, attributes or {})
     element.text = printable(text)
     return element
+
+
+def _breaking(cell: str) -> dict[str, str]:
+    """Only a word that no column has room for is broken: a column of short ones keeps its width beside wide ones."""
+    return {"class": "long" if max(map(len, cell.split()), default=0) > LONGEST_WORD else "short"}
 
 
 def _kind(emotion: str | None) -> str:

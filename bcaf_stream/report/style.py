@@ -22,7 +22,7 @@ h1{font-size:1.6rem;overflow-wrap:anywhere}
 h2{font-size:1.15rem;margin:2rem 0 .5rem;break-after:avoid}
 table{border-collapse:collapse}
 th,td{padding:.25rem 1rem .25rem 0;text-align:left;vertical-align:top;border-bottom:1px solid var(--line)}
-td{overflow-wrap:anywhere}
+.long{overflow-wrap:anywhere}
 tr{break-inside:avoid}
 thead{display:table-header-group}
 .n{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}

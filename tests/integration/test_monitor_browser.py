@@ -12,6 +12,7 @@ from bcaf_stream.alerts.evaluator import SETTLE_MS, AlertEvaluator
 from bcaf_stream.alerts.rules import load_rules
 from bcaf_stream.events.event import Event
 from bcaf_stream.events.hub import EventHub
+from bcaf_stream.report import CallReport, call_page
 from tests.browser import assert_accessible, chromium, page_of
 from tests.components import ROOT, needs
 from tests.monitor_calls import MadeCall
@@ -26,6 +27,12 @@ HOSTILE = (
     "long-" + "x" * 180,
     "a/b?c=d#e%2F&f g\u2028h",
 )
+LINES = """e => {
+  const range = document.createRange()
+  range.selectNodeContents(e)
+  return range.getClientRects().length
+}"""
+WIDEST_TABLE = "Math.max(...[...document.querySelectorAll('table')].map((t) => t.getBoundingClientRect().right))"
 
 
 @pytest.fixture(scope="module")
@@ -283,3 +290,21 @@ def test_the_page_goes_on_where_it_was_when_the_monitor_was_killed(browser: Brow
                 assert said.all_text_contents()[4:] == [f"meanwhile {n}" for n in range(3)]
         finally:
             monitor.end()
+
+
+def test_the_report_breaks_no_word_that_has_room_and_is_not_wider_than_paper(browser: Browser):
+    made = MadeCall("printed", began=time.time_ns() - 30 * 10**9, mood="anger")
+    said = [made.start(), *(made.say("left", words=f"so bad {n} {'x' * 200}", ms=3000) for n in range(8))]
+    context = browser.new_context(viewport={"width": 720, "height": 1000})  # A4 less its margins
+    try:
+        page = context.new_page()
+        page.emulate_media(media="print")
+        page.set_content(call_page(CallReport.of([*said, *raised(made, said)])))
+        for words in ("CustomerAngerSustained", "left", "firing"):
+            cell = page.locator("td").get_by_text(words, exact=True).first
+            lines = cell.evaluate(LINES)
+            assert lines == 1, words
+        assert page.evaluate("document.documentElement.scrollWidth") <= 720
+        assert page.evaluate(WIDEST_TABLE) <= 720
+    finally:
+        context.close()
