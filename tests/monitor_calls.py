@@ -4,9 +4,12 @@ import random
 import time
 from collections.abc import Iterator
 
+from bcaf_stream.alerts.evaluator import SETTLE_MS, AlertEvaluator
+from bcaf_stream.alerts.rules import load_rules
 from bcaf_stream.events.event import Event
 from bcaf_stream.events.writer import EventWriter
 from bcaf_stream.types import Call, Channel, EmotionPrediction, Utterance
+from tests.components import ROOT
 
 LABELS = ("anger", "disgust", "fear", "joy", "neutral", "sadness", "surprise")
 WORDS = ("hello", "my", "bill", "is", "wrong", "again", "nobody", "calls", "me", "back", "thank", "you", "please")
@@ -28,18 +31,28 @@ class MadeCall:
     def start(self) -> Event:
         return self._writer.start()
 
-    def interim(self, channel: str, start_ms: int, end_ms: int) -> Event:
+    @property
+    def now_ms(self) -> int:
+        """The call's clock."""
+        return self._ms
+
+    def interim(self, channel: str, start_ms: int, end_ms: int, mood: str | None = None) -> Event:
         self._at(end_ms)
-        return self._writer.interim(self._utterance(channel, start_ms, end_ms, None), self._felt())
+        return self._writer.interim(self._utterance(channel, start_ms, end_ms, None), self._felt(mood))
 
     def say(
-        self, channel: str = "left", words: str | None = None, ms: int = 1500, mood: str | None = None
+        self,
+        channel: str = "left",
+        words: str | None = None,
+        ms: int = 1500,
+        mood: str | None = None,
+        sure: float | None = None,
     ) -> Event:
-        """An utterance of `ms` behind what was said so far."""
+        """An utterance of `ms` behind what was said so far; `sure` is the probability of its mood."""
         start = self._ms + 200
         self._at(start + ms)
         words = " ".join(self._random.choices(WORDS, k=6)) if words is None else words
-        final = self._writer.final(self._utterance(channel, start, start + ms, words), self._felt(mood))
+        final = self._writer.final(self._utterance(channel, start, start + ms, words), self._felt(mood, sure))
         self._numbers[channel] += 1
         return final
 
@@ -91,15 +104,32 @@ class MadeCall:
             "none" if words is None else "asr", speech_ended_at=self._began + end_ms * 10**6,
         )  # fmt: skip
 
-    def _felt(self, mood: str | None = None) -> EmotionPrediction:
+    def _felt(self, mood: str | None = None, sure: float | None = None) -> EmotionPrediction:
         chosen = mood or self.mood or self._random.choice(LABELS)
+        if sure is not None:
+            sources = (self._probs(chosen, sure), self._probs(chosen, 0.8 * sure), self._probs(chosen, 0.9 * sure))
+            return EmotionPrediction(LABELS, *sources, ("audio", "text"))
         probs = tuple(0.7 if label == chosen else 0.05 for label in LABELS)
         even = tuple(1 / len(LABELS) for _ in LABELS)
         return EmotionPrediction(LABELS, probs, probs, even, ("audio", "text"))
 
+    def _probs(self, chosen: str, sure: float) -> tuple[float, ...]:
+        weights = [0.0 if label == chosen else self._random.random() for label in LABELS]
+        rest = (1 - sure) / sum(weights)
+        return tuple(weight * rest or sure for weight in weights)
+
     def _at(self, ms: int) -> None:
         self._ms = max(self._ms, ms)
         self._now = self._began + (self._ms + 300) * 10**6
+
+
+def raised(made: MadeCall, said: list[Event]) -> list[Event]:
+    """The call's alerts as the analyzer raises them by the shipped rules."""
+    evaluator = AlertEvaluator(load_rules(ROOT / "configs/alerts/call_centre.yaml"), made.name)
+    changes = []
+    for event in said:
+        changes += evaluator.tick((event.end_ms or 0) - SETTLE_MS) + evaluator.push(event)
+    return [made.alert(**change.to_fields()) for change in changes]
 
 
 def numbered(events: list[Event], first: int = 1) -> list[Event]:

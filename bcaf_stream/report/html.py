@@ -253,7 +253,7 @@ def _text(parent: ET.Element, tag: str, text: str, attributes: dict[str, str] | 
 
 
 def _breaking(cell: str) -> dict[str, str]:
-    """Only a word that no column has room for is broken: a column of short ones keeps its width beside wide ones."""
+    """Only a word that no column has room for is broken: a column of short ones keeps its width."""
     return {"class": "long" if max(map(len, cell.split()), default=0) > LONGEST_WORD else "short"}
 
 

@@ -8,14 +8,12 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from bcaf_stream.alerts.evaluator import SETTLE_MS, AlertEvaluator
-from bcaf_stream.alerts.rules import load_rules
 from bcaf_stream.events.event import Event
 from bcaf_stream.events.hub import EventHub
 from bcaf_stream.report import CallReport, call_page
 from tests.browser import assert_accessible, chromium, page_of
-from tests.components import ROOT, needs
-from tests.monitor_calls import MadeCall
+from tests.components import needs
+from tests.monitor_calls import MadeCall, raised
 from tests.monitor_site import MonitorProcess, hub_address, hub_config, serving
 
 pytestmark = needs("chromium")
@@ -78,6 +76,8 @@ def test_live_calls_are_ranked_by_negative_mass_and_rest_under_the_pointer(brows
         expect(rows).to_have_text(["rank-angry", "rank-calm"])
         assert names(page, "Calls that are over") == ["rank-over"]
         expect(page.locator(".c-mass .mass").first).to_have_text(re.compile(r"\d+ %"))
+        trough = page.locator(".meter .trough").first
+        assert trough.evaluate("e => e.getBBox().width") == 100, "the bar is not of its whole"
         rows.nth(1).hover()
         expect(page.get_by_text("The order rests while you are in the list.")).to_be_visible()
         site.publish(*spoken(late))
@@ -116,6 +116,7 @@ def test_a_call_is_seen_as_it_goes_on_with_its_revisions_and_gaps(browser: Brows
         moment = page.url
     with page_of(browser, moment) as page:
         expect(page.locator(".transcript li[data-selected=true]")).to_contain_text("somebody calls me back")
+        assert page.evaluate("scrollY") == 0, "a link to a moment scrolls the list of words, not the page"
 
 
 def test_a_finished_call_is_replayed_through_the_same_view(browser: Browser, site: Site):
@@ -162,16 +163,6 @@ def test_two_hundred_calls(browser: Browser, site: Site):
         expect(page.locator(".c-name a").first).to_have_text("many-137")
         page.get_by_label("Emotion now").select_option("anger")
         expect(page.get_by_role("table", name="Live calls", exact=True).locator(".c-name a")).to_have_count(1)
-
-
-def raised(made: MadeCall, said: list[Event]) -> list[Event]:
-    """The call's alerts as the analyzer raises them by the shipped rules."""
-    rules = load_rules(ROOT / "configs/alerts/call_centre.yaml")
-    evaluator = AlertEvaluator(rules, made.name)
-    changes = []
-    for event in said:
-        changes += evaluator.tick((event.end_ms or 0) - SETTLE_MS) + evaluator.push(event)
-    return [made.alert(**change.to_fields()) for change in changes]
 
 
 def test_alerts_are_told_acknowledged_muted_and_taken_back(browser: Browser, site: Site):

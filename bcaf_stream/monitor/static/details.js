@@ -21,7 +21,7 @@ export function details(one) {
     return h("td", {}, h("span", { class: "trough" }, bar), h("span", {}, percent(value)))
   }
   return [
-    h("h2", {}, `${event.speaker ?? event.channel}, ${clock(event.start_ms, true)} to ${clock(event.end_ms, true)}`),
+    h("h2", {}, `${event.speaker ?? event.role ?? event.channel}, ${clock(event.start_ms, true)} to ${clock(event.end_ms, true)}`),
     h("p", { class: "words" }, event.text ?? "(no words)"),
     h("ul", { class: "why" }, why(event, stage).map((line) => h("li", {}, line))),
     sources.length > 0 &&

@@ -5,6 +5,7 @@ import { clock, glyph, percent } from "./emotions.js"
 
 const STAGES = { interim: "speaking", final: "", revised: "revised", unjudged: "not judged" }
 const MOST_WORDS = 400 // of each side of a comparison
+const MARGIN_PX = 8
 
 export class Transcript {
   constructor(choose) {
@@ -83,16 +84,22 @@ export class Transcript {
     const what = { "audio.gap": lost, degraded: "Degraded", alert: `Alert ${event.rule ?? ""} ${event.state ?? ""}` }[event.type]
     item.element.append(
       h("span", { class: "small" }, clock(event.start_ms ?? event.end_ms ?? NaN, true)),
-      h("span", { class: "who" }, event.channel ?? ""),
+      h("span", { class: "who" }, event.role ?? event.channel ?? ""),
       h("span", { class: "remark" }, `${what}${event.reason ? `: ${event.reason}` : ""}`),
     )
   }
 
+  // Within the list; the page itself moves only for the keyboard, whose focus must be seen.
   show(key, focus) {
     const item = this.items.get(key)
     if (!item) return
+    const { top, bottom } = item.element.getBoundingClientRect()
+    const list = this.list.getBoundingClientRect()
+    if (top < list.top) this.list.scrollTop -= list.top - top + MARGIN_PX
+    else if (bottom > list.bottom) this.list.scrollTop += bottom - list.bottom + MARGIN_PX
+    if (!focus) return
     item.element.scrollIntoView({ block: "nearest" })
-    if (focus) item.button.focus({ preventScroll: true })
+    item.button.focus({ preventScroll: true })
   }
 }
 
