@@ -42,14 +42,14 @@ def recordings(folder: Path) -> Iterator[tuple[str, PcmN, Mask]]:
             turns[field[1]].append((float(field[3]), float(field[3]) + float(field[4])))
     for path in sorted(p for p in folder.iterdir() if p.suffix in (".wav", ".flac")):
         name = next(n for n in sorted(turns) if path.stem.endswith(n))
-        sound = _decode(path)
+        sound = decode(path)
         spoken = np.zeros(len(sound) * 1000 // SAMPLE_RATE // GRID_MS, bool)
         for begin, end in turns[name]:
             spoken[round(begin * 1000 / GRID_MS) : round(end * 1000 / GRID_MS)] = True
         yield path.stem, sound, spoken
 
 
-def _decode(path: Path) -> PcmN:
+def decode(path: Path) -> PcmN:
     to_mono = av.AudioResampler(format="s16", layout="mono", rate=SAMPLE_RATE)
     with av.open(str(path)) as container:
         frames = [f for frame in container.decode(audio=0) for f in to_mono.resample(frame)]

@@ -99,12 +99,12 @@ class SpeakerSegmenter:
         self._plain = Segmenter(channel, config)
         speakers = speakers or SpeakerConfig()
         self._most = speakers.max
-        self._diarizer = Diarizer(speakers.max, self._plain.config.max_ms // FRAME_MS, enrolled)
+        self.diarizer = Diarizer(speakers.max, self._plain.config.max_ms // FRAME_MS, enrolled)
         self.reset()
 
     def reset(self) -> None:
         self._plain.reset()
-        self._diarizer.reset()
+        self.diarizer.reset()
         self._index = 0
         self._labels: dict[int, str] = {}  # of the persons who have been named
         self._told: set[int] = set()  # persons who turned out to be another, and of whom it was said
@@ -129,10 +129,10 @@ class SpeakerSegmenter:
         """Take the next frames; return the segments that they closed."""
         done: list[SpeechSegment] = []
         for frame in frames:
-            self._diarizer.push(frame.samples, frame.speech)
+            self.diarizer.push(frame.samples, frame.speech)
             for segment in self._plain.push([frame]):
                 done += self._ended(segment)
-            if self._diarizer.is_due and self._plain.open_ms:
+            if self.diarizer.is_due and self._plain.open_ms:
                 done += self._going_on()
         return done
 
@@ -146,7 +146,7 @@ class SpeakerSegmenter:
 
     def skip(self, frames: int) -> list[SpeechSegment]:
         done = [turn for segment in self._plain.skip(frames) for turn in self._ended(segment)]
-        self._diarizer.skip(frames)
+        self.diarizer.skip(frames)
         return done
 
     def close(self) -> None:
@@ -155,11 +155,11 @@ class SpeakerSegmenter:
     # How
 
     def _going_on(self) -> list[SpeechSegment]:
-        self._diarizer.look(self._plain.undecided_ms // FRAME_MS)
+        self.diarizer.look(self._plain.undecided_ms // FRAME_MS)
         done: list[SpeechSegment] = []
         while True:
             begin = self._plain.undecided_ms // FRAME_MS
-            active_FP = self._diarizer.active(begin, max(begin, self._diarizer.decided))
+            active_FP = self.diarizer.active(begin, max(begin, self.diarizer.decided))
             turns = turns_of(active_FP)
             cuts = cuts_of(turns, active_FP)
             if not cuts or cuts[0] < TURN:
@@ -168,9 +168,9 @@ class SpeakerSegmenter:
 
     def _ended(self, segment: SpeechSegment) -> list[SpeechSegment]:
         begin = segment.start_ms // FRAME_MS
-        self._diarizer.look(begin, final=True)
+        self.diarizer.look(begin, final=True)
         end = begin + -(-len(segment.samples) // FRAME_SAMPLES)
-        active_FP = self._diarizer.active(begin, end)
+        active_FP = self.diarizer.active(begin, end)
         cuts = [cut for cut in cuts_of(turns_of(active_FP), active_FP) if TURN <= cut <= end - begin - TURN]
         edges = [0, *cuts, end - begin]
         return [self._numbered(_part(segment, *span)) for span in pairwise(edges)]
@@ -181,12 +181,12 @@ class SpeakerSegmenter:
 
     def _described(self, segment: SpeechSegment, *, named: bool) -> SpeechSegment:
         begin = segment.start_ms // FRAME_MS
-        active_FP = self._diarizer.active(begin, begin + -(-len(segment.samples) // FRAME_SAMPLES))
+        active_FP = self.diarizer.active(begin, begin + -(-len(segment.samples) // FRAME_SAMPLES))
         spoken = active_FP.any(1).sum()
         if not spoken:
             return replace(segment, role=self._cautious(None))
         person = int(active_FP.sum(0).argmax())
-        voice = self._diarizer.voice(begin, begin + len(active_FP), person)
+        voice = self.diarizer.voice(begin, begin + len(active_FP), person)
         person = self._heard_as(person, voice, active_FP)
         overlap = float((active_FP.sum(1) > 1).sum() / spoken)
         label = self._label(person) if named else self._labels.get(person)
@@ -195,7 +195,7 @@ class SpeakerSegmenter:
             speaker=label,
             speaker_confidence=round(self._confidence(person, voice), 3) if label else None,
             overlap=round(overlap, 3),
-            role=self._diarizer.clusters.roles.get(person) or self._cautious(voice),
+            role=self.diarizer.clusters.roles.get(person) or self._cautious(voice),
             relabelled=self._relabelled() if named else (),
             notes=(*segment.notes, *(self._notes() if named else ())),
         )
@@ -204,7 +204,7 @@ class SpeakerSegmenter:
         """Whose voice it is, all of the turn taken together: windows may have taken it for the one before."""
         if voice is None:
             return person
-        alike = self._diarizer.clusters.similarities(voice)
+        alike = self.diarizer.clusters.similarities(voice)
         alike[: active_FP.shape[1]][(active_FP.any(0)) & (np.arange(active_FP.shape[1]) != person)] = -1
         closest = int(alike.argmax())
         return closest if alike[closest] > max(NEW, alike[person] + CLEARLY) else person
@@ -217,7 +217,7 @@ class SpeakerSegmenter:
     def _relabelled(self) -> tuple[tuple[str, str], ...]:
         """The labels that turned out to be another's, since this was last asked."""
         found = []
-        for later, earlier in self._diarizer.clusters.joined.items():
+        for later, earlier in self.diarizer.clusters.joined.items():
             if later in self._told:
                 continue
             self._told.add(later)
@@ -226,7 +226,7 @@ class SpeakerSegmenter:
         return tuple(found)
 
     def _notes(self) -> tuple[str, ...]:
-        if self._said_full or not self._diarizer.clusters.full:
+        if self._said_full or not self.diarizer.clusters.full:
             return ()
         self._said_full = True
         return (
@@ -235,7 +235,7 @@ class SpeakerSegmenter:
 
     def _cautious(self, voice: VectorD | None) -> Role | None:
         """The role of an enrolled voice that this one may be; None where it is surely somebody else."""
-        clusters = self._diarizer.clusters
+        clusters = self.diarizer.clusters
         if not clusters.roles:
             return None
         if voice is None:
@@ -247,7 +247,7 @@ class SpeakerSegmenter:
     def _confidence(self, person: int, voice: VectorD | None) -> float:
         if voice is None:
             return UNHEARD
-        alike = self._diarizer.clusters.similarities(voice)
+        alike = self.diarizer.clusters.similarities(voice)
         others = np.delete(alike, person)
         margin = alike[person] - max(float(others.max(initial=-1.0)), NEW)
         return float(1 / (1 + np.exp(-(OFFSET + SLOPE * margin))))
