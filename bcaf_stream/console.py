@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, NoReturn, TextIO
@@ -90,6 +91,11 @@ def lag_ms(event: Event) -> int | None:
     return max(0, (event.emitted_at - event.speech_ended_at) // 1_000_000)
 
 
+def who(event: Event) -> str:
+    """Whose utterance it is: its channel, and the speaker where several share that."""
+    return f"{event.channel} {event.speaker}" if event.speaker else event.channel
+
+
 def line(event: Event, show_lag: bool = False, show_call: bool = False) -> str:
     """One plain line for a pipe."""
     if event.type == "alert":
@@ -108,7 +114,7 @@ def line(event: Event, show_lag: bool = False, show_call: bool = False) -> str:
     late = f"  +{lag} ms" if lag is not None else ""
     call = f"{event.call}  " if show_call else ""
     return printable(
-        f"{clock(event.start_ms):>8}  {call}{event.channel:<9} {event.emotion:<9}"
+        f"{clock(event.start_ms):>8}  {call}{who(event):<9} {event.emotion:<9}"
         f"{event.confidence or 0:4.0%}{late}  {words}"
     )
 
@@ -157,6 +163,10 @@ class EventView:
 
     def add(self, event: Event) -> None:
         self._calls.update([event.call] if event.call else [])
+        for was, becomes in (event.relabelled or {}).items():
+            for key, row in self._rows.items():
+                if (row.call, row.channel, row.speaker) == (event.call, event.channel, was):
+                    self._rows[key] = replace(row, speaker=becomes)
         if self._format == "jsonl":
             self._out.write(json_for_terminal(to_json(event)) + "\n")
             self._out.flush()
@@ -196,7 +206,13 @@ class EventView:
             words = cell(event.text) if event.text is not None else cell(missing, "dim")
             colour = EMOTION_COLOURS.get(event.emotion, OTHER_COLOUR)
             emotion = cell(event.emotion, f"bold {colour}")
-            cells = [clock(event.start_ms), event.role, words, emotion, f"{event.confidence or 0:.0%}"]
+            cells = [
+                clock(event.start_ms),
+                event.speaker or event.role,
+                words,
+                emotion,
+                f"{event.confidence or 0:.0%}",
+            ]
         if len(self._calls) > 1:
             cells.insert(1, event.call)
         if self._show_lag:

@@ -3,7 +3,7 @@
 import gc
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
@@ -18,7 +18,6 @@ from bcaf_stream.cli.report import report
 from bcaf_stream.config import load_config
 from bcaf_stream.console import (
     EventView,
-    Format,
     clock,
     connection_note,
     leave,
@@ -72,6 +71,9 @@ Overrides = Annotated[list[str] | None, typer.Option("--set", help="dotted.key=v
 Output = Annotated[Path | None, typer.Option(help="write there instead of to standard output")]
 
 
+AnalyzeFormat = Literal["table", "jsonl", "rttm", "srt"]
+
+
 @app.callback()
 def main_help() -> None:
     """Emotions of a two-party call, utterance by utterance: on a file, or live over ZeroMQ."""
@@ -87,7 +89,7 @@ def analyze(
     transcript: Transcript = None,
     speaker: Speakers = None,
     text: TextMode = "asr",
-    format: Annotated[Format, typer.Option(help="how events are shown")] = "table",
+    format: Annotated[AnalyzeFormat, typer.Option(help="events as a table or lines, or who spoke when")] = "table",
     output: Output = None,
     plot: Annotated[Path | None, typer.Option(help="draw the call there, e.g. timeline.png")] = None,
     call: Annotated[str | None, typer.Option(help="the call's id; default: the file's name")] = None,
@@ -123,7 +125,7 @@ def analyze(
     events = []
     with (
         writing_to(output) as out,
-        EventView(format, out, title=recording.call.id) as view,
+        EventView(format, out, title=recording.call.id) if format in ("table", "jsonl") else nullcontext() as view,
         _telling() as notes,
         progress_bar("analysing", recording.duration_ms) as progress,
     ):
@@ -137,9 +139,14 @@ def analyze(
         _note(_policy_notes(recording.call, settings.text.policy))
         try:
             for event in analysis:
-                view.add(event)
+                if view:
+                    view.add(event)
                 events.append(event)
         finally:
+            if not view:
+                from bcaf_stream.cli.turn_files import rttm, srt
+
+                out.write(rttm(events) if format == "rttm" else srt(events))
             notes.extend(analysis.notes)
     if not any(event.utterance is not None for event in events):
         why = "; ".join(event.reason for event in events if event.type == "degraded" and event.reason)

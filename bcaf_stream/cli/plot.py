@@ -1,4 +1,4 @@
-"""The picture of a call: one lane per channel, colour by emotion, opacity by confidence."""
+"""The picture of a call: one lane for each channel or speaker, colour by emotion, opacity by confidence."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,7 +7,7 @@ import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from bcaf_stream.console import EMOTION_COLOURS, OTHER_COLOUR
+from bcaf_stream.console import EMOTION_COLOURS, OTHER_COLOUR, who
 from bcaf_stream.display import printable
 from bcaf_stream.errors import SourceError
 from bcaf_stream.events.event import Event
@@ -30,18 +30,18 @@ def save_timeline(events: Sequence[Event], path: Path, title: str) -> None:
 
 
 def _draw(spoken: Sequence[Event], title: str) -> Figure:
-    channels = list(dict.fromkeys(event.channel for event in spoken))
+    lanes = list(dict.fromkeys(map(who, spoken)))
     plt.switch_backend("Agg")  # a file, never a window
-    figure, axes = plt.subplots(figsize=(12, 1.6 + 0.9 * max(1, len(channels))), layout="constrained")
+    figure, axes = plt.subplots(figsize=(12, 1.6 + 0.9 * max(1, len(lanes))), layout="constrained")
     for event in spoken:
         start, end = (event.start_ms or 0) / 1000, (event.end_ms or 0) / 1000
         colour = EMOTION_COLOURS.get(event.emotion or "", OTHER_COLOUR)
-        lane = channels.index(event.channel)
+        lane = lanes.index(who(event))
         alpha = 0.15 + 0.85 * (event.confidence or 0.0)
         axes.barh(lane, end - start, left=start, height=0.7, color=colour, alpha=alpha, linewidth=0)
-    names = map(printable, channels)
-    axes.set_yticks(range(len(channels)), names, parse_math=False)  # a $ in a name is no formula
-    axes.set_ylim(len(channels) - 0.5, -0.5)
+    names = map(printable, lanes)
+    axes.set_yticks(range(len(lanes)), names, parse_math=False)  # a $ in a name is no formula
+    axes.set_ylim(len(lanes) - 0.5, -0.5)
     axes.set_xlim(left=0)
     axes.set_xlabel("time in the call (s)")
     axes.set_title(printable(title), loc="left", parse_math=False)

@@ -145,9 +145,26 @@ def _leave_out(progress: Progress, unknown: Counter[str]) -> None:
 
 
 def settled(events: Iterable[Event]) -> list[Event]:
-    """Each utterance's last word on its emotion, in the order of the first: nothing interim, nothing revised."""
-    judged = (event for event in events if event.type in ("emotion.final", "emotion.revised"))
+    """Each utterance's last word on its emotion, in the order of the first: nothing interim, nothing revised.
+
+    Its speaker has the name that holds in the end.
+    """
+    judged = (event for event in renamed(events) if event.type in ("emotion.final", "emotion.revised"))
     return newest(judged, lambda event: ((event.call, event.channel, event.utterance), event.revision))
+
+
+def renamed(events: Iterable[Event]) -> list[Event]:
+    """The events, with the names that their speakers have after all that speaker.relabelled says."""
+    events = list(events)
+    names: dict[tuple[str, str], dict[str, str]] = {}
+    for event in events:
+        for was, becomes in (event.relabelled or {}).items():
+            known = names.setdefault((event.call, event.channel), {})
+            known |= {one: becomes for one, other in known.items() if other == was} | {was: becomes}
+    if not names:
+        return events
+    found = ((event, names.get((event.call, event.channel), {}).get(event.speaker or "")) for event in events)
+    return [replace(event, speaker=name) if name else event for event, name in found]
 
 
 def newest(items: Iterable[T], key: Callable[[T], tuple[Hashable, int]]) -> list[T]:

@@ -55,6 +55,15 @@ def test_a_call_with_its_transcript(analyze: Analyze, tmp_path: Path):
     assert plot.read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.parametrize(("format", "begin"), [("rttm", "SPEAKER call 1 "), ("srt", "1\n00:00:0")])
+def test_who_spoke_when_as_a_file(analyze: Analyze, tmp_path: Path, format: str, begin: str):
+    done = analyze(CALL, "--transcript", SCRIPT, "--format", format, "--output", tmp_path / "turns")
+    assert (done.code, done.out) == (0, "")
+    turns = (tmp_path / "turns").read_text()
+    assert turns.startswith(begin)
+    assert turns.count("customer") >= 5 <= turns.count("agent")
+
+
 def test_lines_for_a_pipe(analyze: Analyze):
     done = analyze(CALL, "--transcript", SCRIPT)
     assert done.code == 0

@@ -4,7 +4,9 @@ import io
 from dataclasses import replace
 
 import pytest
+from pysubs2 import SSAFile
 
+from bcaf_stream.cli.turn_files import rttm, srt
 from bcaf_stream.console import EventView, line
 from bcaf_stream.events.event import Event
 from bcaf_stream.events.progress import settled
@@ -80,3 +82,53 @@ def test_events_of_several_calls_say_which(events: list[Event]):
         last = [row for row in out.getvalue().splitlines() if "another" in row]
         assert len(last) == 1
         assert "anger" in last[0]
+
+
+def of_speakers() -> list[Event]:
+    writer = EventWriter(MEETING, "m")
+    joy = EmotionPrediction(("joy", "anger"), (0.9, 0.1), None, None, ())
+    said = Utterance("a b", "room", "speaker", 0, 0, 1000, None, "yes --> no", "asr", speaker="S1")
+    return [
+        writer.start(),
+        writer.final(said, joy),
+        writer.final(replace(said, index=1, start_ms=1200, end_ms=2500, speaker="S2"), joy),
+        writer.relabelled("room", "S2", "S1"),
+        writer.final(replace(said, index=2, start_ms=3000, end_ms=4000, speaker="S3"), joy),
+        writer.degraded("no model", replace(said, index=3, start_ms=5000, end_ms=5500, speaker="S2")),
+        writer.relabelled("room", "S1", "S0"),
+        writer.end("complete"),
+    ]
+
+
+MEETING = Call("a b", (Channel("room"),))
+
+
+def test_who_speaks_is_shown_by_the_name_that_holds_in_the_end():
+    events = of_speakers()
+    assert [e.speaker for e in settled(events)] == ["S0", "S0", "S3"]
+    assert "room S2" in line(events[2])
+    out = Terminal()
+    with EventView("table", out) as view:
+        for event in events:
+            view.add(event)
+    assert "S1" not in out.getvalue().replace("S1 is S0", "").replace("S2 is S1", "")
+    assert out.getvalue().count("S0 ") == 2
+
+
+def test_rttm_and_srt_say_who_spoke_when():
+    events = of_speakers()
+    assert rttm(events).splitlines() == [
+        "SPEAKER a_b 1 0.000 1.000 <NA> <NA> S0 <NA> <NA>",
+        "SPEAKER a_b 1 1.200 1.300 <NA> <NA> S0 <NA> <NA>",
+        "SPEAKER a_b 1 3.000 1.000 <NA> <NA> S3 <NA> <NA>",
+        "SPEAKER a_b 1 5.000 0.500 <NA> <NA> S0 <NA> <NA>",
+    ]
+    cues = SSAFile.from_string(srt(events), "srt")
+    assert [(cue.start, cue.end, cue.plaintext) for cue in cues][:2] == [
+        (0, 1000, "[S0: joy 90%] yes -> no"),
+        (1200, 2500, "[S0: joy 90%] yes -> no"),
+    ]
+    assert len(cues) == 4
+    assert rttm([]) == srt([]) == ""
+    sides = [replace(event, channel="line" if event.utterance == 2 else "room") for event in events]
+    assert [row.split()[2::5] for row in rttm(sides).splitlines()][2] == ["2", "line_S3"]
