@@ -160,7 +160,7 @@ class EmotionEngine:
             raise EncoderError("an utterance has words, and the text encoder was not loaded")
         audio = _numbered(self._audio.encode, waves) if self._audio else {}
         text = _numbered(self._text.encode, texts) if self._text else {}
-        return [Features(audio.get(i), text.get(i), u.channel) for i, u in enumerate(utterances)]
+        return [Features(audio.get(i), text.get(i), u.voice) for i, u in enumerate(utterances)]
 
     def encode_texts(self, texts: Sequence[str]) -> VectorsBD:
         """One vector for each text (B, D), without an utterance around it. Raises EncoderError."""

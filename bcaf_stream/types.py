@@ -149,6 +149,11 @@ class Utterance:
     overlap: float | None = None
 
     @property
+    def voice(self) -> str:
+        """Whose it is, inside its call: a channel's, or one of those who share it."""
+        return self.channel if self.speaker is None else f"{self.channel} {self.speaker}"
+
+    @property
     def judged_text(self) -> str | None:
         """The words as far as they are evidence."""
         return None if UNSURE in self.degraded or FOREIGN in self.degraded else self.text

@@ -85,5 +85,10 @@ def test_without_words_the_text_encoder_is_not_loaded(tiny: Path):
     (features,) = engine.encode([utterance])
     assert features.audio is not None
     assert features.text is None
+    people = engine.encode([replace(utterance, speaker=name) for name in ("S1", "S2", "S1")])
+    assert features.voice == "mono"
+    assert len({one.voice for one in (features, *people)}) == 3, (
+        "one who shares a channel has a voice of their own"
+    )
     with pytest.raises(EncoderError, match="not loaded"):
         engine.encode([replace(utterance, text="so what", text_source="given")])
