@@ -18,6 +18,7 @@ import av
 import numpy as np
 from av.container import InputContainer
 
+from bcaf_stream.audio.avi_layout import places_of_chunks
 from bcaf_stream.audio.containers import (
     ABSOLUTE_S,
     PIPED_MP4,
@@ -43,6 +44,7 @@ from bcaf_stream.errors import SourceError
 
 _SHORT_S = 0.25  # encoders pad and trim up to some 2000 samples at either end, and headers are off by a little
 _MP3_LOSES = 0.02  # of its sound: the frames at a joint or at damage have no time stamps that would show a hole
+_AMR_NO_SPEECH = 8  # of the frame types in RFC 4867, 4.3.2: comfort noise, lost, or nothing sent
 _FEW_PACKETS = 10  # that cannot be decoded at the end of a file: one may be cut, or a tag
 LONG_HOLE_S = 1.0  # longer ones are gaps of the call, shorter ones no more than silence
 
@@ -120,9 +122,12 @@ class Decoder:
         except SourceError:
             self._container.close()
             raise
+        self._is_amr = self._stream.codec_context.name.startswith("amr")
         self.start_s = earliest_s(self._container)
         self.has_own_zero = has_own_zero(self._container)
         self._declared_s = declared_end_s(self._container, self._stream)
+        in_avi = self._path is not None and format_of(self._container) == "avi"
+        self._places_N = places_of_chunks(self._path, self._stream.index) if self._path and in_avi else None
         self.holes: deque[Hole] = deque(maxlen=1000)
         self._notes: list[str] = []
         self._rate = self._stream.rate
@@ -254,7 +259,7 @@ class Decoder:
                     time_s = None
                     if frame.pts is not None and not self._raw_codec:
                         tick_s = tick_s or float(frame.time_base or 0)  # the same for all; asking is slow
-                        time_s = frame.pts * tick_s
+                        time_s = self._ticks(frame.pts) * tick_s
                     if frame.format.name == "s16" and not self._mono:
                         yield time_s, np.asarray(frame.to_ndarray(), np.int16).reshape(-1, self._channels).T
                         continue
@@ -265,6 +270,12 @@ class Decoder:
         except (av.FFmpegError, OSError) as error:
             raise self._broken_off(reason_of(error)) from None
 
+    def _ticks(self, pts: int) -> int:
+        """A time stamp; AVI's are numbers of chunks, of which FFmpeg counts those with sound alone."""
+        if self._places_N is None or not 0 <= pts < len(self._places_N):
+            return pts
+        return int(self._places_N[pts])
+
     def _decode(self, packet: av.Packet) -> list[av.AudioFrame]:
         """The frames of a packet; none where it is damaged, so that the rest is still heard."""
         try:
@@ -272,6 +283,8 @@ class Decoder:
         except av.PatchWelcomeError:
             return []  # of a kind that FFmpeg does not know: the pauses of AMR
         except av.InvalidDataError:
+            if self._is_amr and bytes(packet)[0] >> 3 & 15 >= _AMR_NO_SPEECH:
+                return []
             self._first_damaged = self._first_damaged if self._damaged else self._decoded
             self._damaged += 1
             self._failing += 1

@@ -1,8 +1,13 @@
 """Sound stands in the events where it stands in its file: late tracks, holes, drifting and odd time stamps."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
+from bcaf_stream.audio.avi_layout import places_of_chunks
 from bcaf_stream.audio.decoder import Decoder
 from bcaf_stream.audio.sources import FileSource
 from bcaf_stream.errors import SourceError
@@ -276,3 +281,44 @@ def test_the_pauses_of_amr_are_silence(tmp_path):
     with FileSource(path) as source:
         chunks = list(source)
     assert sum(len(chunk.samples) for chunk in chunks) == pytest.approx(4 * 8000, abs=400)
+
+
+def test_what_amr_did_not_send_is_no_damage(tmp_path):
+    spoken = b"\x04" + bytes(12)
+    path = tmp_path / "phone.amr"
+    path.write_bytes(b"#!AMR\n" + spoken * 50 + b"\x7c" * 100 + spoken * 50)
+    _, decoder = heard(path)
+    assert not [note for note in decoder.notes if "decoded" in note]
+
+
+@pytest.mark.parametrize("stamp", [late(5.0), without(2.0, 4.0)], ids=["late", "pause"])
+def test_sound_that_is_late_in_an_avi_file_is_heard_late(tmp_path, stamp):
+    """Its writers put empty chunks there, which FFmpeg passes over: the file seems cut then."""
+    rate = 16_000
+    tracks = [TrackOf(beeps(8, rate), rate, "libmp3lame", stamp), TrackOf(beeps(8, rate), rate, "libmp3lame")]
+    path = mux(tmp_path / "screen.avi", tracks, video_s=14.0)
+    whole_N, _ = heard(path, track=1)
+    sound_N, decoder = heard(path, track=0)
+    expected = [time_s for at_s in beep_times(whole_N, rate) if (time_s := stamp(at_s + 0.5)) is not None]
+    assert np.array(expected) - 0.5 == pytest.approx(beep_times(sound_N, rate), abs=0.05)
+    assert [note for note in decoder.notes if "missing" in note]
+
+
+def test_an_avi_file_without_empty_chunks_needs_no_count(tmp_path):
+    track = TrackOf(beeps(3, 16_000), 16_000, "libmp3lame")
+    path = mux(tmp_path / "a.avi", [track], video_s=3.0)
+    assert places_of_chunks(path, 1) is None
+    assert places_of_chunks(mux(tmp_path / "b.avi", [replace(track, codec="pcm_s16le")], video_s=3.0), 1) is None
+
+
+@given(cut=st.integers(0, 4000), damage=st.binary(max_size=40))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50)
+def test_a_damaged_avi_file_is_counted_as_far_as_it_goes(tmp_path, cut, damage):
+    path = tmp_path / "a.avi"
+    if not path.exists():
+        mux(path, [TrackOf(beeps(1, 16_000), 16_000, "libmp3lame", late(0.5))], video_s=2.0)
+    data = path.read_bytes()
+    broken = tmp_path / "broken.avi"
+    broken.write_bytes(data[:cut] + damage + data[cut + len(damage) : max(cut, len(data) - cut)])
+    places_N = places_of_chunks(broken, 1)
+    assert places_N is None or (np.diff(places_N) > 0).all()
