@@ -10,7 +10,6 @@ from actors.call_connection import CallConnection, FinishedCall
 from actors.call_session import CallSession
 from actors.config import IngestConfig
 from actors.load_shedding import Lags, LoadShedding
-from actors.recognition import Recognition
 from actors.services import CallRuntime
 from bcaf_stream.analyzer import AnalyzerConfig
 from bcaf_stream.display import printable
@@ -34,7 +33,6 @@ class CallRegistry:
     def __init__(self, analyzer: AnalyzerConfig, config: IngestConfig, runtime: CallRuntime) -> None:
         self._analyzer, self._config, self._runtime = analyzer, config, runtime
         self.shedding = LoadShedding(config.overload)
-        self._recogniser: Recognition | None = None
         self._sessions: dict[str, CallSession] = {}
         self._opening: set[str] = set()  # calls of which the journal is asked
         self._closing: set[str] = set()  # calls that are being ended, because nobody went on with them
@@ -97,9 +95,9 @@ class CallRegistry:
                 log.warning("overload: %s until it is over", step)
                 for session in self._sessions.values():
                     session.tell(f"overload: {step}")
-            if self.shedding.level == 0 and self._recognition and not self._recognition.waiting:
-                for session in self._sessions.values():
-                    session.catch_up()
+            recognition = self._runtime.recognition
+            if self.shedding.level == 0 and recognition and not recognition.waiting:
+                any(session.catch_up() for session in self._sessions.values())  # one at a time: others may speak
 
     @property
     def lags(self) -> Lags:
@@ -111,7 +109,8 @@ class CallRegistry:
     def look(self) -> None:
         """Set the gauges."""
         metrics.calls_active.set(len(self._sessions))
-        metrics.queue_depth.labels("recognition").set(self._recognition.waiting if self._recognition else 0)
+        recognition = self._runtime.recognition
+        metrics.queue_depth.labels("recognition").set(recognition.waiting if recognition else 0)
 
     def stats(self) -> dict[str, Any]:
         lags = self.lags
@@ -156,13 +155,6 @@ class CallRegistry:
             finally:
                 self._closing.discard(name)
 
-    @property
-    def _recognition(self) -> Recognition | None:
-        """None as long as the process has no recogniser."""
-        if self._recogniser is None and self._runtime.transcriber is not None:
-            self._recogniser = Recognition(self._runtime.transcriber)
-        return self._recogniser
-
     def _check_new(self, begin: CallStart) -> None:
         if begin.call in self._opening:
             raise LinkError(f"call {begin.call} is running already")
@@ -172,7 +164,7 @@ class CallRegistry:
         if not self.shedding.new_calls:
             self.busy += 1
             raise BusyError("busy: the running calls are all that can be analysed; try again later")
-        if begin.text == "asr" and self._recognition is None:
+        if begin.text == "asr" and self._runtime.recognition is None:
             raise LinkError(
                 "this deployment has no speech recognition: the call must bring its words, or need none"
             )
@@ -191,9 +183,7 @@ class CallRegistry:
     def _start(
         self, begin: CallStart, credit: Callable[[int], None] | None, progress: Progress | None
     ) -> CallConnection:
-        session = CallSession(
-            begin, self._analyzer, self._config.live, self._runtime, self._recognition, self.shedding, progress
-        )
+        session = CallSession(begin, self._analyzer, self._config.live, self._runtime, self.shedding, progress)
         connection = session.attach(begin, credit)
         self._sessions[begin.call] = session
         task = spawn_task("call", self._run(session))

@@ -14,7 +14,6 @@ from contextlib import suppress
 from actors.call_connection import CallConnection, Inbox, Item, words_in
 from actors.load_shedding import Lags, LoadShedding
 from actors.outbox import Mark, Outbox
-from actors.recognition import Recognition
 from actors.services import CallRuntime
 from actors.watchdog import LiveConfig, Watchdog
 from bcaf_stream.analyzer import AnalyzerConfig
@@ -44,7 +43,6 @@ class CallSession:
         begin: what the sender said of the call.
         config: the analysis; the same as for `analyze`.
         live: clocks and limits of a running call.
-        recognition: of the process; None where speech is not recognised.
         shedding: what is left out now, for all calls.
         progress: where the call stood when the process that ran it died.
     """
@@ -55,7 +53,6 @@ class CallSession:
         config: AnalyzerConfig,
         live: LiveConfig,
         runtime: CallRuntime,
-        recognition: Recognition | None,
         shedding: LoadShedding,
         progress: Progress | None = None,
     ) -> None:
@@ -69,7 +66,7 @@ class CallSession:
         self.ended: asyncio.Future[CallOutcome] = self._loop.create_future()
         self._live, self._runtime, self._shedding = live, runtime, shedding
         self._most_words = config.text.max_words
-        self._recognition = recognition if begin.text == "asr" else None
+        self._recognition = runtime.recognition if begin.text == "asr" else None
         resumption = self._resumption(begin, progress) if progress else None
         self._begin_ms = resumption.begin * 1000 // self.rate if resumption else 0
         self.conversation = Conversation(
@@ -173,6 +170,8 @@ class CallSession:
         spoken_ms = round((now_s - self._began_s) * 1000) + self._begin_ms
         oldest: dict[bool, int] = defaultdict(int)
         for work, asked_s in self._asked_s.items():
+            if isinstance(work, Transcribe) and work.again:
+                continue  # it was late before
             segment = work.segment if isinstance(work, Transcribe) else work.utterance
             behind_ms = min(round((now_s - asked_s) * 1000), spoken_ms - segment.end_ms)
             oldest[isinstance(work, Transcribe)] = max(oldest[isinstance(work, Transcribe)], behind_ms)
@@ -185,9 +184,11 @@ class CallSession:
         """Tell the call's subscribers that it is analysed with less than was asked for."""
         self._outbox.put(self.conversation.tell(reason), self._mark)
 
-    def catch_up(self) -> None:
-        """There is time for what was shed."""
-        self._take(self.conversation.catch_up())
+    def catch_up(self) -> bool:
+        """There is time for an utterance that was shed; whether there is one."""
+        step = self.conversation.catch_up()
+        self._take(step)
+        return bool(step.work)
 
     # Its course
 
@@ -306,7 +307,9 @@ class CallSession:
                     return None
                 return await self._runtime.predict(work.state, work.utterance, not work.preview)
             assert self._recognition is not None
-            return await self._recognition.transcribe(work.segment.samples, lambda: self._shedding.recognition)
+            return await self._recognition.transcribe(
+                work.segment.samples, lambda: self._shedding.recognition, work.again
+            )
         except BcafError as error:
             return _unwrapped(error)
 

@@ -47,6 +47,21 @@ class EmotionConfig(Config):
     batch: BatchConfig = BatchConfig()
 
 
+class RecognitionConfig(Config):
+    """0 `replicas`: the ingest actor recognises speech itself, on a thread; else that many TranscriberActors do.
+
+    The recogniser is `analyzer.text.asr`. On one machine without a GPU, the thread is the faster one. `retry_s` is
+    how long a segment looks for a live replica before it goes out on its sound alone.
+    """
+
+    replicas: int = Field(0, ge=0)
+    num_cpus: float = Field(1.0, ge=0)
+    num_gpus: float = Field(0.0, ge=0)
+    label_selector: dict[str, str] = Field(default_factory=dict)
+    retry_s: float = Field(60.0, gt=0)
+    batch: BatchConfig = BatchConfig()
+
+
 class RayConfig(Config):
     """`address` None starts a local Ray that ends with the deployment; otherwise an existing cluster's.
 
@@ -69,6 +84,7 @@ class ServeConfig(Config):
     name: str = Field("bcaf", pattern=r"^[A-Za-z0-9_-]+$")
     analyzer: AnalyzerConfig = AnalyzerConfig()
     ingest: IngestConfig = IngestConfig()
+    recognition: RecognitionConfig = RecognitionConfig()
     emotion: EmotionConfig = EmotionConfig()
     hub: HubConfig = HubConfig()
     ray: RayConfig = RayConfig()

@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import count
 from typing import Any, TypeVar
 
@@ -15,7 +16,8 @@ from actors.call_registry import CallRegistry
 from actors.config import ServeConfig
 from actors.policy import rest_s
 from actors.readiness import NotReadyError, Readiness
-from actors.replica_pool import EmotionPool
+from actors.recognition import Recognition, on_thread
+from actors.replica_pool import ReplicaPool
 from bcaf_stream.context import Answer, State
 from bcaf_stream.errors import BcafError, BusyError, JournalError
 from bcaf_stream.events.event import Event
@@ -23,7 +25,7 @@ from bcaf_stream.events.progress import Progress
 from bcaf_stream.ingest.servers import make_servers
 from bcaf_stream.ingest.sink import IngestServer
 from bcaf_stream.loops import exit_on_death, faults, start_task, watch_event_loop
-from bcaf_stream.transcripts.asr import Transcriber, load_transcriber
+from bcaf_stream.transcripts.asr import load_transcriber
 from bcaf_stream.types import Modality, Utterance
 
 HUB_REST_S = 0.2  # between two tries
@@ -36,23 +38,27 @@ class IngestActor:
     """Owns the calls that come in by its servers. It is made at once; its servers open when the model is known.
 
     Args:
-        emotions: names of the EmotionActors in this Ray namespace.
-        hub: name of the HubActor. Names, because a restarted actor can look them up again.
+        hub: name of the HubActor in this Ray namespace. Names, because a restarted actor can look them up again.
+        emotions: of the EmotionActors.
+        transcribers: of the TranscriberActors; without any, speech is recognised here.
     """
 
-    def __init__(self, config: ServeConfig, emotions: Sequence[str], hub: str) -> None:
+    def __init__(
+        self, config: ServeConfig, hub: str, emotions: Sequence[str], transcribers: Sequence[str] = ()
+    ) -> None:
         exit_on_death()
         watch_event_loop()
         self._config = config
-        self._names = (hub, *emotions)
+        self._names = hub, emotions, transcribers
         self._hub: Any = None
         self.model_id = ""
         self.modalities: tuple[Modality, ...] = ()
-        self.transcriber: Transcriber | None = None
+        self.recognition: Recognition | None = None
         self.executor = ThreadPoolExecutor(1, thread_name_prefix="start")
         self._servers: list[IngestServer] = []
         self._calls = CallRegistry(config.analyzer, config.ingest, self)
-        self._pool: EmotionPool
+        self._emotions: ReplicaPool
+        self._transcribers: ReplicaPool
         self._readiness = Readiness("the ingest actor")
         self._retried = 0  # times that the hub did not take events
         self._watch = metrics.Watch(metrics.INGEST, self._calls.look)
@@ -77,7 +83,8 @@ class IngestActor:
 
     async def predict(self, state: State | None, utterance: Utterance, urgent: bool = True) -> Answer:
         with metrics.timed("emotion"):
-            return await self._pool.predict(state, utterance, urgent)
+            answer: Answer = await self._emotions.ask("predict", state, utterance, urgent)
+            return answer
 
     async def publish(self, events: Sequence[Event]) -> object:
         """Hand events over and keep them until they are acknowledged: the hub drops what it knows already.
@@ -117,7 +124,7 @@ class IngestActor:
             **self._readiness.stats,
             **self._calls.stats(),
             "refused": sum(server.refused for server in self._servers),
-            "failovers": self._pool.failovers if self._hub else 0,
+            "failovers": self._emotions.failovers + self._transcribers.failovers if self._hub else 0,
             "retried": self._retried,
             "faults": faults.counts,
             **{endpoint: counters for endpoint, counters in counted.items() if counters},
@@ -137,20 +144,31 @@ class IngestActor:
         """Open the servers, and follow the load for ever."""
         attempt = self._readiness.attempt
         await attempt(self._find_actors)
-        asr = self._config.analyzer.text.asr
-        self.transcriber = await attempt(lambda: self._on_thread(lambda: load_transcriber(asr)))
+        self.recognition = await attempt(self._make_recognition)
         self._servers = await attempt(self._make_servers)
-        described = await attempt(self._pool.describe)
+        described = await attempt(self._emotions.describe)
         self.model_id, self.modalities = described["model"], described["modalities"]
         await asyncio.gather(self._open_servers(), self._calls.monitor_load(), self._close_orphans())
 
     async def _find_actors(self) -> None:
-        def find() -> list[Any]:
-            return [ray.get_actor(name, self._config.name) for name in self._names]
+        hub, emotions, transcribers = self._names
 
-        hub, *emotions = await self._on_thread(find)
-        self._pool = EmotionPool(emotions, self._config.emotion.retry_s)
-        self._hub = hub
+        def find() -> list[Any]:
+            return [ray.get_actor(name, self._config.name) for name in (hub, *emotions, *transcribers)]
+
+        found, *handles = await self._on_thread(find)
+        self._emotions = ReplicaPool("emotion", handles[: len(emotions)], self._config.emotion.retry_s)
+        retry_s = self._config.recognition.retry_s
+        self._transcribers = ReplicaPool("recognition", handles[len(emotions) :], retry_s)
+        self._hub = found
+
+    async def _make_recognition(self) -> Recognition | None:
+        asr, replicas = self._config.analyzer.text.asr, self._config.recognition.replicas
+        if replicas:
+            at_once = (await self._transcribers.describe())["at_once"]
+            return Recognition(partial(self._transcribers.ask, "transcribe"), replicas * at_once)
+        transcriber = await self._on_thread(lambda: load_transcriber(asr))
+        return Recognition(on_thread(transcriber)) if transcriber else None
 
     async def _make_servers(self) -> list[IngestServer]:
         return make_servers(self._config.ingest)

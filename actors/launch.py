@@ -20,6 +20,7 @@ from actors.hub_actor import HubActor
 from actors.ingest_actor import IngestActor
 from actors.metrics import Restarts, Snapshot, merged
 from actors.ports import with_ports
+from actors.transcriber_actor import TranscriberActor
 from bcaf_stream.errors import DeploymentError
 
 log = logging.getLogger(__name__)
@@ -107,14 +108,18 @@ class Deployment:
         self._check_resources()
         threads = max(1, int(config.emotion.num_cpus))
         model = config.analyzer.model.model_copy(update={"threads": config.analyzer.model.threads or threads})
-        names = [f"emotion-{i}" for i in range(config.emotion.replicas)]
-        ingest, emotion = config.ingest, config.emotion
+        ingest, emotion, recognition = config.ingest, config.emotion, config.recognition
+        emotions = [f"emotion-{i}" for i in range(emotion.replicas)]
+        transcribers = [f"recognition-{i}" for i in range(recognition.replicas)]
         self._create("hub", HubActor, _Needs(labels=config.hub.label_selector), config.hub)
         needs = _Needs(ingest.num_cpus, labels=ingest.label_selector)
-        self._create("ingest", IngestActor, needs, config, names, "hub")
+        self._create("ingest", IngestActor, needs, config, "hub", emotions, transcribers)
         needs = _Needs(emotion.num_cpus, emotion.num_gpus, emotion.label_selector)
-        for name in names:
+        for name in emotions:
             self._create(name, EmotionActor, needs, model, emotion.batch)
+        needs = _Needs(recognition.num_cpus, recognition.num_gpus, recognition.label_selector)
+        for name in transcribers:
+            self._create(name, TranscriberActor, needs, config.analyzer.text.asr, recognition.batch)
 
     def ready(self) -> Endpoints | None:
         """Where the deployment is reached, when all of it is ready; None when it is not."""
@@ -201,22 +206,22 @@ class Deployment:
 
     def _check_resources(self) -> None:
         assert self._cluster
-        emotion, ingest = self._config.emotion, self._config.ingest
-        for key in ("ingest", "emotion", "hub"):
+        emotion, ingest, recognition = self._config.emotion, self._config.ingest, self._config.recognition
+        for key in ("ingest", "emotion", "recognition", "hub"):
             labels = getattr(self._config, key).label_selector
             if labels and not self._cluster.has_node(labels):
                 wanted = ", ".join(f"{name}: {value}" for name, value in labels.items())
                 raise DeploymentError(f"{key}.label_selector: no node of this Ray has the labels {wanted}")
         needed = {
-            "CPU": emotion.replicas * emotion.num_cpus + ingest.num_cpus,
-            "GPU": emotion.replicas * emotion.num_gpus,
+            "CPU": sum(pool.replicas * pool.num_cpus for pool in (emotion, recognition)) + ingest.num_cpus,
+            "GPU": sum(pool.replicas * pool.num_gpus for pool in (emotion, recognition)),
         }
         there = self._cluster.resources()
         for kind, amount in needed.items():
             if amount > there.get(kind, 0.0):
                 raise DeploymentError(
                     f"the deployment needs {amount:g} {kind}s and Ray has {there.get(kind, 0.0):g}: "
-                    "lower emotion.replicas, emotion.num_cpus, emotion.num_gpus or ingest.num_cpus"
+                    "lower replicas, num_cpus or num_gpus of emotion or recognition, or ingest.num_cpus"
                 )
 
     def _create(self, name: str, actor: type, needs: "_Needs", *args: Any) -> None:

@@ -22,7 +22,7 @@ from ray.util import metrics as ray_metrics
 from bcaf_stream.events.event import Event
 from bcaf_stream.loops import faults, start_task
 
-EVERYWHERE, INGEST, EMOTION, HUB = (CollectorRegistry() for _ in range(4))
+EVERYWHERE, INGEST, EMOTION, RECOGNITION, HUB = (CollectorRegistry() for _ in range(5))
 LATENCY_S = (0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0)
 WORK_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 SHARES = tuple(n / 10 for n in range(1, 10))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Replica:
-    """What the caller knows of one EmotionActor: its unanswered requests, and until when to leave it alone."""
+    """What the caller knows of one of them: its unanswered requests, and until when to leave it alone."""
 
     outstanding: int
     resting_until: float = 0.0

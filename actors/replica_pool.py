@@ -1,4 +1,4 @@
-"""The caller's side of the EmotionActors: asks the least loaded one, and another one when it dies or hangs."""
+"""The caller's side of replicas: asks the least loaded one, and another one when it dies or hangs."""
 
 import asyncio
 from dataclasses import replace
@@ -6,12 +6,9 @@ from typing import Any
 
 from ray.exceptions import RayActorError
 
-from actors.emotion_actor import Answer
 from actors.policy import Replica, choose, rest_s
 from actors.readiness import NotReadyError
 from bcaf_stream.errors import DeploymentError
-from bcaf_stream.model.bcaf import DialogueState
-from bcaf_stream.types import Utterance
 
 PATIENCE_S = 5.0  # for an answer, before the replica is asked whether it is still at work
 PONG_S = 2.0  # for its answer to that
@@ -21,14 +18,17 @@ class _HungError(Exception):
     """The replica is silent, or its engine is stuck."""
 
 
-class EmotionPool:
-    """`predict` on whichever replica lives. The request carries the whole state, so asking twice is harmless.
+class ReplicaPool:
+    """Asks whichever replica lives. A request carries all that its answer depends on, so asking twice is harmless.
 
     Args:
+        name: what they are called in messages.
+        handles: of actors of one kind (see ReplicaActor).
         retry_s: for how long a request looks for a replica; a batch that takes longer is a stuck one.
     """
 
-    def __init__(self, handles: list[Any], retry_s: float) -> None:
+    def __init__(self, name: str, handles: list[Any], retry_s: float) -> None:
+        self._name = name
         self._handles = handles
         self._retry_s = retry_s
         self._replicas = [Replica(0) for _ in handles]
@@ -36,7 +36,7 @@ class EmotionPool:
         self.failovers = 0
 
     async def describe(self) -> dict[str, Any]:
-        """What the model is: of the first replica that is ready."""
+        """What the first replica that is ready says of its model."""
         asked = [asyncio.wrap_future(handle.ready.remote().future()) for handle in self._handles]
         try:
             done, _ = await asyncio.wait(asked, return_when=asyncio.FIRST_COMPLETED)
@@ -46,11 +46,12 @@ class EmotionPool:
             for answer in asked:
                 answer.cancel()
 
-    async def predict(self, state: DialogueState | None, utterance: Utterance, urgent: bool = True) -> Answer:
-        """As EmotionActor.predict.
+    async def ask(self, method: str, *args: Any) -> Any:
+        """What the method of a replica gives.
 
         Raises:
             DeploymentError: no replica answered for `retry_s`.
+            BcafError: as the method does.
         """
         loop = asyncio.get_running_loop()
         give_up = loop.time() + self._retry_s
@@ -58,34 +59,33 @@ class EmotionPool:
             i = choose(self._replicas, loop.time())
             await asyncio.sleep(max(0.0, self._replicas[i].resting_until - loop.time()))
             try:
-                return await self._ask(i, state, utterance, urgent)
+                return await self._ask(i, method, args)
             except (RayActorError, NotReadyError, _HungError):
                 self.failovers += 1
                 self._failures[i] += 1
                 rest = loop.time() + rest_s(self._failures[i])
                 self._replicas[i] = replace(self._replicas[i], resting_until=rest)
                 if loop.time() > give_up:
-                    message = f"no emotion actor answered for {self._retry_s:g} s; see bcaf-serve status"
+                    message = f"no {self._name} actor answered for {self._retry_s:g} s; see bcaf-serve status"
                     raise DeploymentError(message) from None
 
-    async def _ask(self, i: int, state: DialogueState | None, utterance: Utterance, urgent: bool) -> Answer:
+    async def _ask(self, i: int, method: str, args: tuple[Any, ...]) -> Any:
         self._replicas[i] = replace(self._replicas[i], outstanding=self._replicas[i].outstanding + 1)
         try:
-            answer = await self._answer(i, self._handles[i].predict.remote(state, utterance, urgent))
+            answer = await self._answer(i, getattr(self._handles[i], method).remote(*args))
         finally:
             self._replicas[i] = replace(self._replicas[i], outstanding=self._replicas[i].outstanding - 1)
         self._failures[i] = 0
         return answer
 
-    async def _answer(self, i: int, asked: Any) -> Answer:
+    async def _answer(self, i: int, asked: Any) -> Any:
         """The answer, however long it takes a replica that is at work; raises _HungError where it is not."""
         future = asyncio.wrap_future(asked.future())
         try:
             while True:
                 done, _ = await asyncio.wait({future}, timeout=PATIENCE_S)
                 if done:
-                    answer: Answer = future.result()
-                    return answer
+                    return future.result()
                 await self._check_at_work(i)
         finally:
             future.cancel()

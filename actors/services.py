@@ -3,10 +3,10 @@
 from collections.abc import Awaitable, Sequence
 from typing import Protocol
 
+from actors.recognition import Recognition
 from bcaf_stream.context import Answer, State
 from bcaf_stream.events.event import Event
 from bcaf_stream.events.progress import Progress
-from bcaf_stream.transcripts.asr import Transcriber
 from bcaf_stream.types import Modality, Utterance
 
 
@@ -17,7 +17,7 @@ class CallRuntime(Protocol):
     modalities: tuple[Modality, ...]  # that the model was trained on
 
     @property
-    def transcriber(self) -> Transcriber | None: ...
+    def recognition(self) -> Recognition | None: ...  # None: speech is not recognised here
 
     def predict(self, state: State | None, utterance: Utterance, urgent: bool = True) -> Awaitable[Answer]: ...
 

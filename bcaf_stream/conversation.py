@@ -266,9 +266,9 @@ class Conversation:
         return self._go_on()
 
     def catch_up(self) -> Step:
-        """There is time again: ask for the words of what went out without them."""
+        """There is time again: ask for the words of the next utterance that went out without them."""
         if not self._ending:
-            self._text.hear_again()
+            self._text.hear_again(1)
         return self._go_on()
 
     def tell(self, reason: str) -> list[Event]:

@@ -1,6 +1,7 @@
 """Speech recognition behind one small protocol: the embedded Moonshine, or any Whisper that transformers loads."""
 
-from typing import Annotated, Literal, NamedTuple, Protocol
+from collections.abc import Sequence
+from typing import Annotated, Literal, NamedTuple, Protocol, runtime_checkable
 
 from pydantic import Field, model_validator
 
@@ -49,6 +50,15 @@ class Transcriber(Protocol):
         ...
 
     def close(self) -> None: ...
+
+
+@runtime_checkable
+class BatchTranscriber(Transcriber, Protocol):
+    """One that gains by being given several segments at once."""
+
+    def transcribe_all(self, batch: Sequence[PcmN]) -> list[Transcription]:
+        """As `transcribe`, of each."""
+        ...
 
 
 def load_transcriber(config: AsrConfig) -> Transcriber | None:

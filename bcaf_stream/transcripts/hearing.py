@@ -5,7 +5,8 @@ long sound they may repeat themselves for ever. What is cut, and what is not bel
 """
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain, islice
 
 import numpy as np
 
@@ -23,7 +24,20 @@ REPEATED_PHRASE = re.compile(r"\b(\w+(?:\W+\w+){1,7}?)(?:\W+\1\b){3,}", re.IGNOR
 
 def joined(samples: PcmN, hear: Callable[[PcmN], Transcription]) -> Transcription:
     """What `hear` makes of each piece of the sound, as far as it is believable; its confidence by words."""
-    heard = [(believable(text), confidence) for text, confidence in map(hear, audible_pieces(samples))]
+    return _joined(map(hear, audible_pieces(samples)))
+
+
+def joined_all(
+    batch: Sequence[PcmN], hear_all: Callable[[list[PcmN]], Sequence[Transcription]]
+) -> list[Transcription]:
+    """The same of each, where `hear_all` takes the pieces of all of them at once."""
+    pieces = [list(audible_pieces(samples)) for samples in batch]
+    heard = iter(hear_all(list(chain.from_iterable(pieces))))
+    return [_joined(islice(heard, len(its))) for its in pieces]
+
+
+def _joined(pieces: Iterable[Transcription]) -> Transcription:
+    heard = [(believable(text), confidence) for text, confidence in pieces]
     words = [(len(text.split()), confidence) for text, confidence in heard if text and confidence is not None]
     total = sum(count for count, _ in words)
     confidence = sum(count * sure for count, sure in words) / total if total else None

@@ -26,9 +26,13 @@ Mark = TypeVar("Mark")
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Transcribe:
-    """Work for a recogniser: the words of a segment; its result is a Transcription."""
+    """Work for a recogniser: the words of a segment; its result is a Transcription.
+
+    `again`: its utterance has gone out without them.
+    """
 
     segment: SpeechSegment
+    again: bool = False
 
 
 @dataclass(eq=False)
@@ -140,23 +144,28 @@ class TextStage(Generic[Mark]):
         self._flushed = True
         self._turn(at_ms, self._pairing.flush)
 
-    def hear_again(self) -> None:
-        """Ask for the words of what went out without them for want of time."""
-        asked = {work.segment for work in self._asked}
+    def hear_again(self, at_once: int | None = None) -> None:
+        """Ask for the words of what went out without them for want of time: `at_once` of them, or all.
+
+        What comes after it waits for it, as it is to be judged in a dialogue that has those words.
+        """
+        asked = {work.segment for work in self._asked if work.again}
         for segment in self._shed.values():
+            if at_once is not None and len(asked) >= at_once:
+                return
             if segment not in asked:
-                self._ask(segment)
+                asked.add(segment)
+                self._ask(segment, again=True)
 
     def done(self, work: Transcribe, result: Transcription | BcafError | None) -> None:
         """Take what became of work: its result, the error in its way, or None where there was no time for it."""
         turn, segment = self._asked.pop(work), work.segment
-        again = (segment.channel, segment.index) in self._shed
         heard = result if isinstance(result, Transcription) else None
         if isinstance(result, BcafError):
             self.failures += 1
             log.warning("%s at %d ms has no words: %s", printable(segment.channel), segment.start_ms, result)
         self._remember(segment, result is None and not self._flushed)
-        if not again:
+        if not work.again:
             turn.act = partial(self._pair, segment, heard, () if heard else ("asr",))
         elif heard:
             turn.act = partial(self._add_words, segment, heard)
@@ -189,8 +198,8 @@ class TextStage(Generic[Mark]):
         self._turns.append(_Turn(self._at_ms, act))
         return self._turns[-1]
 
-    def _ask(self, segment: SpeechSegment) -> None:
-        work = Transcribe(segment)
+    def _ask(self, segment: SpeechSegment, again: bool = False) -> None:
+        work = Transcribe(segment, again)
         self._asked[work] = self._turn(segment.closed_ms, list)
         self._asked[work].waits = True
         self._work.append(work)

@@ -1,9 +1,10 @@
-"""Any Whisper that transformers loads, from a hub id or a local folder: batch of one, greedy, no sampling.
+"""Any Whisper that transformers loads, from a hub id or a local folder: in batches, greedy, no sampling.
 
 Its confidence is the geometric mean of its tokens' probabilities, which is what the model itself says.
 """
 
 import threading
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -11,12 +12,12 @@ from transformers import WhisperFeatureExtractor, WhisperForConditionalGeneratio
 
 from bcaf_stream.errors import AsrError
 from bcaf_stream.transcripts.asr import Transcription
-from bcaf_stream.transcripts.hearing import joined
+from bcaf_stream.transcripts.hearing import joined_all
 from bcaf_stream.types import SAMPLE_RATE, PcmN
 
 
 class WhisperTranscriber:
-    """See asr.Transcriber; a multilingual model finds the language of each piece itself.
+    """See asr.BatchTranscriber; a multilingual model finds the language of each piece itself.
 
     Raises:
         AsrError: no Whisper model there, or the device is not to be had.
@@ -40,16 +41,21 @@ class WhisperTranscriber:
         self._model.eval()
 
     def transcribe(self, samples: PcmN) -> Transcription:
-        return joined(samples, self._hear)
+        return self.transcribe_all([samples])[0]
+
+    def transcribe_all(self, batch: Sequence[PcmN]) -> list[Transcription]:
+        return joined_all(batch, self._hear_all)
 
     def close(self) -> None:
         with self._lock:
             torch.nn.Module.to(self._model, "cpu")
 
     @torch.inference_mode()
-    def _hear(self, samples: PcmN) -> Transcription:
-        wave = samples.astype(np.float32) / 32768
-        inputs = self._extractor(wave, sampling_rate=SAMPLE_RATE, return_tensors="pt", return_attention_mask=True)
+    def _hear_all(self, pieces: Sequence[PcmN]) -> list[Transcription]:
+        if not pieces:
+            return []
+        waves = [piece.astype(np.float32) / 32768 for piece in pieces]
+        inputs = self._extractor(waves, sampling_rate=SAMPLE_RATE, return_tensors="pt", return_attention_mask=True)
         with self._lock:
             try:
                 output = self._model.generate(
@@ -61,7 +67,13 @@ class WhisperTranscriber:
                 )
             except RuntimeError as error:
                 raise AsrError(f"{self.name} failed: {str(error).strip().splitlines()[0]}") from None
-        text = str(self._tokenizer.batch_decode(output.sequences, skip_special_tokens=True)[0])
-        said = output.sequences[0, -len(output.scores) :]  # without the prompt
-        log_probs = [scores[0].log_softmax(-1)[token] for scores, token in zip(output.scores, said, strict=True)]
-        return Transcription(text, float(torch.stack(log_probs).mean().exp()) if log_probs else None)
+        texts = self._tokenizer.batch_decode(output.sequences, skip_special_tokens=True)
+        if not output.scores:
+            return [Transcription(text) for text in texts]
+        said_BT = output.sequences[:, -len(output.scores) :]  # without the prompt
+        log_probs_BTV = torch.stack(output.scores, dim=1).float().log_softmax(-1)
+        log_probs_BT = log_probs_BTV.gather(-1, said_BT[..., None])[..., 0]
+        end_BT = (said_BT == self._model.generation_config.eos_token_id).int()
+        counts_BT = end_BT.cumsum(-1) - end_BT == 0  # up to the first end; what follows fills the batch up
+        means_B = torch.where(counts_BT, log_probs_BT, 0).sum(-1) / counts_BT.sum(-1)
+        return [Transcription(text, float(mean)) for text, mean in zip(texts, means_B.exp(), strict=True)]

@@ -7,7 +7,7 @@ import numpy as np
 
 from actors.call_session import CallSession
 from actors.load_shedding import LoadShedding, OverloadConfig
-from actors.recognition import Recognition
+from actors.recognition import Recognition, on_thread
 from actors.watchdog import LiveConfig
 from bcaf_stream.analyzer import AnalyzerConfig
 from bcaf_stream.audio.sources import FileSource
@@ -33,6 +33,7 @@ class LocalRuntime:
         self.model_id = engine.model_id
         self.modalities = engine.modalities
         self.transcriber = transcriber
+        self._recognition: Recognition | None = None
         self.shedding = LoadShedding(OverloadConfig())  # of the sessions that stand alone
         self.events: list[Event] = []
         self.failing: set[int] = set()
@@ -41,6 +42,12 @@ class LocalRuntime:
         self.damaged: set[str] = set()  # calls of which the journal cannot be read
         self.hangs = asyncio.Event()  # set: the model answers nobody; until `resumes`
         self.resumes = asyncio.Event()
+
+    @property
+    def recognition(self) -> Recognition | None:
+        if self._recognition is None and self.transcriber is not None:
+            self._recognition = Recognition(on_thread(self.transcriber))
+        return self._recognition
 
     async def predict(self, state: State | None, utterance: Utterance, urgent: bool = True) -> Answer:
         self.asked.append(utterance)
@@ -72,8 +79,7 @@ class LocalRuntime:
     ) -> CallSession:
         live = live or LiveConfig(interim_ms=0)
         begin = CallStart("c1", CHANNELS, RATE, text)
-        recognition = Recognition(self.transcriber) if self.transcriber else None
-        return CallSession(begin, config or AnalyzerConfig(), live, self, recognition, self.shedding)
+        return CallSession(begin, config or AnalyzerConfig(), live, self, self.shedding)
 
     @property
     def types(self) -> list[str]:

@@ -10,7 +10,6 @@ import pytest
 
 from actors.call_session import MOST_WAITING, CallSession
 from actors.load_shedding import Lags
-from actors.recognition import Recognition
 from actors.watchdog import LiveConfig
 from bcaf_stream.analyzer import AnalyzerConfig
 from bcaf_stream.emotion_model import EmotionEngine, ModelConfig
@@ -430,11 +429,12 @@ def test_given_words_do_not_wait_for_the_recognition_of_other_calls(
     runtime.transcriber = Stuck()
 
     async def both() -> None:
-        recognition = Recognition(runtime.transcriber)
+        recognition = runtime.recognition
+        assert recognition is not None
 
         def session(name: str, text: TextSource) -> CallSession:
             live, begin = LiveConfig(interim_ms=0), CallStart(name, CHANNELS, RATE, text)
-            return CallSession(begin, AnalyzerConfig(), live, runtime, recognition, runtime.shedding)
+            return CallSession(begin, AnalyzerConfig(), live, runtime, runtime.shedding)
 
         other, mine = session("other", "asr"), session("mine", "given")
         lines = [one.attach(CallStart(one.call.id, CHANNELS, RATE)) for one in (other, mine)]
@@ -472,7 +472,9 @@ def test_what_was_shed_is_heard_and_judged_again_when_there_is_time(
         )
         for now_s in (1.0, 9.0):
             shed.shedding.look(Lags(), now_s)
-        session.catch_up()
+        await eventually(
+            lambda: not (session.catch_up() or session.lags != Lags() or session.conversation.waiting)
+        )
         await send(line, audio[360:])
         line.end()
 

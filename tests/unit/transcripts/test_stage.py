@@ -179,3 +179,27 @@ def test_what_is_heard_again_does_not_set_the_call_back():
     text.take()
     text.hear_again()
     assert text.next_ms == segment(2).closed_ms
+
+
+def test_what_is_heard_again_one_at_a_time_lets_others_speak_between():
+    text = stage()
+    for index in range(3):
+        text.push(segment(index))
+    for work in text.take_work():
+        text.done(work, None)
+    text.take()
+    for _ in range(3):  # asked for often, while it is being heard
+        text.hear_again(1)
+    (first,) = text.take_work()
+    assert (first.segment.index, first.again) == (0, True)
+    text.push(segment(3))
+    (fresh,) = text.take_work()
+    text.done(fresh, Transcription("at once"))
+    assert ready(text) == []  # to be judged after it
+    text.done(first, Transcription("late"))
+    found = [(one.index, one.text) for one in ready(text) if isinstance(one, Utterance)]
+    assert found == [(0, "late"), (3, "at once")]
+    text.hear_again(1)
+    assert [work.segment.index for work in text.take_work()] == [1]
+    text.flush(9000)
+    assert [work.segment.index for work in text.take_work()] == [2]
