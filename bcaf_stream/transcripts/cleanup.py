@@ -26,6 +26,7 @@ LAUGHED_WORD = re.compile(r"\[laughter-([^\]\s]+)\]", re.IGNORECASE)  # Switchbo
 MARKS = re.compile(
     r"<\|[^|>]*\|>"  # Whisper's own tokens
     r"|\[[^\[\]\n]*\]"
+    r"|\(speaker \?\)"  # whisper.cpp, where it cannot tell
     r"|<[/\w][^<>\n]{0,40}>"
     r"|\{[^{}\n]*\}"
     rf"|\((?=[^()\n]*\b(?:{SOUNDS}))[^()\n]{{1,60}}\)"

@@ -10,7 +10,6 @@ import html
 import json
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from itertools import pairwise
 
 from pysubs2 import SSAFile
@@ -18,6 +17,7 @@ from pysubs2 import SSAFile
 from bcaf_stream.errors import TranscriptError
 from bcaf_stream.transcripts.cues import Cue, TimedWord, is_number, lines_of, seconds, timed_cue
 from bcaf_stream.transcripts.json_formats import parse_json, parse_json_lines
+from bcaf_stream.transcripts.rolling import Screen, unrolled
 from bcaf_stream.transcripts.text_exports import (
     is_sbv,
     is_table,
@@ -138,20 +138,9 @@ def _sniff_json(text: str) -> str:
     return "jsonl" if isinstance(data, dict) and any(key in data for key in JSON_LINE_KEYS) else "json"
 
 
-@dataclass(slots=True)
-class Screen:
-    """What a subtitle file shows at once: the lines of its payload, with and without markup."""
-
-    where: str
-    start_ms: int
-    end_ms: int
-    lines: list[tuple[str, str]]  # as it stands, as it is read
-    name: str | None
-
-
 def _subtitles(text: str, kind: str) -> Iterator[Cue]:
     screens = [screen for number, lines in _blocks(text, kind) for screen in _screens(number, lines, kind)]
-    for screen in _unrolled(screens):
+    for screen in unrolled(screens):
         if kind == "srt":
             yield Cue(screen.where, screen.start_ms, screen.end_ms, _plain(screen.lines), speaker=screen.name)
             continue
@@ -190,25 +179,6 @@ def _screens(number: int, lines: list[str], kind: str) -> Iterator[Screen]:
         named = WEBEX_NAME.match(lines[0]) if top == at == 1 else None
         payload = [(line, _read_line(line, kind)) for line in body if line.strip()]
         yield Screen(where, events[0].start, events[0].end, payload, named["name"] if named else None)
-
-
-def _unrolled(screens: list[Screen]) -> list[Screen]:
-    """The same without what rolls: captions that show the last line again above, or instead of, the new one.
-
-    It is the way of the whole file, with new lines below old ones, or it is none: somebody may well say the same
-    sentence twice.
-    """
-    texts = [[read for _, read in screen.lines if read] for screen in screens]
-    pairs = [(a, b) for a, b in pairwise(texts) if a and b]
-    rolled = [b for a, b in pairs if a[-1] == b[0]]
-    if len(pairs) < 2 or 2 * len(rolled) < len(pairs) or all(len(b) == 1 for b in rolled):
-        return screens
-    before: list[str] = []
-    for screen, shown in zip(screens, texts, strict=True):
-        again = next((n for n in range(min(len(before), len(shown)), 0, -1) if before[-n:] == shown[:n]), 0)
-        screen.lines = [line for line in screen.lines if line[1]][again:]
-        before = shown or before
-    return [screen for screen in screens if screen.lines]
 
 
 def _plain(lines: list[tuple[str, str]]) -> str:

@@ -1,4 +1,4 @@
-"""JSON of the large clouds: Amazon Transcribe and Call Analytics, Google Speech-to-Text, Azure Speech."""
+"""JSON of the large clouds: Amazon Transcribe and Call Analytics, Google, Azure Speech, IBM Watson."""
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -92,6 +92,25 @@ def read_call_analytics(data: Any) -> Iterator[Cue]:
         yield Cue(where, start, end, text, None, person(role), words=words_of(text, with_marks(words)))
 
 
+def is_watson(data: Any) -> bool:
+    results = data.get("results") if isinstance(data, dict) else None
+    return isinstance(results, list) and any(has(first(r.get("alternatives")), "timestamps") for r in results)
+
+
+def read_watson(data: Any) -> Iterator[Cue]:
+    """IBM Watson Speech to Text: [word, start, end] in seconds, and a table of who spoke from which second on."""
+    speakers = {float(label["from"]): label.get("speaker") for label in data.get("speaker_labels") or ()}
+    for number, result in enumerate(data["results"], 1):
+        where = f"result {number}"
+        words = [
+            TimedWord(
+                seconds(where, "start", start), seconds(where, "end", end), str(word), person(speakers.get(start))
+            )
+            for word, start, end in first(result.get("alternatives")).get("timestamps") or ()
+        ]
+        yield from turns((word, None) for word in words)
+
+
 def is_google(data: Any) -> bool:
     return bool(_google_results(data))
 
@@ -142,6 +161,8 @@ def read_google(data: Any) -> Iterator[Cue]:
         until = either(result, "resultEndTime", "resultEndOffset", "result_end_time", "result_end_offset")
         if words:
             yield from turns((word, channel) for word in words)
+        elif text and until is None:
+            raise TranscriptError(f"{where}: has no times; ask Google for enable_word_time_offsets")
         elif text:
             end = _google_ms(where, until)
             yield Cue(where, last_ms.get(tag, 0), end, text, channel)

@@ -49,6 +49,15 @@ def read_openai_words(data: Any) -> Iterator[Cue]:
         yield timed_cue("the words", words)
 
 
+def is_vosk(data: Any) -> bool:
+    return isinstance(data, dict) and any_has(data.get("result"), "word", "start", "end")
+
+
+def read_vosk(data: Any) -> Iterator[Cue]:
+    """Vosk and Kaldi's servers: one utterance, with the words in seconds."""
+    yield from turns((word, None) for word in timed_words("the result", data["result"], "word"))
+
+
 def is_whisper_cpp(data: Any) -> bool:
     return isinstance(data, dict) and isinstance(data.get("transcription"), list)
 

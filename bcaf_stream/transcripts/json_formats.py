@@ -25,6 +25,7 @@ READERS = (  # the first that knows it reads it
     Reader("Amazon Call Analytics", json_clouds.is_call_analytics, json_clouds.read_call_analytics),
     Reader("Deepgram", json_services.is_deepgram, json_services.read_deepgram),
     Reader("Speechmatics", json_services.is_speechmatics, json_services.read_speechmatics),
+    Reader("IBM Watson", json_clouds.is_watson, json_clouds.read_watson),
     Reader("Google Speech-to-Text", json_clouds.is_google, json_clouds.read_google),
     Reader("Azure Speech", json_clouds.is_azure, json_clouds.read_azure),
     Reader("Rev AI", json_services.is_rev, json_services.read_rev),
@@ -38,6 +39,7 @@ READERS = (  # the first that knows it reads it
         json_engines.is_whisper,
         json_engines.read_whisper,
     ),
+    Reader("Vosk", json_engines.is_vosk, json_engines.read_vosk),
     Reader("OpenAI's words", json_engines.is_openai_words, json_engines.read_openai_words),
 )
 

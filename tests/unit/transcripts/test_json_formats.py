@@ -433,6 +433,33 @@ BY_NOBODY: dict[str, tuple[Any, bool]] = {
 }
 
 
+def watson(speakers: bool) -> dict[str, Any]:
+    results = [
+        {
+            "final": True,
+            "alternatives": [
+                {
+                    "transcript": turn[1],
+                    "timestamps": [[w[1], w[2] / 1000, w[3] / 1000] for w in words_in(turn)],
+                }
+            ],
+        }
+        for turn in TURNS
+    ]
+    labels = [{"from": w[2] / 1000, "to": w[3] / 1000, "speaker": 1 - w[0], "confidence": 0.5} for w in SAID]
+    return {"result_index": 0, "results": results, **({"speaker_labels": labels} if speakers else {})}
+
+
+def vosk() -> dict[str, Any]:
+    words = [{"conf": 1.0, "start": w[2] / 1000, "end": w[3] / 1000, "word": w[1]} for w in SAID]
+    return {"result": words, "text": " ".join(w[1] for w in SAID)}
+
+
+BY_SPEAKER["IBM Watson"] = (watson(speakers=True), True, "speaker 0")
+BY_NOBODY["IBM Watson"] = (watson(speakers=False), True)
+BY_NOBODY["Vosk"] = (vosk(), True)
+
+
 def read(folder: Path, data: Any, channels=STEREO, speakers=()) -> list[Words]:
     path = folder / "call.json"
     path.write_text(json.dumps(data), encoding="utf-8")
@@ -498,6 +525,11 @@ def test_a_word_without_a_time_takes_the_time_between_its_neighbours(tmp_path):
     words = read(tmp_path, whisperx(missing=True), MONO)
     assert [w.text for w in words] == [w[1] for w in SAID]
     assert (words[1].start_ms, words[1].channel) == (1000, "SPEAKER_00")
+
+
+def test_google_without_times_is_refused(tmp_path):
+    with pytest.raises(TranscriptError, match="result 1: has no times"):
+        read(tmp_path, {"results": [{"alternatives": [{"transcript": "hello there", "confidence": 0.9}]}]})
 
 
 def test_an_open_end_is_closed(tmp_path):

@@ -180,6 +180,20 @@ def test_rolling_captions_say_each_line_once(tmp_path):
     assert [t for _, t in told(read(tmp_path, spoken))][2:4] == ["Yes.", "Yes."]
 
 
+def test_captions_that_grow_say_each_word_once(tmp_path):
+    """Live captions are saved as they stood, each time with a few words more and other marks."""
+    grown = srt("hello", "Hello there.", "Hello there, my friend.", "Who", "who are", "Who are you?", "Good.")
+    assert [t for _, t in told(read(tmp_path, grown))] == [
+        "hello", "there.", "my friend.", "Who", "are", "you?", "Good."
+    ]  # fmt: skip
+    spoken = srt("No.", "No, no.", "I never said so.", "No.", "Why?", "Why not?", "Because.", "I did.")
+    assert [t for _, t in told(read(tmp_path, spoken))][:2] == ["No.", "No, no."]
+
+
+def test_whisper_cpp_does_not_know_who_speaks(tmp_path):
+    assert told(read(tmp_path, srt("(speaker ?) Hi.", "(speaker 0) Yes."))) == [(None, "Hi."), (None, "Yes.")]
+
+
 def test_unsorted_cues_are_sorted_and_two_transcripts_refused(tmp_path):
     cues = srt("one.", "two.", "three.", "four.").split("\n\n")
     shuffled = "\n\n".join(cue.strip() for cue in (cues[2], cues[0], cues[3], cues[1])) + "\n"
