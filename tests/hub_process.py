@@ -20,11 +20,12 @@ from bcaf_stream.events.hub import EventHub, EventHubConfig
 class HubProcess:
     """Sends batches with acknowledgement; `kill` is SIGKILL."""
 
-    def __init__(self, config: EventHubConfig) -> None:
+    def __init__(self, config: EventHubConfig, quiet: bool = False) -> None:
         self.process = subprocess.Popen(
             [sys.executable, "-m", "tests.hub_process", config.model_dump_json()],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL if quiet else None,
         )
 
     def wait_ready(self) -> bool:
@@ -32,12 +33,19 @@ class HubProcess:
 
     def publish(self, events: Sequence[Event]) -> bool:
         """Whether the batch was acknowledged; it is not when the hub is killed meanwhile."""
+        return self.hand_over(events) and self.is_acknowledged()
+
+    def hand_over(self, events: Sequence[Event]) -> bool:
+        """Whether the batch is on its way."""
         data = msgpack.packb([encode(event) for event in events])
         try:
             self.process.stdin.write(struct.pack(">I", len(data)) + data)
             self.process.stdin.flush()
         except OSError:
             return False
+        return True
+
+    def is_acknowledged(self) -> bool:
         return self.process.stdout.readline().endswith(b"\n")
 
     def kill(self) -> None:

@@ -6,14 +6,21 @@ import threading
 
 
 class TcpProxy:
-    """`endpoint` leads to `target` (tcp://127.0.0.1:PORT); `cut` breaks what is connected at that moment."""
+    """`endpoint` leads to `target` (tcp://127.0.0.1:PORT); `cut` breaks what is connected at that moment.
+
+    `lead_to` is what a stable name does: from then on connections go elsewhere.
+    """
 
     def __init__(self, target: str, port: int = 0) -> None:
-        self._target = ("127.0.0.1", int(target.rpartition(":")[2]))
+        self._target = ("127.0.0.1", 0)
+        self.lead_to(target)
         self._listening = socket.create_server(("127.0.0.1", port))
         self.endpoint = f"tcp://127.0.0.1:{self._listening.getsockname()[1]}"
         self._open: set[socket.socket] = set()
         threading.Thread(target=self._accept, daemon=True).start()
+
+    def lead_to(self, target: str) -> None:
+        self._target = ("127.0.0.1", int(target.rpartition(":")[2]))
 
     def cut(self) -> None:
         for end in list(self._open):
