@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 
 from actors import metrics
-from bcaf_stream.transcripts.asr import Transcriber, Transcription
+from bcaf_stream.transcripts.transcriber import Transcriber, Transcription
 from bcaf_stream.types import PcmN
 
 Hear = Callable[[PcmN], Awaitable[Transcription]]

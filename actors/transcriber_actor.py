@@ -8,7 +8,8 @@ from actors import metrics
 from actors.config import BatchConfig
 from actors.replica_actor import ReplicaActor
 from bcaf_stream.errors import AsrError
-from bcaf_stream.transcripts.asr import AsrConfig, BatchTranscriber, Transcriber, Transcription, load_transcriber
+from bcaf_stream.transcripts.asr import AsrConfig, load_transcriber
+from bcaf_stream.transcripts.transcriber import BatchTranscriber, Transcriber, Transcription
 from bcaf_stream.types import SAMPLE_RATE, PcmN
 
 

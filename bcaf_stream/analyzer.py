@@ -16,8 +16,8 @@ from bcaf_stream.emotion_model import EmotionEngine, ModelConfig
 from bcaf_stream.errors import BcafError
 from bcaf_stream.events.event import Event
 from bcaf_stream.ingest.media import CallEnd
-from bcaf_stream.transcripts.asr import Transcriber
 from bcaf_stream.transcripts.pairing import TextConfig
+from bcaf_stream.transcripts.transcriber import Transcriber
 from bcaf_stream.types import AudioChunk, Call, Features, Gap, SpeechSegment, Utterance, Words
 
 

@@ -30,9 +30,9 @@ from bcaf_stream.events.event import Event
 from bcaf_stream.events.writer import EventWriter, Redaction
 from bcaf_stream.ingest.media import CallEnd, Degraded, MissingSound, TextUpdate
 from bcaf_stream.resumption import Resumption
-from bcaf_stream.transcripts.asr import Transcription
 from bcaf_stream.transcripts.pairing import TextConfig
 from bcaf_stream.transcripts.stage import TextStage, Transcribe
+from bcaf_stream.transcripts.transcriber import Transcription
 from bcaf_stream.types import AudioChunk, Call, EmotionPrediction, Gap, Modality, SpeechSegment, Utterance, Words
 
 log = logging.getLogger(__name__)

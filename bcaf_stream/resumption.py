@@ -22,7 +22,7 @@ from bcaf_stream.audio.turns import CallCutter
 from bcaf_stream.events.event import Event
 from bcaf_stream.events.progress import Progress, Spoken
 from bcaf_stream.events.writer import EventWriter
-from bcaf_stream.transcripts.asr import Transcription
+from bcaf_stream.transcripts.transcriber import Transcription
 from bcaf_stream.types import SpeechSegment, Utterance
 
 CLEARLY = 2 / 3  # of a speaker's known time must be that of one speaker in the journal, to be that one

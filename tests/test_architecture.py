@@ -1,6 +1,7 @@
 """Import direction: lower layers never import higher ones, even under TYPE_CHECKING."""
 
 import ast
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -286,6 +287,39 @@ def test_the_scan_for_sleeps_sees_them(tmp_path: Path):
     file.write_text("import asyncio\ntime.sleep(1)\nawait asyncio.sleep(x)\nawait asyncio.sleep(0)\nsleep(0.1)\n")
     assert {where.rpartition(":")[2] for where in sleeps(file)} == {"2", "3", "5"}
     assert len(sleeps(WAITS)) == 4
+
+
+NAMED_TUPLE = {"_replace", "_fields", "_asdict"}  # public, whatever their names say
+
+
+def asserted_privates(path: Path) -> list[str]:
+    """Private attributes of somebody else on which a file's assertions look."""
+    asserts = (
+        node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.Assert)
+    )
+    return [
+        f"{path}:{node.lineno} {node.attr}"
+        for statement in asserts
+        for node in ast.walk(statement.test)
+        if isinstance(node, ast.Attribute) and node.attr.startswith("_") and not node.attr.startswith("__")
+        if node.attr not in NAMED_TUPLE and ast.unparse(node.value) != "self"
+    ]
+
+
+def test_tests_look_at_what_a_caller_sees():
+    assert [where for path in TESTS for where in asserted_privates(path)] == []
+
+
+def test_no_module_imports_itself_by_way_of_others():
+    known = {module_name(path): path for path in FILES}
+    edges = {
+        name: {module for one in imported(path) for module in (one, one.rpartition(".")[0]) if module in known}
+        for name, path in known.items()
+    }
+    try:
+        list(TopologicalSorter({name: found - {name} for name, found in edges.items()}).static_order())
+    except CycleError as error:
+        pytest.fail(f"an import circle: {' -> '.join(error.args[1])}")
 
 
 LOGGING = {"debug", "info", "warning", "error", "critical", "exception"}

@@ -61,7 +61,7 @@ class Subscriptions:
         self._most = most
         self._changes = RateLimiter(most)
         self._subscribers: dict[Connection, Subscriber] = {}
-        self._bytes = 0
+        self.bytes = 0  # what all of them take
 
     def __iter__(self) -> Iterator[Connection]:
         return iter(list(self._subscribers))
@@ -101,7 +101,7 @@ class Subscriptions:
         allowed = self._changes.allows(b"%d:%d" % connection, now)
         if not allowed or len(subscriber.granted) > self._most or subscriber.bytes > EACH_BYTES:
             return self._dropped(connection)
-        if self._bytes > ALL_BYTES:
+        if self.bytes > ALL_BYTES:
             return self._dropped(max(self._subscribers, key=lambda each: self._subscribers[each].bytes))
         return None
 
@@ -113,7 +113,7 @@ class Subscriptions:
     def forget(self, is_gone: Callable[[Connection], bool]) -> None:
         """Leave out the connections that are gone."""
         for connection in [connection for connection in self._subscribers if is_gone(connection)]:
-            self._bytes -= self._subscribers.pop(connection).bytes
+            self.bytes -= self._subscribers.pop(connection).bytes
 
     def _dropped(self, connection: Connection) -> Connection:
         subscriber = self._subscribers[connection]
@@ -125,4 +125,4 @@ class Subscriptions:
 
     def _count(self, subscriber: Subscriber, change: int) -> None:
         subscriber.bytes += change
-        self._bytes += change
+        self.bytes += change

@@ -186,6 +186,9 @@ class UsedSignatures:
         self._until: dict[bytes, float] = {}  # in the order of their first use
         self._most = most
 
+    def __len__(self) -> int:
+        return len(self._until)
+
     def take(self, signature: bytes, until: float, now: float) -> bool:
         """Whether this valid signature comes for the first time; times are unix seconds."""
         if self._until.get(signature, now) > now:

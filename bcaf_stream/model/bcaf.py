@@ -13,7 +13,7 @@ C classes, K = context - 1 cached utterances, W width of one cached row; 2 is au
 """
 
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -197,17 +197,6 @@ class BCAF(nn.Module):
             raise ModelError(
                 f"{state.batch} dialogue states but {batch} utterances; give one utterance per dialogue"
             )
-
-    @classmethod
-    def from_pretrained(cls, model: str | Path, **hub: Any) -> "BCAF":
-        """The network of a checkpoint folder or a hub id, with `save_pretrained` and `push_to_hub`.
-
-        Raises:
-            CheckpointError: it holds no BCAF, or a broken one.
-        """
-        from bcaf_stream.model.published import PublishedBCAF  # the hub's client, which a call never needs
-
-        return PublishedBCAF.from_pretrained(model, **hub)
 
 
 M = TypeVar("M", BCAF, BCLSTM)

@@ -6,7 +6,7 @@
     README.md            optional model card
 
 `config.json` holds the sha256 of the weights, so its own hash names the whole content. The key `config` is
-where huggingface_hub looks for it: `BCAF.from_pretrained` reads the same folder.
+where huggingface_hub looks for it: `PublishedBCAF.from_pretrained` reads the same folder.
 """
 
 import hashlib

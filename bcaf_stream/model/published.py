@@ -25,7 +25,7 @@ def _decode_config(data: dict[str, Any]) -> BCAFConfig:
         raise CheckpointError(f"config.json does not describe a BCAF model: {key}: {first['msg']}") from None
 
 
-class PublishedBCAF(  # type: ignore[misc]  # its from_pretrained is the one that BCAF hands on to
+class PublishedBCAF(
     PyTorchModelHubMixin,
     BCAF,
     coders={BCAFConfig: (lambda config: config.model_dump(mode="json"), _decode_config)},

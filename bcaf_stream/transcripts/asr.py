@@ -1,12 +1,11 @@
-"""Speech recognition behind one small protocol: the embedded Moonshine, or any Whisper that transformers loads."""
+"""Which recogniser runs: the embedded Moonshine, or any Whisper that transformers loads."""
 
-from collections.abc import Sequence
-from typing import Annotated, Literal, NamedTuple, Protocol, runtime_checkable
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from bcaf_stream.config import Config
-from bcaf_stream.types import PcmN
+from bcaf_stream.transcripts.transcriber import Transcriber
 
 
 class AsrConfig(Config):
@@ -28,37 +27,6 @@ class AsrConfig(Config):
         if self.kind != "whisper" and self.model is not None:
             raise ValueError(f"kind: {self.kind} takes no model: leave it out, or set kind: whisper")
         return self
-
-
-class Transcription(NamedTuple):
-    """The words of a stretch of sound, "" if there are none, and how surely they are the right ones.
-
-    `confidence` is the probability that a word of it is right; None where the recogniser cannot say.
-    """
-
-    text: str
-    confidence: float | None = None
-
-
-class Transcriber(Protocol):
-    """Turns speech into text; safe to call from several threads, which then wait for each other."""
-
-    name: str
-
-    def transcribe(self, samples: PcmN) -> Transcription:
-        """Return the words in mono PCM at SAMPLE_RATE; raises AsrError."""
-        ...
-
-    def close(self) -> None: ...
-
-
-@runtime_checkable
-class BatchTranscriber(Transcriber, Protocol):
-    """One that gains by being given several segments at once."""
-
-    def transcribe_all(self, batch: Sequence[PcmN]) -> list[Transcription]:
-        """As `transcribe`, of each."""
-        ...
 
 
 def load_transcriber(config: AsrConfig) -> Transcriber | None:

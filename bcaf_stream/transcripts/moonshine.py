@@ -17,8 +17,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from bcaf_stream.errors import AsrError
-from bcaf_stream.transcripts.asr import Transcription
-from bcaf_stream.transcripts.hearing import joined
+from bcaf_stream.transcripts.transcriber import Transcription, joined
 from bcaf_stream.types import SAMPLE_RATE, PcmN
 
 FAINT_PEAK = 0.1  # of full scale; fainter speech is lifted to LIFTED_PEAK, as the model mishears it otherwise
@@ -39,7 +38,7 @@ class Decoded(NamedTuple):
 
 
 class MoonshineTranscriber:
-    """See asr.Transcriber.
+    """See transcriber.Transcriber.
 
     Raises:
         AsrError: the package is absent, or carries no model that runs here.
@@ -69,13 +68,14 @@ class MoonshineTranscriber:
         self._closed = False
 
     def transcribe(self, samples: PcmN) -> Transcription:
-        return joined(samples, self._hear)
+        return joined(samples, self.recognise)
 
     def close(self) -> None:
         with self._lock:
             self._closed = True
 
-    def _hear(self, samples: PcmN) -> Transcription:
+    def recognise(self, samples: PcmN) -> Transcription:
+        """One piece of sound as it is, whatever comes of it; raises AsrError."""
         wave = samples.astype(np.float32) / np.float32(32768)
         peak = float(np.abs(wave).max())
         if peak < FAINT_PEAK:

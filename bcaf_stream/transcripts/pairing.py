@@ -15,9 +15,10 @@ from pydantic import Field
 
 from bcaf_stream.config import Config
 from bcaf_stream.errors import TranscriptError
-from bcaf_stream.transcripts.asr import AsrConfig, Transcription
+from bcaf_stream.transcripts.asr import AsrConfig
 from bcaf_stream.transcripts.channels import resolve_channel
 from bcaf_stream.transcripts.timeline import Key, Timeline, Zone
+from bcaf_stream.transcripts.transcriber import Transcription
 from bcaf_stream.types import (
     FOREIGN,
     UNSURE,

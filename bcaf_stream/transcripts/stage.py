@@ -14,8 +14,8 @@ from typing import Generic, TypeVar
 
 from bcaf_stream.display import printable
 from bcaf_stream.errors import BcafError, TranscriptError
-from bcaf_stream.transcripts.asr import Transcription
 from bcaf_stream.transcripts.pairing import Pairing, TextConfig
+from bcaf_stream.transcripts.transcriber import Transcription
 from bcaf_stream.types import Call, Policy, SpeechSegment, Utterance, Words
 
 log = logging.getLogger(__name__)

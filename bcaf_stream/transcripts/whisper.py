@@ -11,13 +11,12 @@ import torch
 from transformers import WhisperFeatureExtractor, WhisperForConditionalGeneration, WhisperTokenizer
 
 from bcaf_stream.errors import AsrError
-from bcaf_stream.transcripts.asr import Transcription
-from bcaf_stream.transcripts.hearing import joined_all
+from bcaf_stream.transcripts.transcriber import Transcription, joined_all
 from bcaf_stream.types import SAMPLE_RATE, PcmN
 
 
 class WhisperTranscriber:
-    """See asr.BatchTranscriber; a multilingual model finds the language of each piece itself.
+    """See transcriber.BatchTranscriber; a multilingual model finds the language of each piece itself.
 
     Raises:
         AsrError: no Whisper model there, or the device is not to be had.

@@ -19,7 +19,8 @@ from bcaf_stream.audio.turns import CallCutter
 from bcaf_stream.demo import CALL, SCRIPT
 from bcaf_stream.emotion_model import EmotionEngine
 from bcaf_stream.recording import Analysis, Recording, TextMode
-from bcaf_stream.transcripts.asr import Transcriber, load_transcriber
+from bcaf_stream.transcripts.asr import load_transcriber
+from bcaf_stream.transcripts.transcriber import Transcriber
 from bcaf_stream.types import SpeechSegment, Utterance, Words
 
 

@@ -20,9 +20,9 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
 from bcaf_stream.audio.turns import CallCutter
-from bcaf_stream.transcripts.hearing import audible_pieces
 from bcaf_stream.transcripts.moonshine import INTERCEPT, SLOPE, MoonshineTranscriber
 from bcaf_stream.transcripts.pairing import LANGUAGE_WORDS, UNDERSTOOD, TextConfig
+from bcaf_stream.transcripts.transcriber import audible_pieces
 from bcaf_stream.types import AudioChunk, Call, Channel, PcmN
 
 DATA = Path(__file__).parents[3] / "shared" / "data"

@@ -14,8 +14,9 @@ import numpy as np
 from bcaf_stream.audio.sources import FileSource
 from bcaf_stream.audio.turns import CallCutter
 from bcaf_stream.demo import CALL, SCRIPT
-from bcaf_stream.transcripts.asr import AsrConfig, Transcriber, load_transcriber
+from bcaf_stream.transcripts.asr import AsrConfig, load_transcriber
 from bcaf_stream.transcripts.sources import read_transcript
+from bcaf_stream.transcripts.transcriber import Transcriber
 from bcaf_stream.types import SAMPLE_RATE, Call, SpeechSegment
 
 

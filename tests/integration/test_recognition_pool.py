@@ -17,7 +17,8 @@ from actors.transcriber_actor import TranscriberActor
 from bcaf_stream.audio.sources import FileSource
 from bcaf_stream.demo import CALL
 from bcaf_stream.errors import AsrError
-from bcaf_stream.transcripts.asr import AsrConfig, Transcription, load_transcriber
+from bcaf_stream.transcripts.asr import AsrConfig, load_transcriber
+from bcaf_stream.transcripts.transcriber import Transcription
 from bcaf_stream.types import SAMPLE_RATE, PcmN
 
 

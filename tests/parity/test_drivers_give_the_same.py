@@ -23,9 +23,9 @@ from bcaf_stream.errors import AsrError, ModelError
 from bcaf_stream.events.event import Event
 from bcaf_stream.ingest.media import CallEnd, Degraded, TextUpdate
 from bcaf_stream.ingest.sink import CallHandle
-from bcaf_stream.transcripts.asr import Transcription
 from bcaf_stream.transcripts.pairing import TextConfig
 from bcaf_stream.transcripts.stage import Transcribe
+from bcaf_stream.transcripts.transcriber import Transcription
 from bcaf_stream.types import (
     AudioChunk,
     Call,

@@ -16,8 +16,8 @@ from bcaf_stream.events.event import Event
 from bcaf_stream.events.progress import progress_of
 from bcaf_stream.ingest.media import CallEnd, TextUpdate
 from bcaf_stream.resumption import Resumption, resend_from_ms
-from bcaf_stream.transcripts.asr import Transcription
 from bcaf_stream.transcripts.pairing import TextConfig
+from bcaf_stream.transcripts.transcriber import Transcription
 from bcaf_stream.types import AudioChunk, Call, Channel, EmotionPrediction, SpeechSegment, TextSource, Words
 from tests.calls import watching
 from tests.unit.actors.local_runtime import CHANNELS, RATE, demo_chunks, joined

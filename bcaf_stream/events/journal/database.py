@@ -3,13 +3,11 @@
 SQL is the same for both: `?` for a value, `"offset"` in quotes, for PostgreSQL reserves that word.
 """
 
-import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, NamedTuple, Protocol
 
 from bcaf_stream.errors import JournalError
-from bcaf_stream.events.journal.config import JournalConfig
 from bcaf_stream.events.journal.rows import Row
 
 
@@ -86,23 +84,3 @@ class Database(Protocol):
 
     def close(self) -> None:
         """Note that the writer has ended in order."""
-
-
-def open_database(
-    config: JournalConfig,
-    read_only: bool = False,
-    maintenance: bool = False,
-    clock: Callable[[], int] = time.time_ns,
-) -> Database:
-    """The database that the configuration names; see `Journal` for the arguments.
-
-    Raises:
-        JournalError: it cannot be opened, is held by another writer, or is no journal that this version knows.
-    """
-    if config.file is not None:
-        from bcaf_stream.events.journal.sqlite import SqliteDatabase
-
-        return SqliteDatabase(config, read_only, maintenance, clock)
-    from bcaf_stream.events.journal.postgres import PostgresDatabase
-
-    return PostgresDatabase(config, read_only, maintenance, clock)

@@ -19,7 +19,7 @@ from bcaf_stream.events.codec import decode, draft, numbered
 from bcaf_stream.events.event import Event, topic_of
 from bcaf_stream.events.journal.config import JournalConfig
 from bcaf_stream.events.journal.damage import stand_in
-from bcaf_stream.events.journal.database import DuplicateError, End, Statements, open_database
+from bcaf_stream.events.journal.database import Database, DuplicateError, End, Statements
 from bcaf_stream.events.journal.rows import Entry, Row, entry_of, row_of
 from bcaf_stream.events.journal.schema_2 import Context
 
@@ -55,7 +55,7 @@ class Journal:
         self._erased: frozenset[str] = frozenset()
         self._erased_version = -1  # of the database, when that was read
         self.damaged = 0  # how often an event could not be read
-        self.database = open_database(config, read_only, maintenance, clock)
+        self.database = _open_database(config, read_only, maintenance, clock)
         self.name = self.database.name
         self.identity = self.database.identity
         self.epoch = self.database.epoch
@@ -330,3 +330,20 @@ SELECT call, count(*), count(*) FILTER (WHERE type = 'emotion.final'),
     count(*) FILTER (WHERE type = 'call.end')
 FROM events GROUP BY call ORDER BY min("offset")
 """
+
+
+def _open_database(
+    config: JournalConfig, read_only: bool, maintenance: bool, clock: Callable[[], int]
+) -> Database:
+    """The database that the configuration names; see `Journal` for the arguments.
+
+    Raises:
+        JournalError: it cannot be opened, is held by another writer, or is no journal that this version knows.
+    """
+    if config.file is not None:
+        from bcaf_stream.events.journal.sqlite import SqliteDatabase
+
+        return SqliteDatabase(config, read_only, maintenance, clock)
+    from bcaf_stream.events.journal.postgres import PostgresDatabase
+
+    return PostgresDatabase(config, read_only, maintenance, clock)

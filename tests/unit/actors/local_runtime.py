@@ -19,7 +19,7 @@ from bcaf_stream.events.event import Event
 from bcaf_stream.events.progress import Progress, progress_of
 from bcaf_stream.ingest.media import CallStart
 from bcaf_stream.ingest.sink import CallHandle
-from bcaf_stream.transcripts.asr import Transcriber
+from bcaf_stream.transcripts.transcriber import Transcriber
 from bcaf_stream.types import AudioChunk, Channel, Gap, TextSource, Utterance
 from tests.waiting import elapsing
 

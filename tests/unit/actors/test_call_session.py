@@ -16,8 +16,8 @@ from bcaf_stream.emotion_model import EmotionEngine, ModelConfig
 from bcaf_stream.errors import DeploymentError, LinkError
 from bcaf_stream.ingest.media import CallStart, Degraded, TextUpdate
 from bcaf_stream.ingest.sink import CallHandle
-from bcaf_stream.transcripts.asr import Transcription
 from bcaf_stream.transcripts.pairing import TextConfig
+from bcaf_stream.transcripts.transcriber import Transcription
 from bcaf_stream.types import AudioChunk, Gap, TextSource, Words
 from tests.unit.actors.local_runtime import CHANNELS, RATE, LocalRuntime, demo_chunks, play, send, stream
 from tests.waiting import elapse, elapsing, eventually

@@ -7,7 +7,7 @@ import pytest
 
 from actors.recognition import Recognition
 from bcaf_stream.errors import AsrError
-from bcaf_stream.transcripts.asr import Transcription
+from bcaf_stream.transcripts.transcriber import Transcription
 from bcaf_stream.types import PcmN
 
 

@@ -55,7 +55,9 @@ def test_the_same_sound_twice_is_taken_once(tmp_path, name, codec):
     source = FileSource(path)
     assert [channel.name for channel in source.channels] == ["customer", "agent"]
     assert "holds the same sound as #0: left out" in source.notes[0]
-    assert len(read(source)["agent"]) / FileSource(path, [])._decoders[0].info.rate == pytest.approx(4, abs=0.2)
+    with source:
+        seconds = [len(chunk.samples) / chunk.rate for chunk in source if chunk.channel == "agent"]
+    assert sum(seconds) == pytest.approx(4, abs=0.2)
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from bcaf_stream.events.event import Event
 from bcaf_stream.events.progress import settled
 from bcaf_stream.events.writer import EventWriter
 from bcaf_stream.types import Call, Channel, EmotionPrediction, Utterance
+from tests.waiting import until
 
 CALL = Call("c", (Channel("left", "customer"),))
 
@@ -54,13 +55,21 @@ def test_a_table_has_one_row_for_each_utterance(events: list[Event]):
 
 
 def test_what_is_felt_by_now_stands_in_the_live_table_until_the_final_event(events: list[Event]):
-    view = EventView("table", Terminal(), live=True)
-    with view:
+    out = Terminal()
+    with EventView("table", out, live=True) as view:
         view.add(events[1])
-        assert view._table().row_count == 1
-        assert view._table(whole=True).row_count == 0
+        until(lambda: "(speaking ...)" in out.getvalue())
         view.add(events[2])
-        assert view._table().row_count == view._table(whole=True).row_count == 1
+        until(lambda: "anger" in out.getvalue())
+    in_the_end = out.getvalue().rpartition("emotion")[2]  # below the heads of the last table
+    assert ("anger" in in_the_end, "(speaking ...)" in in_the_end) == (True, False)
+
+
+def test_what_nobody_has_finished_saying_is_not_in_the_table_that_stays(events: list[Event]):
+    out = Terminal()
+    with EventView("table", out, live=True) as view:
+        view.add(events[1])
+    assert "(speaking ...)" not in out.getvalue().rpartition("emotion")[2]
 
 
 def test_a_pipe_gets_finals_and_revisions(events: list[Event]):

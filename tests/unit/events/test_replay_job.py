@@ -106,9 +106,11 @@ def test_who_asks_too_often_has_to_wait():
 
 def test_the_memory_of_clients_is_bounded():
     limiter = RateLimiter(per_second=1)
-    for n in range(MAX_SOURCES + 10):
-        limiter.allows(str(n).encode(), 0.0)
-    assert len(limiter._left) == MAX_SOURCES
+    for n in range(MAX_SOURCES):
+        assert [limiter.allows(str(n).encode(), 0.0) for _ in range(3)] == [True, True, False]
+    assert not limiter.allows(b"0", 0.0)
+    assert limiter.allows(b"one more", 0.0)
+    assert limiter.allows(b"1", 0.0), "it made room, so that nothing is known of it any more"
 
 
 GOOD = {

@@ -93,6 +93,6 @@ def test_when_all_have_too_much_the_heaviest_goes_and_what_it_had_is_free_again(
         dropped += filled(subscriptions, Connection(n, 7), 48, EACH_BYTES // 50, 0.0)
     assert dropped[0] == heavy
     assert small not in dropped
-    assert subscriptions._bytes <= ALL_BYTES
+    assert subscriptions.bytes <= ALL_BYTES
     subscriptions.forget(lambda _: True)
-    assert subscriptions._bytes == 0
+    assert subscriptions.bytes == 0

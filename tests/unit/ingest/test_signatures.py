@@ -105,6 +105,6 @@ def test_used_signatures_are_forgotten_when_they_are_old_and_bounded():
     for name in (b"b", b"c", b"d"):
         assert used.take(name, 30.0, 10.0)
     assert not used.take(b"d", 30.0, 10.0)
-    assert len(used._until) == 3
+    assert len(used) == 3
     assert used.take(b"e", 40.0, 30.0)
-    assert len(used._until) == 1
+    assert len(used) == 1

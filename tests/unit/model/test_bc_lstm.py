@@ -6,8 +6,8 @@ import torch
 from bcaf_stream.dialogue import DialogueAnalyzer
 from bcaf_stream.errors import CheckpointError, ModelError
 from bcaf_stream.model.bc_lstm import BCLSTM
-from bcaf_stream.model.bcaf import BCAF
 from bcaf_stream.model.checkpoint import load_checkpoint
+from bcaf_stream.model.published import PublishedBCAF
 from tests.unit.model.small import assert_close, batch, small_config
 from tests.unit.training.made import prepared, records, train_config
 from training.ablate import CHANGES, ablate
@@ -69,7 +69,7 @@ def test_it_is_trained_stored_scored_and_ablated_by_the_same_commands(tmp_path):
     with pytest.raises(ModelError, match="is a bc-LSTM"):
         evaluate_streaming(subject)
     with pytest.raises(CheckpointError, match="holds a model of kind bc_lstm"):
-        BCAF.from_pretrained(str(folder))
+        PublishedBCAF.from_pretrained(str(folder))
     small = config.changed(
         {"model.kind": "bcaf", "loop.epochs": 1, "ablate.seeds": 1, "ablate.variants": ["full", "bc_lstm"]}
     )

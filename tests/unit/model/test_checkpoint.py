@@ -15,6 +15,7 @@ from bcaf_stream.errors import CheckpointError
 from bcaf_stream.model.bcaf import BCAF
 from bcaf_stream.model.checkpoint import EncoderSpec, load_checkpoint, save_checkpoint
 from bcaf_stream.model.decision import Calibration, CaseWeights
+from bcaf_stream.model.published import PublishedBCAF
 from tests.unit.model.small import assert_close, batch, small_model, small_specs
 
 FITTED = Calibration(
@@ -117,11 +118,11 @@ def test_loading_leaves_the_random_numbers_alone(folder: Path):
 
 
 def test_the_hugging_face_way_reads_the_same_folder(folder: Path, tmp_path: Path):
-    model = BCAF.from_pretrained(folder)
+    model = PublishedBCAF.from_pretrained(folder)
     assert equal(model, small_model())
     assert not model.training
     model.save_pretrained(tmp_path / "plain")
-    assert equal(BCAF.from_pretrained(str(tmp_path / "plain")), model)
+    assert equal(PublishedBCAF.from_pretrained(str(tmp_path / "plain")), model)
     with pytest.raises(CheckpointError, match="schema_version none"):  # no encoders, no calibration
         load_checkpoint(tmp_path / "plain")
 
@@ -129,10 +130,10 @@ def test_the_hugging_face_way_reads_the_same_folder(folder: Path, tmp_path: Path
 def test_the_hugging_face_way_is_as_strict(folder: Path):
     reweigh(folder, lambda tensors: tensors.pop("unimodal_heads.bias"))
     with pytest.raises(CheckpointError, match=r"unimodal_heads\.bias missing"):
-        BCAF.from_pretrained(folder)
+        PublishedBCAF.from_pretrained(folder)
     rewrite(folder, lambda config: config["config"].update(heads=3))
     with pytest.raises(CheckpointError, match="multiple of heads"):
-        BCAF.from_pretrained(folder)
+        PublishedBCAF.from_pretrained(folder)
 
 
 WRONG_CONFIGS: dict[str, tuple[Callable[[dict[str, Any]], None], str]] = {

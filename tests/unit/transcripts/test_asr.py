@@ -13,10 +13,17 @@ import bcaf_stream.transcripts.moonshine as moonshine_module
 from bcaf_stream.config import load_config
 from bcaf_stream.demo import CALL, SCRIPT
 from bcaf_stream.errors import AsrError, ConfigError
-from bcaf_stream.transcripts.asr import AsrConfig, BatchTranscriber, Transcription, load_transcriber
-from bcaf_stream.transcripts.hearing import LONGEST, audible_pieces, believable, joined
+from bcaf_stream.transcripts.asr import AsrConfig, load_transcriber
 from bcaf_stream.transcripts.moonshine import MoonshineTranscriber
 from bcaf_stream.transcripts.sources import read_transcript
+from bcaf_stream.transcripts.transcriber import (
+    LONGEST,
+    BatchTranscriber,
+    Transcription,
+    audible_pieces,
+    believable,
+    joined,
+)
 from tests.components import require
 
 

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bcaf_stream.errors import TranscriptError
-from bcaf_stream.transcripts.asr import Transcription
 from bcaf_stream.transcripts.pairing import Pairing, TextConfig
 from bcaf_stream.transcripts.sources import read_transcript
+from bcaf_stream.transcripts.transcriber import Transcription
 from bcaf_stream.types import Call, Channel, SpeechSegment, Utterance, Words
 from tests.benchmarks.cue_attribution import beforehand, live, load, score
 from tests.components import needs

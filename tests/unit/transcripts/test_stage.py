@@ -5,9 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bcaf_stream.errors import AsrError
-from bcaf_stream.transcripts.asr import Transcription
 from bcaf_stream.transcripts.pairing import TextConfig
 from bcaf_stream.transcripts.stage import TextStage, Transcribe
+from bcaf_stream.transcripts.transcriber import Transcription
 from bcaf_stream.types import Call, Channel, SpeechSegment, Utterance, Words
 
 CALL = Call("c1", (Channel("customer", "customer"), Channel("agent", "agent")))

@@ -1,13 +1,14 @@
 """The words that wait in a call: bounded, and each new version costs what its own words cost."""
 
 import time
-from collections import Counter
+from dataclasses import replace
+from itertools import count
 
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bcaf_stream.transcripts.timeline import MOST_IN_A_SEGMENT, MOST_UNDECIDED, Moment, Timeline
+from bcaf_stream.transcripts.timeline import MOST_IN_A_SEGMENT, MOST_UNDECIDED, Timeline
 from bcaf_stream.types import SpeechSegment, Words
 
 CHANNELS = ["a", "b"]
@@ -27,33 +28,39 @@ def segment(channel: str, index: int, start_ms: int, end_ms: int) -> SpeechSegme
     )
 
 
-def everywhere(timeline: Timeline) -> Counter[Moment]:
-    """The words that have a place, by looking everywhere."""
-    waiting = [m for pending in timeline._pending.values() for m in pending]
-    loose = [m for cue in timeline._unlabelled for m in cue.moments]
-    taken = [m for claimed in timeline._claimed.values() for m in claimed.moments]
-    return Counter(waiting + loose + taken)
+def told_apart(messages: list[list[Words]]) -> list[list[Words]]:
+    """The same, each word of them a word of its own."""
+    numbers = count()
+    return [
+        [replace(w, text=" ".join(f"{token}-{next(numbers)}" for token in w.text.split())) for w in words]
+        for words in messages
+    ]
 
 
-@given(st.lists(st.lists(WORDS, max_size=4), max_size=12))
-def test_no_word_is_in_two_places_and_every_id_finds_its_own(messages: list[list[Words]]):
-    timeline = Timeline(CHANNELS, 500, 40, remember=2)
-    for number, words in enumerate(messages):
+@given(st.lists(st.lists(WORDS, max_size=4), max_size=12), st.sampled_from([2, 1000]))
+def test_no_word_is_in_two_places_and_every_id_finds_its_own(messages: list[list[Words]], remember: int):
+    timeline = Timeline(CHANNELS, 500, 40, remember=remember)
+    keys: list[tuple[str, int]] = []
+    said: dict[object, list[str]] = {}  # the words that hold, by their id, or by themselves
+    for number, words in enumerate(told_apart(messages)):
         timeline.add(words)
+        said |= {w.id or w.text: w.text.split() for w in words}
         for channel in CHANNELS:
             one = segment(channel, number, 1000 * number, 1000 * number + 800)
             timeline.claim(one, timeline.zone(one))
+            keys.append((channel, number))
         timeline.advance(1000 * number + 1200)
-        there = everywhere(timeline)
-        assert set(there.values()) <= {1}
-        assert len(timeline) == sum(there.values()) - sum(len(c.moments) for c in timeline._claimed.values())
+        placed = [word for key in keys[-remember:] for word in timeline.words_of(key)]
+        hold = {word for texts in said.values() for word in texts}
+        assert len(placed) == len(set(placed)), "no word is in two segments"
+        assert set(placed) <= hold, "and none of a version that was replaced"
         assert len(timeline) <= 40
-        assert timeline._unlabelled == sorted(timeline._unlabelled, key=lambda c: (c.start_ms, c.moments[0].order))
-        found = {moment for homes in timeline._homes.values() for moment in homes}
-        assert found == {moment for moment in there if moment.cue is not None}
-        latest = {w.id: w.text.split() for message in messages[: number + 1] for w in message if w.id}
-        for id, homes in timeline._homes.items():
-            assert {m.text for m in homes} <= set(latest[id])
+        assert len(placed) + len(timeline) <= len(hold)
+        if remember > len(keys):
+            assert len(placed) + len(timeline) + timeline.unpaired >= len(hold), "none is lost uncounted"
+    unpaired, waiting = timeline.unpaired, len(timeline)
+    timeline.close()
+    assert (timeline.unpaired, len(timeline)) == (unpaired + waiting, 0)
 
 
 def test_a_new_version_costs_what_its_own_words_cost():
@@ -96,6 +103,10 @@ def test_a_segment_takes_no_more_words_than_it_can_have():
 def test_of_two_versions_in_one_message_the_last_one_counts():
     timeline = Timeline(CHANNELS, 500, remember=16)
     timeline.add([Words(0, 100, "wrong", None, id="x"), Words(0, 100, "right", None, id="x")])
-    assert [moment.text for cue in timeline._unlabelled for moment in cue.moments] == ["right"]
+    assert len(timeline) == 1
+    one = segment("a", 0, 0, 1000)
+    timeline.claim(one, timeline.zone(one))
+    assert timeline.settle() == {("a", 0)}
+    assert timeline.words_of(("a", 0)) == ["right"]
     timeline.add([Words(0, 100, "", None, id="x")])
-    assert len(timeline) == 0
+    assert timeline.words_of(("a", 0)) == []

@@ -1,4 +1,4 @@
-"""What a recogniser is given, and what of its text is believed; the same for all of them.
+"""What a recogniser is, what it is given, and what of its text is believed; the same for all of them.
 
 The models were trained on captions of films: about noise they say "You" or "Thank you for watching", and on
 long sound they may repeat themselves for ever. What is cut, and what is not believed, is decided here once.
@@ -7,10 +7,10 @@ long sound they may repeat themselves for ever. What is cut, and what is not bel
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain, islice
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
-from bcaf_stream.transcripts.asr import Transcription
 from bcaf_stream.types import SAMPLE_RATE, PcmN
 
 SHORTEST = SAMPLE_RATE // 10  # less holds no word
@@ -20,6 +20,37 @@ SILENCE_RMS = 10.0  # of the loudest frame, -70 dBFS: below the noise of a quiet
 INVENTED = {"", "you", "the", "thank you for watching", "thanks for watching"}  # as the whole text
 REPEATED_WORD = re.compile(r"\b(\w+)(?:\W+\1\b){4,}", re.IGNORECASE)
 REPEATED_PHRASE = re.compile(r"\b(\w+(?:\W+\w+){1,7}?)(?:\W+\1\b){3,}", re.IGNORECASE)
+
+
+class Transcription(NamedTuple):
+    """The words of a stretch of sound, "" if there are none, and how surely they are the right ones.
+
+    `confidence` is the probability that a word of it is right; None where the recogniser cannot say.
+    """
+
+    text: str
+    confidence: float | None = None
+
+
+class Transcriber(Protocol):
+    """Turns speech into text; safe to call from several threads, which then wait for each other."""
+
+    name: str
+
+    def transcribe(self, samples: PcmN) -> Transcription:
+        """Return the words in mono PCM at SAMPLE_RATE; raises AsrError."""
+        ...
+
+    def close(self) -> None: ...
+
+
+@runtime_checkable
+class BatchTranscriber(Transcriber, Protocol):
+    """One that gains by being given several segments at once."""
+
+    def transcribe_all(self, batch: Sequence[PcmN]) -> list[Transcription]:
+        """As `transcribe`, of each."""
+        ...
 
 
 def joined(samples: PcmN, hear: Callable[[PcmN], Transcription]) -> Transcription:
