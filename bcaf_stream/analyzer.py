@@ -2,12 +2,14 @@
 
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Annotated
 
 from pydantic import BeforeValidator, model_validator
 
 from bcaf_stream.alerts.rules import AlertRules, rules_of
+from bcaf_stream.audio.speakers.clustering import Voice
 from bcaf_stream.audio.turns import AudioConfig
 from bcaf_stream.config import Config
 from bcaf_stream.context import Answer, Predict
@@ -51,6 +53,7 @@ class ConversationAnalyzer:
         engine: the loaded weights; several analyzers may share one.
         transcriber: writes the text of a segment; None with a given transcript, or for audio alone.
         words: a transcript known beforehand; None where there is none.
+        voices: of those who share a channel, where a first pass has found them.
         clock: unix time in ns, for the `emitted_at` fields.
     """
 
@@ -61,6 +64,7 @@ class ConversationAnalyzer:
         engine: EmotionEngine,
         transcriber: Transcriber | None = None,
         words: Sequence[Words] | None = None,
+        voices: Mapping[str, Sequence[Voice]] = MappingProxyType({}),
         clock: Callable[[], int] = time.time_ns,
     ) -> None:
         self._engine = engine
@@ -74,6 +78,7 @@ class ConversationAnalyzer:
             recognises=transcriber is not None,
             words=words,
             alerts=config.alerts,
+            voices=voices,
             clock=clock,
         )
         self._features: dict[Utterance, Features | BcafError] = {}  # encoded ahead

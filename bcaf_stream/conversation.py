@@ -15,13 +15,15 @@ in its place, never a guess.
 import logging
 import time
 from collections import defaultdict, deque
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from types import MappingProxyType
 from typing import NamedTuple
 
 from bcaf_stream.alerts.evaluator import SETTLE_MS, TICK_MS, AlertChange, AlertEvaluator
 from bcaf_stream.alerts.rules import AlertRules
+from bcaf_stream.audio.speakers.clustering import Voice
 from bcaf_stream.audio.turns import AudioConfig, CallCutter
 from bcaf_stream.context import Answer, DialogueContext, Predict
 from bcaf_stream.display import printable
@@ -81,6 +83,7 @@ class Conversation:
         interim_ms: an interim result for every so much of an utterance that is going on; 0: none.
         resumption: where to go on with a call whose owner died.
         alerts: the rules that watch it.
+        voices: of those who share a channel, where a first pass has found them.
         clock: unix time in ns, for the `emitted_at` fields.
     """
 
@@ -97,6 +100,7 @@ class Conversation:
         interim_ms: int = 0,
         resumption: Resumption | None = None,
         alerts: AlertRules | None = None,
+        voices: Mapping[str, Sequence[Voice]] = MappingProxyType({}),
         clock: Callable[[], int] = time.time_ns,
     ) -> None:
         self.call = call
@@ -107,7 +111,7 @@ class Conversation:
             words,
             refused=lambda reason: partial(self._writer.degraded, reason),
         )
-        self._cutter = CallCutter(call, audio, self._text.precedence)
+        self._cutter = CallCutter(call, audio, self._text.precedence, voices)
         self.policies = self._text.policies
         self._writer = EventWriter(call, model, clock, self.policies, _redaction(text))
         self._revisable = text.revisable

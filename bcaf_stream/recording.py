@@ -11,6 +11,7 @@ from bcaf_stream.ahead import ahead
 from bcaf_stream.analyzer import AnalyzerConfig, ConversationAnalyzer
 from bcaf_stream.audio.raw import RawFormat
 from bcaf_stream.audio.sources import FileSource
+from bcaf_stream.audio.speakers.clustering import Voice
 from bcaf_stream.audio.tracks import Location, split_track
 from bcaf_stream.emotion_model import EmotionEngine
 from bcaf_stream.errors import SourceError, UsageError
@@ -151,6 +152,7 @@ class Analysis:
 
     Args:
         progress: told, on another thread, the stream time in ms up to which the sound has been read.
+        two_passes: hear all of it first, at creation, for the best names of those who share a channel.
 
     Raises:
         CheckpointError, EncoderError, AsrError: at creation, what is needed cannot be loaded.
@@ -165,6 +167,7 @@ class Analysis:
         text: TextMode,
         words: Sequence[Words] | None = None,
         progress: Callable[[int], None] | None = None,
+        two_passes: bool = False,
     ) -> None:
         self._recording = recording
         self._progress = progress
@@ -173,7 +176,17 @@ class Analysis:
         if text == "none" and "audio" not in self.engine.modalities:
             raise UsageError(f"{self.engine.model_id} judges words alone: give --transcript or --text asr")
         self._transcriber = load_transcriber(config.text.asr) if text == "asr" else None
-        self._analyzer = ConversationAnalyzer(recording.call, config, self.engine, self._transcriber, words)
+        if recording.cuts:  # the transcript says who speaks
+            config = config.model_copy(update={"audio": config.audio.model_copy(update={"speakers": "off"})})
+        voices: Mapping[str, Sequence[Voice]] = {}
+        if two_passes:
+            from bcaf_stream.audio.first_pass import voices_of
+
+            with recording.chunks() as source:
+                voices = voices_of(recording.call, config.audio, self._read(source))
+        self._analyzer = ConversationAnalyzer(
+            recording.call, config, self.engine, self._transcriber, words, voices
+        )
 
     @property
     def unpaired_words(self) -> int:

@@ -6,8 +6,10 @@ of a live call that delivers nothing holds the others back, until somebody with 
 """
 
 import heapq
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -25,6 +27,7 @@ from bcaf_stream.errors import SourceError
 from bcaf_stream.types import AudioChunk, Call, SpeechSegment
 
 if TYPE_CHECKING:
+    from bcaf_stream.audio.speakers.clustering import LocalSpeaker, Voice
     from bcaf_stream.audio.speakers.segmenter import SpeakerSegmenter
 
 REACH_MS = 2000  # of what is compared, before the begin of the longest segment
@@ -99,28 +102,17 @@ class TurnOrder:
         )
 
 
-def _segmenter(
-    channel: str, config: SegmenterConfig, speakers: SpeakerConfig | None
-) -> "Segmenter | SpeakerSegmenter":
-    if speakers is None:
-        return Segmenter(channel, config)
-    # What it needs takes half a second to load: not where every channel carries one party
-    from bcaf_stream.audio.speakers.segmenter import SpeakerSegmenter
-
-    return SpeakerSegmenter(channel, config, speakers)
-
-
 class _ChannelCutter:
     """Resampling, decision and segmentation of one channel."""
 
     def __init__(
-        self, channel: str, config: AudioConfig, crosstalk: Crosstalk, speakers: SpeakerConfig | None
+        self, channel: str, config: AudioConfig, crosstalk: Crosstalk, segmenter: "Segmenter | SpeakerSegmenter"
     ) -> None:
         self._channel = channel
         self._crosstalk = crosstalk
         self._resampler: Resampler | None = None  # made for the rate of the first chunk
         self._vad = VoiceActivityDetector(config.vad)
-        self.segmenter = _segmenter(channel, config.segmenter, speakers)
+        self.segmenter = segmenter
         self.noise = NoiseWatch()
         self._next = 0  # index of the sample that must come next
         self.ended = self.stalled = False
@@ -166,13 +158,22 @@ class CallCutter:
     """Sound of all channels of a call in, at any rate and in any chunks; speech segments in dialogue order out.
 
     What was spoken in one channel and leaks into another is given once. Where two channels carry the same sound
-    alike, it is given to the one that comes first in `precedence` (default: the call's order).
+    alike, it is given to the one that comes first in `precedence` (default: the call's order). `voices` are those
+    of the people who speak on a channel, where a first pass has found them; a `listener` is told of what each
+    window on a channel gives away of its voices.
     """
 
     def __init__(
-        self, call: Call, config: AudioConfig | None = None, precedence: Sequence[str] | None = None
+        self,
+        call: Call,
+        config: AudioConfig | None = None,
+        precedence: Sequence[str] | None = None,
+        voices: "Mapping[str, Sequence[Voice]]" = MappingProxyType({}),
+        listener: "Callable[[str, Sequence[LocalSpeaker]], object] | None" = None,
     ) -> None:
         self.call = call
+        self._voices = voices
+        self._listener = listener
         self.config = config or AudioConfig()
         self._order = TurnOrder(channel.name for channel in call.channels)
         names = precedence or [channel.name for channel in call.channels]
@@ -199,9 +200,20 @@ class CallCutter:
         self._tidied_ms = 0
         speakers = speakers_of(self.config.speakers, self.call.channels)
         self._cutters = {
-            c.name: _ChannelCutter(c.name, self.config, self._crosstalk, speakers.get(c.name))
+            c.name: _ChannelCutter(
+                c.name, self.config, self._crosstalk, self._segmenter(c.name, speakers.get(c.name))
+            )
             for c in self.call.channels
         }
+
+    def _segmenter(self, channel: str, speakers: SpeakerConfig | None) -> "Segmenter | SpeakerSegmenter":
+        if speakers is None:
+            return Segmenter(channel, self.config.segmenter)
+        # What it needs takes half a second to load: not where every channel carries one party
+        from bcaf_stream.audio.speakers.segmenter import SpeakerSegmenter
+
+        listener = partial(self._listener, channel) if self._listener else None
+        return SpeakerSegmenter(channel, self.config.segmenter, speakers, self._voices.get(channel, ()), listener)
 
     def resume(self, channel: str, index: int, start: int, rate: int) -> None:
         """Begin a channel late: its next segment has that index, its first sample, at `rate` Hz, is `start`."""

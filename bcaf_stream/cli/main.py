@@ -2,7 +2,7 @@
 
 import gc
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -89,6 +89,16 @@ def analyze(
     transcript: Transcript = None,
     speaker: Speakers = None,
     text: TextMode = "asr",
+    speakers: Annotated[
+        str | None,
+        typer.Option(
+            metavar="auto|off|final|N",
+            help="tell the people on one channel apart: N at most; final hears all twice",
+        ),
+    ] = None,
+    enrol: Annotated[
+        list[str] | None, typer.Option("--enrol", help="agent=VOICE.wav: whose voice that is has the role")
+    ] = None,
     format: Annotated[AnalyzeFormat, typer.Option(help="events as a table or lines, or who spoke when")] = "table",
     output: Output = None,
     plot: Annotated[Path | None, typer.Option(help="draw the call there, e.g. timeline.png")] = None,
@@ -101,13 +111,15 @@ def analyze(
     from bcaf_stream.analyzer import AnalyzerConfig  # torch loads in seconds: not for --help
     from bcaf_stream.audio.crosstalk import SAME_SOUND
     from bcaf_stream.audio.raw import parse_raw
+    from bcaf_stream.audio.speakers.config import enrolled_roles
     from bcaf_stream.emotion_model import use_threads
     from bcaf_stream.recording import Analysis, Recording
 
     if plot and not plot.absolute().parent.is_dir():
         raise UsageError(f"--plot {plot}: no such folder")
     rules = [f"alerts={json.dumps(str(alerts))}"] if alerts else []
-    settings = load_config(AnalyzerConfig, config, [*rules, *(set_ or ())])
+    people = _people(speakers, _pairs(enrol, "--enrol"))
+    settings = load_config(AnalyzerConfig, config, [*rules, *people, *(set_ or ())])
     recording = Recording.open(
         source,
         _pairs(channel, "--channel"),
@@ -116,10 +128,10 @@ def analyze(
         track=track,
         raw=parse_raw(raw) if raw else None,
     )
-    speakers = _speakers(speaker, transcript)
+    named = _speakers(speaker, transcript)
     words = None
     if transcript:
-        recording, given = recording.with_transcript(transcript, speakers)
+        recording, given = recording.with_transcript(transcript, named)
         words = given.words
         _note(given.notes)
     events = []
@@ -131,12 +143,14 @@ def analyze(
     ):
         use_threads(settings.model)
         try:
-            analysis = Analysis(recording, settings, _text_mode(text, transcript), words, progress)
+            analysis = Analysis(
+                recording, settings, _text_mode(text, transcript), words, progress, speakers == "final"
+            )
         except AsrError as error:
             raise AsrError(f"{error} (--transcript FILE, or --text none)") from None
         for caveat in analysis.engine.caveats:
             stderr_note(f"bcaf-stream: {caveat}")
-        _note(_policy_notes(recording.call, settings.text.policy))
+        _note(_policy_notes(recording.call, settings.text.policy, enrolled_roles(settings.audio.speakers)))
         try:
             for event in analysis:
                 if view:
@@ -288,15 +302,27 @@ def _pairs(options: Sequence[str] | None, flag: str) -> dict[str, str]:
     return pairs
 
 
-def _policy_notes(call: Call, policies: Mapping[Role, Policy]) -> list[str]:
+def _policy_notes(call: Call, policies: Mapping[Role, Policy], enrolled: Collection[Role]) -> list[str]:
     """What a policy cannot do: where nobody has its role, it holds for nobody."""
     unknown = [channel.name for channel in call.channels if channel.role == "speaker"]
     return [
         f"text.policy.{role}={policy} holds for nobody: no channel is known to be the {role}'s;"
         f" --role NAME={role} with {' or '.join(unknown)}, or --speaker for names in a transcript, says whose"
         for role, policy in policies.items()
-        if policy != "fused" and unknown and role not in {channel.role for channel in call.channels}
+        if policy != "fused" and unknown and role not in {*enrolled, *(one.role for one in call.channels)}
     ]
+
+
+def _people(speakers: str | None, enrol: Mapping[str, str]) -> list[str]:
+    """The settings that --speakers and --enrol stand for."""
+    if speakers not in (None, "auto", "off", "final") and not speakers.isdecimal():
+        raise UsageError(f"--speakers {speakers}: must be auto, off, final, or how many at most")
+    if speakers == "off" and enrol:
+        raise UsageError("--enrol is for people who are told apart: not with --speakers off")
+    found = [f"audio.speakers.enrol.{role}={json.dumps(file)}" for role, file in enrol.items()]
+    if speakers and speakers.isdecimal():
+        found.append(f"audio.speakers.max={speakers}")
+    return found or ([f"audio.speakers={'off' if speakers == 'off' else 'auto'}"] if speakers else [])
 
 
 def _speakers(options: Sequence[str] | None, transcript: Path | None) -> dict[str, str]:

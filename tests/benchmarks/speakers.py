@@ -1,10 +1,10 @@
 """Who spoke, on channels that several people share: our segments and decisions against reference turns.
 
-    python -m tests.benchmarks.speakers [--set speakers.max=4 ...] [FOLDER]
+    python -m tests.benchmarks.speakers [--final] [--set speakers.max=4 ...] [FOLDER]
 
 FOLDER holds recordings beside RTTM files with their speech turns. `events` is what a subscriber gets: one speaker
 for each segment, known when it closes. `1 s` are the decisions for each frame of 20 ms as they were first made, at
-most a second after it. Diarization error as pyannote.metrics computes it, with a collar of 0.25 s (0.125 s on each
+most a second after it; `--final` lets a first pass find the voices. Diarization error as pyannote.metrics computes it, with a collar of 0.25 s (0.125 s on each
 side of a boundary) and overlapping speech scored. `mixed` is the share of the segments' time in segments with half
 a second or more of a second person. The cost is processor time on one core, over that without speakers.
 """
@@ -24,6 +24,7 @@ from pyannote.metrics.diarization import DiarizationErrorRate
 from rich.console import Console
 from rich.table import Table
 
+from bcaf_stream.audio.first_pass import voices_of
 from bcaf_stream.audio.frames import FRAME_MS
 from bcaf_stream.audio.speakers.segmenter import SpeakerSegmenter
 from bcaf_stream.audio.turns import AudioConfig, CallCutter
@@ -60,9 +61,11 @@ def reference(folder: Path) -> dict[str, Turns]:
     return dict(found)
 
 
-def hear(sound: PcmN, config: AudioConfig) -> Heard:
+def hear(sound: PcmN, config: AudioConfig, final: bool = False) -> Heard:
     """Let a mono call of this sound pass, at SAMPLE_RATE in chunks of 100 ms."""
-    cutter = CallCutter(Call("benchmark", (Channel("room", "speaker"),)), config)
+    call = Call("benchmark", (Channel("room", "speaker"),))
+    voices = voices_of(call, config, [AudioChunk("room", 0, SAMPLE_RATE, sound)]) if final else {}
+    cutter = CallCutter(call, config, voices=voices)
     segmenter = cutter._cutters["room"].segmenter
     diarizer = segmenter.diarizer if isinstance(segmenter, SpeakerSegmenter) else None
     segments: list[SpeechSegment] = []
@@ -167,6 +170,7 @@ def tally(truth: Turns, heard: Heard, plain: Heard, length_s: float) -> Tally:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", nargs="?", type=Path, default=DATA)
+    parser.add_argument("--final", action="store_true")
     parser.add_argument("--set", action="append", default=[], dest="overrides")
     options = parser.parse_args()
     config = load_config(AudioConfig, None, options.overrides)
@@ -180,7 +184,7 @@ def main() -> None:
         if name is None:
             continue
         sound, truth = decode(path), turns[name]
-        heard, plain = hear(sound, config), hear(sound, off)
+        heard, plain = hear(sound, config, options.final), hear(sound, off)
         length_s = len(sound) / SAMPLE_RATE
         made = {
             "events": [(s.start_ms / 1000, s.end_ms / 1000, s.speaker or "nobody") for s in heard.segments],

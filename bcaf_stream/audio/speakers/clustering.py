@@ -12,6 +12,7 @@ Pure: vectors in, numbers of persons out.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,14 +46,25 @@ class LocalSpeaker:
     continues_P: NDArray[np.float64]
 
 
-class Clusters:
-    """The persons of one channel, numbered from 0; `roles` has those who were enrolled."""
+class Voice(NamedTuple):
+    """One that is known before the call is heard, and whose role is known where that was said."""
 
-    def __init__(self, most: int, enrolled: Sequence[tuple[Role, VectorD]] = ()) -> None:
+    vector: VectorD
+    role: Role | None = None
+
+
+class Clusters:
+    """The persons of one channel, numbered from 0, `known` ones first; `roles` has those who were enrolled.
+
+    `most` is how many there are at most without the enrolled ones.
+    """
+
+    def __init__(self, most: int, known: Sequence[Voice] = ()) -> None:
         self._most = most
-        self._sums: list[VectorD] = [vector * 4 for _, vector in enrolled]  # as much as twelve seconds
-        self._windows = [JOIN_WINDOWS for _ in enrolled]  # that each person's voice was learned from
-        self.roles: dict[int, Role] = {person: role for person, (role, _) in enumerate(enrolled)}
+        self._sums: list[VectorD] = [voice.vector * 4 for voice in known]  # as much as twelve seconds
+        self._windows = [JOIN_WINDOWS for _ in known]  # that each person's voice was learned from
+        self._known = len(known)
+        self.roles: dict[int, Role] = {person: voice.role for person, voice in enumerate(known) if voice.role}
         self.joined: dict[int, int] = {}  # person -> who it turned out to be
         self.full = False  # somebody was not counted, for want of numbers
 
@@ -66,13 +78,21 @@ class Clusters:
         ]
         return np.array(found, np.float64)
 
+    def voice(self, person: int) -> VectorD:
+        total = self._sums[person]
+        return total / np.linalg.norm(total)
+
+    def is_known(self, person: int) -> bool:
+        """Whether enough was heard of the person to say who that is not."""
+        return self._windows[person] >= JOIN_WINDOWS
+
     def assign(self, local: Sequence[LocalSpeaker]) -> list[int | None]:
         """The person of each local speaker; several may be one. Then learn their voices, and join who is one."""
         scores = np.array([self._scores(speaker) for speaker in local]).reshape(len(local), len(self))
         fresh = np.full((len(local), len(local)), -3.0)  # to be nobody
         known = len(self) - len(self.joined)
         for row, speaker in enumerate(local):
-            first = not known or (known == len(self.roles) and not self._heard)
+            first = known == self._known
             enough = speaker.vector is not None and speaker.alone_s >= (NEW_S / 2 if first else NEW_S)
             if enough and known < self._most + len(self.roles):
                 fresh[row, row] = NEW
@@ -94,10 +114,6 @@ class Clusters:
             self._learn(people[row], speaker)
         joined = self._join()
         return [joined.get(person, person) if person is not None else None for person in people]
-
-    @property
-    def _heard(self) -> bool:
-        return len(self) > len(self.roles)
 
     def _scores(self, speaker: LocalSpeaker) -> NDArray[np.float64]:
         continued = np.zeros(len(self))
@@ -121,9 +137,9 @@ class Clusters:
         """Join the persons that have become alike; return who became whom."""
         done: dict[int, int] = {}
         for later in range(len(self)):
-            if later in self.joined or later in self.roles or self._windows[later] < JOIN_WINDOWS:
+            if later < self._known or later in self.joined or self._windows[later] < JOIN_WINDOWS:
                 continue
-            alike = self.similarities(self._sums[later] / np.linalg.norm(self._sums[later]))[:later]
+            alike = self.similarities(self.voice(later))[:later]
             if len(alike) and alike.max() > JOIN:
                 earlier = int(alike.argmax())
                 self._sums[earlier] = self._sums[earlier] + self._sums[later]

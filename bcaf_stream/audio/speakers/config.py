@@ -1,21 +1,26 @@
 """What decides whose utterance a segment is, and where it is cut; all thresholds of `audio.speakers`."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field
 
 from bcaf_stream.config import Config
-from bcaf_stream.types import Channel
+from bcaf_stream.types import Channel, Role
 
 MOST = 20  # speakers of a channel, where nobody says how many
 
 
 class SpeakerConfig(Config):
-    """Tell at most `max` people apart on one channel; whoever comes after them is given the voice that is
-    closest."""
+    """Tell at most `max` people apart on one channel; whoever comes after them is given the voice that is closest.
+
+    `enrol` has a sound file of one person, five seconds of speech or more, for a role: whoever has that voice has
+    the role, and its policy holds for all who may be them.
+    """
 
     max: Annotated[int, Field(ge=1, le=64)] = MOST
+    enrol: dict[Role, Path] = Field(default_factory=dict)
 
 
 Speakers = Literal["auto", "off"] | SpeakerConfig
@@ -31,3 +36,7 @@ def speakers_of(speakers: Speakers, channels: Sequence[Channel]) -> dict[str, Sp
     if speakers == "off" or (speakers == "auto" and len(shared) > 1):
         return {}
     return dict.fromkeys(shared, SpeakerConfig() if speakers == "auto" else speakers)
+
+
+def enrolled_roles(speakers: Speakers) -> list[Role]:
+    return list(speakers.enrol) if isinstance(speakers, SpeakerConfig) else []

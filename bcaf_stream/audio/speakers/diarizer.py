@@ -9,15 +9,15 @@ at stream times alone: chunks do not matter.
 Legend: F frames of 20 ms, P persons, K local speakers, T feature frames of 80 ms, D values of one.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bcaf_stream.audio.frames import FRAME_MS, FRAME_SAMPLES
-from bcaf_stream.audio.speakers.clustering import SAME, SAME_S, Clusters, LocalSpeaker, VectorD
+from bcaf_stream.audio.speakers.clustering import SAME, SAME_S, Clusters, LocalSpeaker, VectorD, Voice
 from bcaf_stream.audio.speakers.models import BEFORE, FEATURE_FRAMES, FeaturesTD, activity, frame_features, vector
-from bcaf_stream.types import PcmN, Role
+from bcaf_stream.types import PcmN
 
 WINDOW = 500  # frames: 10 s, which the segmentation was trained with
 HOP = 36
@@ -25,7 +25,8 @@ LATENCY = 12
 BLOCK = 48  # frames that the voice model sees at once: 0.96 s
 LEAST = 3  # active frames that make a local speaker
 FEW = 15  # frames alone, below which what is spoken at once counts too
-_BLOCK_SAMPLES = BLOCK * FRAME_SAMPLES
+
+Listener = Callable[[Sequence[LocalSpeaker]], object]
 
 
 class Diarizer:
@@ -34,17 +35,21 @@ class Diarizer:
     Args:
         most: persons that are told apart.
         longest: frames of a segment; so many are remembered, and a window before them.
-        enrolled: vectors of known voices, with their roles.
+        known: voices that are known beforehand.
+        listener: told of what is heard of the local speakers of each window.
     """
 
-    def __init__(self, most: int, longest: int, enrolled: Sequence[tuple[Role, VectorD]] = ()) -> None:
+    def __init__(
+        self, most: int, longest: int, known: Sequence[Voice] = (), listener: Listener | None = None
+    ) -> None:
         self._most = most
         self._kept = longest + 2 * WINDOW
-        self._enrolled = enrolled
+        self._known = known
+        self._listener = listener
         self.reset()
 
     def reset(self) -> None:
-        self.clusters = Clusters(self._most, self._enrolled)
+        self.clusters = Clusters(self._most, self._known)
         self._begin_at(0)
 
     def _begin_at(self, frame: int) -> None:
@@ -143,6 +148,8 @@ class Diarizer:
             continues = shared / max(25, active_FK[:past, k].sum())
             local.append(LocalSpeaker(voice, float(alone_F.sum() * FRAME_MS / 1000), continues))
         found, local, probs_FK = self._unsplit(begin, found, local, probs_FK, active_FK)
+        if self._listener:
+            self._listener(local)
         joined = len(self.clusters.joined)
         people = self.clusters.assign(local)
         missing = len(self.clusters) - self._active.shape[1]

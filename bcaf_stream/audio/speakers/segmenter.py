@@ -16,13 +16,15 @@ from numpy.typing import NDArray
 
 from bcaf_stream.audio.frames import FRAME_MS, FRAME_SAMPLES, Frame
 from bcaf_stream.audio.segmenter import Segmenter, SegmenterConfig
-from bcaf_stream.audio.speakers.clustering import NEW, VectorD
+from bcaf_stream.audio.speakers.clustering import NEW, VectorD, Voice
 from bcaf_stream.audio.speakers.config import SpeakerConfig
-from bcaf_stream.audio.speakers.diarizer import Diarizer
+from bcaf_stream.audio.speakers.diarizer import Diarizer, Listener
+from bcaf_stream.audio.speakers.voices import enrolled
 from bcaf_stream.types import Role, SpeechSegment
 
 TURN = 20  # frames of the shortest turn: 0.4 s
 SURE = 0.3  # cosine to an enrolled voice, above which nobody is surely somebody else
+OTHER = 0.5  # the same, of all that was heard of a person
 # Confidence that a segment has the right speaker, by how much more its voice is like theirs than like the next
 # one's; fitted by tests/benchmarks/speakers.py
 SLOPE, OFFSET = 9.0, 0.0
@@ -85,7 +87,8 @@ class SpeakerSegmenter:
     """As `Segmenter`; its segments have a speaker.
 
     Args:
-        enrolled: vectors of known voices, with their roles.
+        known: voices that are known beforehand, besides those that `speakers` enrols.
+        listener: see Diarizer.
     """
 
     def __init__(
@@ -93,13 +96,18 @@ class SpeakerSegmenter:
         channel: str,
         config: SegmenterConfig | None = None,
         speakers: SpeakerConfig | None = None,
-        enrolled: Sequence[tuple[Role, VectorD]] = (),
+        known: Sequence[Voice] = (),
+        listener: Listener | None = None,
     ) -> None:
         self.channel = channel
         self._plain = Segmenter(channel, config)
         speakers = speakers or SpeakerConfig()
-        self._most = speakers.max
-        self.diarizer = Diarizer(speakers.max, self._plain.config.max_ms // FRAME_MS, enrolled)
+        # Where those who speak are known, nobody is new
+        self._most = None if known else speakers.max
+        voices = (*enrolled(speakers.enrol), *known)
+        self.diarizer = Diarizer(
+            len(known) or speakers.max, self._plain.config.max_ms // FRAME_MS, voices, listener
+        )
         self.reset()
 
     def reset(self) -> None:
@@ -184,7 +192,7 @@ class SpeakerSegmenter:
         active_FP = self.diarizer.active(begin, begin + -(-len(segment.samples) // FRAME_SAMPLES))
         spoken = active_FP.any(1).sum()
         if not spoken:
-            return replace(segment, role=self._cautious(None))
+            return replace(segment, role=self._cautious())
         person = int(active_FP.sum(0).argmax())
         voice = self.diarizer.voice(begin, begin + len(active_FP), person)
         person = self._heard_as(person, voice, active_FP)
@@ -195,7 +203,7 @@ class SpeakerSegmenter:
             speaker=label,
             speaker_confidence=round(self._confidence(person, voice), 3) if label else None,
             overlap=round(overlap, 3),
-            role=self.diarizer.clusters.roles.get(person) or self._cautious(voice),
+            role=self.diarizer.clusters.roles.get(person) or self._cautious(voice, person),
             relabelled=self._relabelled() if named else (),
             notes=(*segment.notes, *(self._notes() if named else ())),
         )
@@ -226,23 +234,31 @@ class SpeakerSegmenter:
         return tuple(found)
 
     def _notes(self) -> tuple[str, ...]:
-        if self._said_full or not self.diarizer.clusters.full:
+        if self._most is None or self._said_full or not self.diarizer.clusters.full:
             return ()
         self._said_full = True
         return (
             f"speakers: more than {self._most} voices in channel {self.channel}; the others go by the closest one",
         )
 
-    def _cautious(self, voice: VectorD | None) -> Role | None:
-        """The role of an enrolled voice that this one may be; None where it is surely somebody else."""
+    def _cautious(self, voice: VectorD | None = None, person: int | None = None) -> Role | None:
+        """The role of an enrolled voice that this one may be; None where it is surely somebody else.
+
+        So it is where it is unlike, or clearly that of a person who is.
+        """
         clusters = self.diarizer.clusters
         if not clusters.roles:
             return None
         if voice is None:
             return next(iter(clusters.roles.values()))
         alike = clusters.similarities(voice)
-        closest = max(clusters.roles, key=lambda person: float(alike[person]))
-        return clusters.roles[closest] if alike[closest] > SURE else None
+        closest = max(clusters.roles, key=lambda one: float(alike[one]))
+        if alike[closest] <= SURE:
+            return None
+        if person is None or not clusters.is_known(person) or alike[person] <= alike[closest] + CLEARLY:
+            return clusters.roles[closest]
+        of_all = clusters.similarities(clusters.voice(person))[closest]
+        return clusters.roles[closest] if of_all > OTHER else None
 
     def _confidence(self, person: int, voice: VectorD | None) -> float:
         if voice is None:
