@@ -4,9 +4,10 @@
 
 FOLDER holds recordings beside RTTM files with their speech turns. `events` is what a subscriber gets: one speaker
 for each segment, known when it closes. `1 s` are the decisions for each frame of 20 ms as they were first made, at
-most a second after it; `--final` lets a first pass find the voices. Diarization error as pyannote.metrics computes it, with a collar of 0.25 s (0.125 s on each
-side of a boundary) and overlapping speech scored. `mixed` is the share of the segments' time in segments with half
-a second or more of a second person. The cost is processor time on one core, over that without speakers.
+most a second after it; `--final` lets a first pass find the voices. Diarization error as pyannote.metrics computes
+it, with a collar of 0.25 s (half on each side of a boundary) and overlapping speech scored. `mixed` is the share
+of the segments' time in segments with half a second or more of a second person. The cost is processor time on one
+core, over that without speakers.
 """
 
 import argparse
