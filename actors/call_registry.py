@@ -38,6 +38,7 @@ class CallRegistry:
         self._closing: set[str] = set()  # calls that are being ended, because nobody went on with them
         self._tasks: set[asyncio.Task[None]] = set()
         self._is_draining = False
+        self.takes_new = True  # False: running calls go on and end naturally, no other begins
         self.finished = self.failed = self.busy = self.refused_words = 0
 
     async def open(
@@ -65,6 +66,9 @@ class CallRegistry:
             progress = await self._progress(begin.call)
             if self._is_draining:
                 raise BusyError(f"busy: {GOING_DOWN}")
+            if progress is None and not self.takes_new:  # one that the journal knows has begun, and may go on
+                self.busy += 1
+                raise BusyError("busy: the deployment is draining and takes no new calls")
         finally:
             self._opening.discard(begin.call)
         if progress and progress.ended and begin.resume is not None:

@@ -13,7 +13,8 @@ from rich.console import Console
 from rich.table import Table
 
 from actors.process_locks import is_running, state_folder
-from actors.status import end, read_status
+from actors.status import cancel_drain, end, read_status
+from actors.status import drain as drain_deployment
 from bcaf_stream.config import load_config
 from bcaf_stream.console import cell, run, whole_file
 from bcaf_stream.errors import DeploymentError, UsageError
@@ -136,6 +137,23 @@ def down(name: Name = "bcaf", timeout: Annotated[float, typer.Option(help="secon
     """End a deployment: running calls are closed, what was heard of them is published and journalled."""
     end(name, timeout)
     print(f"{name} is down")
+
+
+@app.command()
+def drain(
+    name: Name = "bcaf",
+    timeout: Annotated[float, typer.Option(min=0, help="seconds to wait for running calls")] = 600.0,
+    cancel: Annotated[bool, typer.Option("--cancel", help="take new calls again")] = False,
+) -> None:
+    """Let no new call begin, and wait until the running ones have ended. Exit code 1 when some have not."""
+    if cancel:
+        if not is_running(name):
+            raise DeploymentError(f"no deployment named {name} is running here")
+        cancel_drain(name)
+        print(f"{name} takes new calls")
+    else:
+        drain_deployment(name, timeout)
+        print(f"{name} is drained: no call is running, and none begins (bcaf-serve down, or drain --cancel)")
 
 
 @app.command()

@@ -14,7 +14,7 @@ from actors.launch import Deployment, Endpoints
 from actors.metrics_server import MetricsServer
 from actors.monitor_page import MonitorPage
 from actors.process_locks import Part, ProcessLock, Witness
-from actors.status import write_status
+from actors.status import cancel_drain, is_draining, write_status
 from bcaf_stream.errors import BcafError, DeploymentError
 from bcaf_stream.loops import EXIT_CODE
 
@@ -49,6 +49,8 @@ class Driver:
         self._trouble: str | None = "starting"
         self._stopping = False
         self._lock = ProcessLock(config.name, "driver")
+        if not again:
+            cancel_drain(config.name)  # of a deployment that is gone
         self._watchers = [Witness(config.name, part) for part in WATCHERS]
 
     def run(self) -> None:
@@ -96,9 +98,11 @@ class Driver:
 
     def _watch(self, deployment: Deployment) -> None:
         while not self._stopping:
+            draining = is_draining(self._config.name)
+            deployment.take_new_calls(not draining)
             stats = deployment.stats()
             trouble = deployment.trouble(stats)
-            self._trouble = trouble or (None if self._endpoints else "starting")
+            self._trouble = trouble or ("draining" if draining else None if self._endpoints else "starting")
             self._serve_metrics(deployment)
             if self._endpoints is None and trouble is None:
                 self._endpoints = deployment.ready()
@@ -107,7 +111,11 @@ class Driver:
             else:
                 self._serve_monitor()
             if trouble is None and self._endpoints:
-                self._report("up", actors=stats)
+                if draining:
+                    reason = f"{stats['ingest']['calls']} calls are running, and no other begins"
+                    self._report("draining", actors=stats, reason=reason)
+                else:
+                    self._report("up", actors=stats)
             else:
                 state = "degraded" if self._endpoints else "starting"
                 self._report(state, actors=stats, reason=trouble or "not all actors have answered yet")

@@ -123,6 +123,7 @@ class IngestActor:
         return {
             **self._readiness.stats,
             **self._calls.stats(),
+            **({} if self._calls.takes_new else {"draining": True}),
             "refused": sum(server.refused for server in self._servers),
             "failovers": self._emotions.failovers + self._transcribers.failovers if self._hub else 0,
             "retried": self._retried,
@@ -132,6 +133,10 @@ class IngestActor:
 
     async def metrics(self) -> metrics.Snapshot:
         return self._watch.snapshot()
+
+    async def take_new_calls(self, taken: bool) -> None:
+        """False: calls that have begun go on, also when their senders come back, and no other begins."""
+        self._calls.takes_new = taken
 
     async def drain(self) -> None:
         """Let the running calls end at once, with what was heard of them, and hang up."""

@@ -140,6 +140,10 @@ class Deployment:
         except RayError:
             return False
 
+    def take_new_calls(self, taken: bool) -> None:
+        """Say it again and again: an ingest actor that was started again takes them."""
+        self._actors["ingest"].take_new_calls.remote(taken)
+
     def stats(self) -> dict[str, dict[str, Any]]:
         """What each actor says of itself; an actor that does not answer says `alive: False`."""
         refs = {name: actor.stats.remote() for name, actor in self._actors.items()}

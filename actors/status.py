@@ -24,14 +24,14 @@ def read_status(name: str) -> dict[str, Any] | None:
     except FileNotFoundError:
         return None  # it took the lock a moment ago, is about to end, or somebody has deleted the file
     silent_s = (time.time_ns() - status["reported_at"]) / 1e9
-    if status["state"] in ("up", "degraded") and silent_s > SILENT_S:
+    if status["state"] in ("up", "degraded", "draining") and silent_s > SILENT_S:
         reason = f"nothing has been reported for {silent_s:.0f} s: it hangs, or cannot write {_status_file(name)}"
         status |= {"state": "silent", "reason": reason}
     return status
 
 
 def write_status(name: str, status: dict[str, Any]) -> None:
-    """Replace the report; `state` is one of starting, up, degraded, restarting, going down.
+    """Replace the report; `state` is one of starting, up, draining, degraded, restarting, going down.
 
     A disk that is full stops no deployment: where the report cannot be written, it grows old, and that is seen.
     """
@@ -65,6 +65,41 @@ def end(name: str, timeout_s: float) -> None:
         if time.monotonic() > deadline:
             raise DeploymentError(f"the deployment {name} (process {pid}) did not end in {timeout_s:g} s")
         time.sleep(0.1)
+
+
+def drain(name: str, timeout_s: float) -> None:
+    """Let no new call begin, and wait until those that run have ended; it stays so until `cancel_drain`.
+
+    Raises:
+        DeploymentError: there is none, it ends meanwhile, or calls are running still after `timeout_s`.
+    """
+    if not is_running(name):
+        raise DeploymentError(f"no deployment named {name} is running here")
+    deadline = time.monotonic() + timeout_s
+    _drain_file(name).touch()
+    while True:
+        ingest = (read_status(name) or {}).get("actors", {}).get("ingest", {})
+        if ingest.get("draining") and ingest["calls"] == 0:
+            return
+        if not is_running(name):
+            raise DeploymentError(f"the deployment {name} has ended meanwhile")
+        if time.monotonic() > deadline:
+            calls = f"{ingest['calls']} calls are" if "calls" in ingest else "nobody knows how many calls are"
+            raise DeploymentError(f"{calls} still running after {timeout_s:g} s; no other begins (drain --cancel)")
+        time.sleep(0.1)
+
+
+def cancel_drain(name: str) -> None:
+    _drain_file(name).unlink(missing_ok=True)
+
+
+def is_draining(name: str) -> bool:
+    return _drain_file(name).exists()
+
+
+def _drain_file(name: str) -> Path:
+    """It is there while the deployment drains: so a driver or an actor that starts again knows it."""
+    return state_folder(name) / "draining"
 
 
 def _status_file(name: str) -> Path:

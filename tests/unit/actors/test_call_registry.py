@@ -64,6 +64,38 @@ def test_busy_is_said_as_busy_and_counted(runtime: LocalRuntime):
     }  # fmt: skip
 
 
+def test_while_it_drains_calls_go_on_and_none_begins(runtime: LocalRuntime):
+    async def script(calls: CallRegistry) -> None:
+        running = await calls.open(begin("a"))
+        await send(running, demo_chunks(2))
+        calls.takes_new = False
+        with pytest.raises(BusyError, match="draining"):
+            await calls.open(begin("b"))
+        running.end()
+        assert (await running.ended()).reason == ""
+        calls.takes_new = True
+        (await calls.open(begin("b"))).end()
+
+    assert run(runtime, script).busy == 1
+    assert runtime.types.count("call.start") == 2
+
+
+def test_a_call_that_has_begun_goes_on_elsewhere_while_it_drains(runtime: LocalRuntime):
+    async def first(calls: CallRegistry) -> None:
+        await send(await calls.open(replace(begin("a"), resume=0)), demo_chunks(2))
+
+    async def second(calls: CallRegistry) -> None:
+        calls.takes_new = False
+        runtime.events[:] = [event for event in runtime.events if event.type != "call.end"]  # it died before
+        again = await calls.open(replace(begin("a"), resume=0))
+        again.end()
+        await again.ended()
+
+    run(runtime, first)
+    assert run(runtime, second).busy == 0
+    assert runtime.types[-1] == "call.end"
+
+
 def test_a_call_runs_once_and_is_over_once(runtime: LocalRuntime):
     async def script(calls: CallRegistry) -> None:
         both = await asyncio.gather(*(calls.open(begin("a")) for _ in range(2)), return_exceptions=True)

@@ -14,7 +14,7 @@ import pytest
 from actors.leftovers import begin_of, kill_session
 from actors.policy import restart_s
 from actors.process_locks import ProcessLock, Witness, is_alive, is_running, pid_of, state_folder
-from actors.status import end, read_status, write_status
+from actors.status import cancel_drain, drain, end, is_draining, read_status, write_status
 from bcaf_stream.errors import DeploymentError
 
 HOLD = """
@@ -160,3 +160,26 @@ def test_all_that_a_dead_process_started_is_ended_and_nothing_else():
 
 def test_a_driver_is_started_again_at_once_and_then_ever_later():
     assert [restart_s(n) for n in range(1, 9)] == [0, 1, 2, 4, 8, 16, 30, 30]
+
+
+def test_drain_waits_for_calls_and_says_how_many_are_left(holder: "subprocess.Popen[str]"):
+    def report(calls: int, **ingest: object) -> None:
+        write_status("work", {"state": "draining", "actors": {"ingest": {"calls": calls, **ingest}}})
+
+    report(0)  # of before: that actor has not been told yet
+    with pytest.raises(DeploymentError, match="0 calls are still running"):
+        drain("work", 0.2)
+    assert is_draining("work")
+    report(3, draining=True)
+    with pytest.raises(DeploymentError, match="3 calls are still running"):
+        drain("work", 0.2)
+    report(0, draining=True)
+    drain("work", 0.2)
+    cancel_drain("work")
+    assert not is_draining("work")
+
+
+def test_what_does_not_run_cannot_be_drained():
+    with pytest.raises(DeploymentError, match="no deployment named work"):
+        drain("work", 1)
+    assert not is_draining("work")
