@@ -112,7 +112,7 @@ class Driver:
                 self._serve_monitor()
             if trouble is None and self._endpoints:
                 if draining:
-                    reason = f"{stats['ingest']['calls']} calls are running, and no other begins"
+                    reason = f"calls still running: {stats['ingest']['calls']}; none begins"
                     self._report("draining", actors=stats, reason=reason)
                 else:
                     self._report("up", actors=stats)

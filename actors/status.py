@@ -75,17 +75,21 @@ def drain(name: str, timeout_s: float) -> None:
     """
     if not is_running(name):
         raise DeploymentError(f"no deployment named {name} is running here")
-    deadline = time.monotonic() + timeout_s
+    deadline, asked_at = time.monotonic() + timeout_s, time.time_ns()
     _drain_file(name).touch()
     while True:
-        ingest = (read_status(name) or {}).get("actors", {}).get("ingest", {})
-        if ingest.get("draining") and ingest["calls"] == 0:
+        status = read_status(name) or {}
+        ingest = status.get("actors", {}).get("ingest", {})
+        told = status.get("reported_at", 0) > asked_at and ingest.get("draining")  # not what an earlier drain left
+        if told and ingest["calls"] == 0:
             return
         if not is_running(name):
             raise DeploymentError(f"the deployment {name} has ended meanwhile")
         if time.monotonic() > deadline:
-            calls = f"{ingest['calls']} calls are" if "calls" in ingest else "nobody knows how many calls are"
-            raise DeploymentError(f"{calls} still running after {timeout_s:g} s; no other begins (drain --cancel)")
+            calls = ingest.get("calls", "nobody knows how many")
+            raise DeploymentError(
+                f"calls still running after {timeout_s:g} s: {calls}; none begins (drain --cancel)"
+            )
         time.sleep(0.1)
 
 

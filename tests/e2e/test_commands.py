@@ -104,10 +104,35 @@ def test_a_deployment_from_up_to_down(marked: dict[str, str], tmp_path: Path):
         report = status_when(marked, tmp_path, lambda actors: actors["ingest"]["finished"] == 1)
         assert report["state"] == "up"
         assert "emotion-0" in run(marked, tmp_path, "bcaf-serve", "status").stdout
+        drain_under_a_call(marked, tmp_path, f"tcp://127.0.0.1:{audio}")
     finally:
         down = run(marked, tmp_path, "bcaf-serve", "down")
     assert down.returncode == 0, down.stderr
     assert run(marked, tmp_path, "bcaf-serve", "status").returncode == 1
+
+
+def drain_under_a_call(env: dict[str, str], folder: Path, audio: str) -> None:
+    """No call begins meanwhile, and the one that runs ends as it would have."""
+    send = ["bcaf-stream", "send", str(CALL), "--to", audio, "--text", "none"]
+    begun = subprocess.Popen(
+        [BIN / send[0], *send[1:], "--speed", "8", "--call", "begun"], env=env, stdout=subprocess.PIPE, text=True
+    )
+    status_when(env, folder, lambda actors: actors["ingest"]["calls"] == 1)
+    drain = run(env, folder, "bcaf-serve", "drain", "--timeout", "1.5")
+    assert (drain.returncode, drain.stderr) == (
+        *(1, "bcaf-serve: calls still running after 1.5 s: 1; none begins (drain --cancel)\n"),
+    )
+    assert json.loads(run(env, folder, "bcaf-serve", "status", "--json").stdout)["state"] == "draining"
+    refused = run(env, folder, *send, "--call", "late", "--give-up", "0")
+    assert refused.returncode == 1
+    assert "busy: the deployment is draining and takes no new calls" in refused.stderr
+    begun.communicate(timeout=60)
+    assert begun.returncode == 0
+    drained = run(env, folder, "bcaf-serve", "drain")
+    assert drained.returncode == 0, drained.stderr
+    assert run(env, folder, "bcaf-serve", "drain", "--cancel").returncode == 0
+    status_when(env, folder, lambda actors: "draining" not in actors["ingest"])
+    assert run(env, folder, *send, "--call", "later", "--speed", "0").returncode == 0
 
 
 def status_when(env: dict[str, str], folder: Path, true: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:

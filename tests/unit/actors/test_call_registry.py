@@ -72,7 +72,7 @@ def test_while_it_drains_calls_go_on_and_none_begins(runtime: LocalRuntime):
         with pytest.raises(BusyError, match="draining"):
             await calls.open(begin("b"))
         running.end()
-        assert (await running.ended()).reason == ""
+        assert (await running.ended()).reason == "complete"
         calls.takes_new = True
         (await calls.open(begin("b"))).end()
 
