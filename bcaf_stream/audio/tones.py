@@ -1,9 +1,9 @@
 """Tones are no speech: keys (DTMF), dial, busy and ringing tones, announcements' three tones, fax and modems.
 
-All of them are one or two sines that stay where they are. In speech the power is spread over the harmonics of a
-voice, which moves: a vowel may look like a tone for a moment, a whole segment never does. So segments are judged
-as a whole, and no table of each country's frequencies is needed. It is cheap: speech is known before half of a
-segment has been looked at.
+All of them are one or two sines that stay where they are, perhaps in noise. In speech the power is spread over
+the harmonics of a voice, which moves: a vowel may look like a tone for a moment, a whole segment never does. So
+segments are judged as a whole, and no table of each country's frequencies is needed. It is cheap: speech is known
+before half of a segment has been looked at.
 
 Shape letters: F windows, N samples of one, K bins, L bins around a sine.
 """
@@ -22,9 +22,11 @@ SIZE = 1024  # of the transform: bins of 7.8 Hz
 LOBE = 5  # bins on each side of a sine, as the window smears it
 STEADY = 0.3  # bins by which a sine may seem to move from window to window
 ALIKE = 3  # windows in which it must not
-IN_SINES = 0.9  # share of a window's power in its two sines
-LOUD = 0.05  # of the power of the loudest window: what is fainter is not looked at
-TONAL = 0.7  # share of a segment's loud windows that are tones: of real speech 0.5 at most, of tones 0.89 at least
+IN_SINES = 0.9  # share of a window's power in its two sines, without that of an even noise around them,
+IN_ALL = 0.4  # and with it
+LOUD = 0.05  # of the power of the loudest window: what is fainter is not looked at,
+ABOVE_NOISE = 1.5  # nor what has hardly more than the faintest
+TONAL = 0.7  # share of a segment's loud windows that are tones: of 320 segments of real speech 0.6 at most
 BLOCK = 25  # windows that are looked at together
 
 _HANN = np.hanning(WINDOW).astype(np.float32)
@@ -59,7 +61,9 @@ def _loud(sound: NDArray[np.float32], windows: int) -> NDArray[np.bool_]:
     """Which windows are loud enough to count, by their power without an offset."""
     hops_FN = sound[: (windows + HOPS - 1) * HOP].reshape(-1, HOP)
     power_F = np.convolve(hops_FN.var(1), _HOP_WEIGHTS, "valid")
-    return power_F >= max(LOUD * power_F.max(), 1e-12)
+    loudest = float(power_F.max())
+    noise = float(np.quantile(power_F, 0.1)) * ABOVE_NOISE
+    return power_F >= max(LOUD * loudest, noise if noise * ABOVE_NOISE < loudest else 0.0, 1e-12)
 
 
 def _tonal(windows_FN: NDArray[np.float32]) -> NDArray[np.bool_]:
@@ -73,7 +77,10 @@ def _tonal(windows_FN: NDArray[np.float32]) -> NDArray[np.bool_]:
     lone_F = second_share_F < (1 - IN_SINES) / 2
     low_F = np.where(lone_F, first_F, np.minimum(first_F, second_F))
     high_F = np.where(lone_F, first_F, np.maximum(first_F, second_F))
-    pure_F = first_share_F + second_share_F >= IN_SINES
+    sines_F = first_share_F + second_share_F
+    # White noise has ln 2 of its mean in the middle bin; a voice, whose strong bins are few, next to nothing.
+    noise_F = np.minimum(np.median(power_FK, axis=1) / np.log(2) * power_FK.shape[1] / total_F, 1 - IN_ALL)
+    pure_F = (sines_F >= IN_SINES * (1 - noise_F)) & (sines_F >= IN_ALL)
     still_F = (np.abs(np.diff(low_F)) <= STEADY) & (np.abs(np.diff(high_F)) <= STEADY) & pure_F[1:] & pure_F[:-1]
     steady_F = still_F[1:] & still_F[:-1]
     tonal_F = np.zeros(len(pure_F), bool)

@@ -19,6 +19,7 @@ FRAME = SAMPLE_RATE // 50  # 20 ms, for levels
 SILENCE_RMS = 10.0  # of the loudest frame, -70 dBFS: below the noise of a quiet line
 INVENTED = {"", "you", "the", "thank you for watching", "thanks for watching"}  # as the whole text
 REPEATED_WORD = re.compile(r"\b(\w+)(?:\W+\1\b){4,}", re.IGNORECASE)
+LONG_PHRASE = 8  # words
 REPEATED_PHRASE = re.compile(r"\b(\w+(?:\W+\w+){1,7}?)(?:\W+\1\b){3,}", re.IGNORECASE)
 
 
@@ -91,11 +92,18 @@ def believable(text: str) -> str:
     plain = re.sub(r"[^\w\s']", "", text).strip().lower()
     if plain in INVENTED or not any(c.isalpha() for c in plain):
         return ""
-    # A phrase said four times on end is the model's loop; a word may be said often, and is told once.
+    # A phrase said four times on end, and a long one twice with nothing else, are the model's loop: so it hears
+    # languages that it does not know. A word may be said often, and is told once.
     shorter = REPEATED_PHRASE.sub("", text)
-    if len(shorter) < len(text) / 2:
+    if len(shorter) < len(text) / 2 or _is_said_again(plain.split()):
         return ""
     return REPEATED_WORD.sub(r"\1", REPEATED_PHRASE.sub(r"\1", text))
+
+
+def _is_said_again(words: Sequence[str]) -> bool:
+    """Whether it is one long phrase, twice or more, and nothing else."""
+    lengths = (n for n in range(LONG_PHRASE, len(words) // 2 + 1) if len(words) % n == 0)
+    return any(words[n:] == words[:-n] for n in lengths)
 
 
 def _levels(samples: PcmN) -> list[float]:

@@ -75,9 +75,26 @@ def test_the_measure_knows_tones_by_themselves(name: str):
     assert tonal_share((TONES[name] * 3000).astype(np.int16)) >= TONAL
 
 
-def test_speech_is_no_tone(speech: PcmN):
+@pytest.mark.parametrize("snr_db", [15, 10, 5, 3])
+@pytest.mark.parametrize("name", TONES)
+def test_tones_in_noise_are_tones(name: str, snr_db: int):
+    """Keys on a noisy line were utterances: "anger" at 5 dB."""
+    sound = np.concatenate([silence(300), TONES[name], silence(300)])
+    power = (TONES[name][TONES[name] != 0] ** 2).mean()
+    noise = np.random.default_rng(1).normal(0, np.sqrt(power / 10 ** (snr_db / 10)), len(sound))
+    assert tonal_share(((sound + noise) * 3000).astype(np.int16)) >= TONAL
+
+
+@pytest.mark.parametrize("snr_db", [None, 20, 10, 5, 0])
+def test_speech_is_no_tone(speech: PcmN, snr_db: int | None):
+    if snr_db is not None:
+        noise = np.random.default_rng(2).normal(0, speech.std() / 10 ** (snr_db / 20), len(speech))
+        speech = np.clip(speech + noise, -32768, 32767).astype(np.int16)
     shares = [tonal_share(speech[at : at + 32_000]) for at in range(0, len(speech), 16_000)]
     assert max(shares) < 0.5
+
+
+def test_speech_is_heard(speech: PcmN):
     assert len(cut(speech)[0]) >= 2
 
 

@@ -166,6 +166,8 @@ def test_long_sound_is_cut_where_it_is_quiet():
         ("No, no, no!", "No, no, no!"),
         ("Hello, hello, hello, hello, hello, hello. It's me.", "Hello. It's me."),
         ("The first is the first is the first is the first is the first is", ""),
+        ("I am very happy to be able to speak with you. I am very happy to be able to speak with you.", ""),
+        ("I want my money back. I want my money back.", "I want my money back. I want my money back."),
         ("I told you it was broken. That is the end is the end is the end is the end", None),
     ],
 )
