@@ -12,7 +12,13 @@ from torch import Tensor
 from bcaf_stream.emotion_model import find_checkpoint
 from bcaf_stream.errors import CheckpointError, DataError
 from bcaf_stream.model.bcaf import BCAF, build_model
-from bcaf_stream.model.checkpoint import ENCODERS_NAME, EncoderSpecs, load_checkpoint, save_checkpoint
+from bcaf_stream.model.checkpoint import (
+    ENCODERS_NAME,
+    EncoderSpecs,
+    load_calibration,
+    load_checkpoint,
+    save_checkpoint,
+)
 from bcaf_stream.model.inputs import ModalityInput, scale_of
 from training.card import model_card
 from training.config import TrainConfig
@@ -123,7 +129,7 @@ def finish(config: TrainConfig, data: TrainingData, trainer: Trainer[DialogueMod
         linear.install(model)
     calibration = calibrate_on(model, data.dev)
     if config.init is not None:  # measured on other speech than dev, and still about these labels
-        known = load_checkpoint(find_checkpoint(config.init)).calibration
+        known = load_calibration(find_checkpoint(config.init))
         kept = {"decided_from": known.decided_from, "affect": known.affect}
         calibration = calibration.model_copy(update=kept)
     numbers: dict[str, Any] = {}

@@ -9,6 +9,7 @@ import logging
 import random
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import Protocol
+from urllib.parse import urlsplit
 
 from pydantic import Field
 
@@ -99,3 +100,12 @@ def must_be_private(where: str, host: str, encrypted: bool, insecure: bool) -> N
     """Words of calls leave this machine encrypted or not at all, unless told otherwise; raises UsageError."""
     if not encrypted and not insecure and not is_local(f"tcp://{host}:0"):
         raise UsageError(f"{where}: words of calls would leave this machine unencrypted: TLS, or --insecure")
+
+
+def has_secret(address: str) -> bool:
+    """Whether an address carries a password, or a query, where tokens stand."""
+    try:
+        parts = urlsplit(address)
+        return bool(parts.password or parts.query)
+    except ValueError:
+        return False

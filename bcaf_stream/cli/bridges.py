@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bcaf_stream.bridges.secrets import has_secret
 from bcaf_stream.console import stderr_note
 from bcaf_stream.errors import UsageError
 from bcaf_stream.events.event import EVENT_TYPES, EventType, topic_prefix
@@ -124,6 +123,8 @@ def _address(bridge: str, url: str | None, file: Path | None) -> str:
     if url is None:
         variable = f"BCAF_{bridge.upper()}_URL"
         raise UsageError(f"bridge {bridge}: give the address, --url-file FILE, or {variable} in the environment")
+    from bcaf_stream.bridges.forward import has_secret  # as every bridge: loaded by the command that runs it
+
     if has_secret(url) and url in sys.argv:
         stderr_note(
             f"bcaf-stream: others on this machine can read the secret in this address in the list of processes: "

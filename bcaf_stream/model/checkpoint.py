@@ -191,14 +191,7 @@ def load_checkpoint(folder: Path | str, device: torch.device | str = "cpu") -> C
     """
     folder = Path(folder).absolute()
     raw = _read_config(folder)
-    data = _parse(folder, raw)
-    if data.get("schema_version") != SCHEMA:
-        found = data.get("schema_version", "none")
-        raise CheckpointError(
-            f"{folder}: {CONFIG_NAME} has schema_version {found}, this version reads {SCHEMA};"
-            " train it again, or use the version that wrote it"
-        )
-    manifest = _manifest(folder, **data)
+    manifest = _manifest_of(folder, raw)
     model: BCAF | BCLSTM
     if manifest.config.kind == "bc_lstm":
         model, sha256 = load_weights(BCLSTM, folder, manifest.config)
@@ -222,6 +215,16 @@ def load_checkpoint(folder: Path | str, device: torch.device | str = "cpu") -> C
     )
 
 
+def load_calibration(folder: Path | str) -> Calibration:
+    """How a checkpoint decides, without its weights.
+
+    Raises:
+        CheckpointError: its description is missing, broken or foreign.
+    """
+    folder = Path(folder).absolute()
+    return _manifest_of(folder, _read_config(folder)).calibration
+
+
 def _read_config(folder: Path) -> bytes:
     try:
         return (folder / CONFIG_NAME).read_bytes()
@@ -236,6 +239,17 @@ def _read_config(folder: Path) -> bytes:
         ) from None
     except OSError as error:
         raise CheckpointError(f"{folder}: {CONFIG_NAME} cannot be read ({error.strerror or error})") from None
+
+
+def _manifest_of(folder: Path, raw: bytes) -> Manifest:
+    data = _parse(folder, raw)
+    if data.get("schema_version") != SCHEMA:
+        found = data.get("schema_version", "none")
+        raise CheckpointError(
+            f"{folder}: {CONFIG_NAME} has schema_version {found}, this version reads {SCHEMA};"
+            " train it again, or use the version that wrote it"
+        )
+    return _manifest(folder, **data)
 
 
 def _parse(folder: Path, raw: bytes) -> dict[str, Any]:

@@ -28,7 +28,7 @@ from tests.unit.actors.local_runtime import CHANNELS, RATE, LocalRuntime, demo_c
 from tests.waiting import elapsing, eventually
 
 SECONDS = 20
-DOORS = {name: {"port": 0, "text": "none"} for name in ("twilio", "audiohook", "audiosocket", "pcm")}
+SERVERS = {name: {"port": 0, "text": "none"} for name in ("twilio", "audiohook", "audiosocket", "pcm")}
 Speak = Callable[[str, bytes, bytes], Awaitable[None]]  # a client: address, mu-law of customer and agent
 
 
@@ -70,7 +70,7 @@ async def deployed(
 ) -> AsyncIterator[tuple[dict[str, IngestServer], CallRegistry]]:
     """All servers, and the calls behind them, in this process."""
     config = IngestConfig.model_validate_json(
-        json.dumps({"link": {"bind": "tcp://127.0.0.1:*"}, **DOORS, "live_text": {"port": 0, "ack": True}})
+        json.dumps({"link": {"bind": "tcp://127.0.0.1:*"}, **SERVERS, "live_text": {"port": 0, "ack": True}})
     )
     config = config.model_copy(update={"live": LiveConfig(interim_ms=0, **live)})
     calls, servers = CallRegistry(AnalyzerConfig(), config, runtime), make_servers(config)

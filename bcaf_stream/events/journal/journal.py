@@ -18,9 +18,8 @@ from bcaf_stream.errors import DamagedError
 from bcaf_stream.events.codec import decode, draft, numbered
 from bcaf_stream.events.event import Event, topic_of
 from bcaf_stream.events.journal.config import JournalConfig
-from bcaf_stream.events.journal.damage import stand_in
 from bcaf_stream.events.journal.database import Database, DuplicateError, End, Statements
-from bcaf_stream.events.journal.rows import Entry, Row, entry_of, row_of
+from bcaf_stream.events.journal.rows import Entry, Row, entry_of, row_of, stand_in
 from bcaf_stream.events.journal.schema_2 import Context
 
 PAGE = 500  # rows fetched at once: a reader holds no lock while it looks at them

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from bcaf_stream.bridges.secrets import has_secret
+from bcaf_stream.bridges.forward import has_secret
 from bcaf_stream.cli.main import app
 
 SECRET = "hunter2"
