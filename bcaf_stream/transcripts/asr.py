@@ -1,4 +1,4 @@
-"""Which recogniser runs: the embedded Moonshine, or any Whisper that transformers loads."""
+"""Which recogniser runs: the embedded Moonshine, or a Whisper, in torch or in CTranslate2."""
 
 from typing import Annotated, Literal
 
@@ -12,20 +12,26 @@ class AsrConfig(Config):
     """Which recogniser runs.
 
     `model` and `device` are Whisper's (a hub id or a local folder; nothing is downloaded unless a hub id is
-    given here), `threads` Moonshine's: 1, or more for as many as the machine has. Whisper runs on torch's threads.
+    given here): `whisper` is one that transformers loads and runs on torch's threads, `faster_whisper` one for
+    CTranslate2. `threads` are Moonshine's (1, or more for as many as the machine has) and faster-whisper's.
     """
 
-    kind: Literal["moonshine", "whisper", "none"] = "moonshine"
+    kind: Literal["moonshine", "whisper", "faster_whisper", "none"] = "moonshine"
     model: str | None = None
     threads: Annotated[int, Field(ge=1)] = 1
     device: str = "cpu"
 
     @model_validator(mode="after")
     def _model_fits_kind(self) -> "AsrConfig":
-        if self.kind == "whisper" and self.model is None:
-            raise ValueError("kind: whisper needs a model: a hub id such as openai/whisper-tiny.en, or a folder")
-        if self.kind != "whisper" and self.model is not None:
-            raise ValueError(f"kind: {self.kind} takes no model: leave it out, or set kind: whisper")
+        example = {"whisper": "openai/whisper-tiny.en", "faster_whisper": "Systran/faster-whisper-base.en"}
+        if self.kind in example and self.model is None:
+            raise ValueError(
+                f"kind: {self.kind} needs a model: a hub id such as {example[self.kind]}, or a folder"
+            )
+        if self.kind not in example and self.model is not None:
+            raise ValueError(
+                f"kind: {self.kind} takes no model: leave it out, or set kind: {' or '.join(example)}"
+            )
         return self
 
 
@@ -44,4 +50,8 @@ def load_transcriber(config: AsrConfig) -> Transcriber | None:
         from bcaf_stream.transcripts.whisper import WhisperTranscriber
 
         return WhisperTranscriber(str(config.model), config.device)
+    if config.kind == "faster_whisper":
+        from bcaf_stream.transcripts.faster_whisper import FasterWhisperTranscriber
+
+        return FasterWhisperTranscriber(str(config.model), config.device, config.threads)
     return None

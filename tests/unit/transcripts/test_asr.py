@@ -185,8 +185,9 @@ def test_the_config_names_what_is_missing():
 
 @pytest.fixture(scope="module")
 def tiny_whisper(tmp_path_factory) -> str:
-    """A Whisper with random weights that can only say letters."""
+    """A Whisper with random weights that can only say letters, though its tokenizer knows every byte."""
     import torch
+    from tokenizers.pre_tokenizers import ByteLevel
     from transformers import (
         WhisperConfig,
         WhisperFeatureExtractor,
@@ -196,16 +197,23 @@ def tiny_whisper(tmp_path_factory) -> str:
 
     torch.manual_seed(0)
     torch.set_num_threads(1)
-    letters = {"<|endoftext|>": 0, **{c: i for i, c in enumerate("abcdefghijklmnopqrstuvwxyzĠ", 1)}}
-    tokenizer = WhisperTokenizer(vocab=letters, merges=[])
+    letters = "abcdefghijklmnopqrstuvwxyz"
+    known = [*letters, *sorted(set(ByteLevel.alphabet()) - set(letters)), "<|endoftext|>"]
+    tokenizer = WhisperTokenizer(vocab={c: i for i, c in enumerate(known)}, merges=[])
+    end = len(known) - 1  # text stands before it, marks behind: so does faster-whisper tell them apart
     marks = ["<|startoftranscript|>", "<|en|>", "<|transcribe|>", "<|notimestamps|>"]
+    marks += ["<|translate|>", "<|startoflm|>", "<|startofprev|>", "<|nospeech|>"]
     tokenizer.add_special_tokens({"additional_special_tokens": marks})
     size = {f"{part}_{what}": n for part in ("encoder", "decoder") for what, n in (("layers", 1), ("ffn_dim", 16))}
     heads = {"encoder_attention_heads": 2, "decoder_attention_heads": 2}
-    ids = {"pad_token_id": 0, "bos_token_id": 0, "eos_token_id": 0, "decoder_start_token_id": len(letters)}
-    config = WhisperConfig(vocab_size=len(tokenizer), d_model=16, max_target_positions=20, **size, **heads, **ids)
+    ids = dict.fromkeys(("pad_token_id", "bos_token_id", "eos_token_id"), end)
+    ids |= {"decoder_start_token_id": end + 1}
+    config = WhisperConfig(vocab_size=len(tokenizer), d_model=16, max_target_positions=448, **size, **heads, **ids)
     model = WhisperForConditionalGeneration(config)
-    model.generation_config.update(max_length=12, suppress_tokens=[*range(28, 32)])
+    silent = [one for one in range(len(letters), len(tokenizer)) if one != end]
+    with torch.no_grad():
+        model.model.decoder.embed_tokens.weight[silent] = 0  # also where nothing suppresses them
+    model.generation_config.update(max_length=12, suppress_tokens=silent)
     folder = str(tmp_path_factory.mktemp("whisper"))
     WhisperFeatureExtractor().save_pretrained(folder)
     tokenizer.save_pretrained(folder)
@@ -220,7 +228,7 @@ def test_any_whisper_folder_can_be_loaded_and_is_greedy(tiny_whisper, lines):
     heard = transcriber.transcribe(sound)
     assert heard.text.strip()
     assert heard.confidence is not None
-    assert 0 < heard.confidence < 0.5  # of some 27 letters, by chance
+    assert 0 < heard.confidence < 0.5  # of 26 letters, by chance
     assert transcriber.transcribe(sound) == heard
     assert transcriber.transcribe(np.zeros(16_000, np.int16)).text == ""
     transcriber.close()
@@ -240,6 +248,44 @@ def test_whisper_hears_in_a_batch_what_it_hears_alone(tiny_whisper, lines):
     assert [bool(one.text) for one in alone] == [True, False, True, False, True]
     assert transcriber.transcribe_all([silence]) == [Transcription("")]
     transcriber.close()
+
+
+@pytest.fixture(scope="module")
+def tiny_faster_whisper(tiny_whisper, tmp_path_factory) -> str:
+    """The same weights as faster-whisper has them."""
+    import warnings
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from ctranslate2.converters import TransformersConverter
+
+        folder = tmp_path_factory.mktemp("converted") / "tiny"
+        TransformersConverter(tiny_whisper, copy_files=["tokenizer.json"]).convert(str(folder))
+    return str(folder)
+
+
+def test_a_folder_of_faster_whisper_is_one_line_of_the_configuration(tiny_faster_whisper, lines):
+    config = load_config(AsrConfig, None, ["kind=faster_whisper", f"model={tiny_faster_whisper}"])
+    transcriber = load_transcriber(config)
+    assert transcriber is not None
+    sound = lines[3][1]
+    heard = transcriber._hear(sound)
+    assert heard.text.strip()
+    assert heard.confidence is not None
+    assert 0 < heard.confidence < 0.5  # of some 26 letters, by chance
+    assert transcriber._hear(sound) == heard
+    assert transcriber.transcribe(sound).text == believable(heard.text)
+    assert transcriber.transcribe(np.zeros(16_000, np.int16)).text == ""
+    transcriber.close()
+
+
+def test_a_folder_that_faster_whisper_cannot_load_is_refused(tmp_path, tiny_faster_whisper):
+    with pytest.raises(AsrError, match=r"holds no model.bin; give a folder as faster-whisper publishes them"):
+        load_transcriber(AsrConfig(kind="faster_whisper", model=str(tmp_path)))
+    for name in ("model.bin", "config.json", "tokenizer.json"):
+        (tmp_path / name).write_text("{}")
+    with pytest.raises(AsrError, match=r"cannot be loaded on cpu by faster-whisper.*asr.kind: moonshine or none"):
+        load_transcriber(AsrConfig(kind="faster_whisper", model=str(tmp_path)))
 
 
 def test_a_folder_without_a_whisper_is_refused(tmp_path):
