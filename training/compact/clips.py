@@ -59,24 +59,24 @@ def read_clips(folder: Path) -> list[Clip]:
     Raises:
         DataError: a corpus is missing, or a name that does not follow its corpus.
     """
-    readers: dict[str, Callable[[str], Name]] = {
-        "ravdess": _ravdess,
-        "emodb": _emodb,
-        "urdu": _urdu,
-    }
-    return [clip for corpus, reader in readers.items() for clip in _read(folder / corpus, corpus, reader)]
+    return [
+        Clip(corpus, f"{corpus}-{speaker}", label, split, words, decode(path)[0])
+        for corpus in READERS
+        for path, (speaker, label, split, words) in names_of(folder / corpus, corpus)
+    ]
 
 
-def _read(folder: Path, corpus: str, reader: Callable[[str], Name]) -> Iterator[Clip]:
+def names_of(folder: Path, corpus: str) -> Iterator[tuple[Path, Name]]:
+    """The clips of one of the three corpora, and what their names say. Raises as `read_clips`."""
     paths = sorted(folder.glob("*.flac"))
     if not paths:
         raise DataError(f"{folder}: no .flac clips of {corpus}; give the folder with ravdess, emodb and urdu")
     for path in paths:
         try:
-            speaker, label, split, words = reader(path.stem)
+            name = READERS[corpus](path.stem)
         except (IndexError, KeyError, ValueError):
             raise DataError(f"{path}: this is not a name of {corpus}") from None
-        yield Clip(corpus, f"{corpus}-{speaker}", label, split, words, decode(path)[0])
+        yield path, name
 
 
 def _ravdess(stem: str) -> Name:
@@ -95,6 +95,9 @@ def _emodb(stem: str) -> Name:
 def _urdu(stem: str) -> Name:
     parts = stem.split("_")
     return parts[1], URDU[parts[0]], "train", ""
+
+
+READERS: dict[str, Callable[[str], Name]] = {"ravdess": _ravdess, "emodb": _emodb, "urdu": _urdu}
 
 
 def read_anchors(folder: Path) -> list[Clip]:
