@@ -1,4 +1,4 @@
-"""`python -m training.compact teach | text | words | sound | fuse | affect | report`: the compact checkpoint.
+"""`python -m training.compact teach | text | words | sound | fuse | affect | report | open`: the weights.
 
 Each stage leaves its result in the folder `work`, so that any of them can be run again alone.
 """
@@ -24,13 +24,15 @@ from bcaf_stream.errors import DataError
 from bcaf_stream.files import replacing
 from bcaf_stream.model.bcaf import BCAF
 from bcaf_stream.model.checkpoint import CONFIG_NAME, EncoderSpec, EncoderSpecs, load_checkpoint, save_checkpoint
+from bcaf_stream.model.config import BCAFConfig
 from bcaf_stream.model.decision import Calibration
 from training.compact.affect import agreement, fit_affect, probabilities, read_ratings
 from training.compact.clips import read_anchors, read_clips
-from training.compact.config import CompactConfig
+from training.compact.config import LABELS, CompactConfig
 from training.compact.dialogues import Spoken, meld_texts
 from training.compact.fusion import train_fusion
 from training.compact.lines import PLAIN
+from training.compact.open_table import write_open_table
 from training.compact.report import measure, merit
 from training.compact.starts import minilm, mpnet, whisper_trunk
 from training.compact.text import TunedText, build_text, load_tokenizer, teacher_logits, text_scores
@@ -190,6 +192,33 @@ def report(config: ConfigFile = RECIPE, overrides: Overrides = None) -> None:
         found = measure(checkpoint.model, checkpoint.calibration, load_split(work, split))
         for name, numbers in found.items():
             typer.echo(f"{split} {name}: {json.dumps(numbers)}")
+
+
+@app.command("open")
+def open_(config: ConfigFile = RECIPE, overrides: Overrides = None) -> None:
+    """The table and the encoders, as published, that configs/train/compact_open.yaml trains compact-open on."""
+    recipe, work = _start(config, overrides)
+    start = work / "open" / "encoders"
+    write_audio_encoder(start / "audio", whisper_trunk(Path(recipe.starts.whisper)))
+    write_text_encoder(start / "text", minilm(Path(recipe.starts.minilm)), Path(recipe.starts.minilm))
+    specs = _specs(work / "open")
+    assert specs.audio is not None, "it was written"
+    assert specs.text is not None, "it was written"
+    save_checkpoint(
+        work / "open" / "start",
+        BCAF(
+            BCAFConfig(
+                labels=LABELS, audio_width=specs.audio.width, text_width=specs.text.width, width=8, latent=8
+            )
+        ),
+        encoders=specs,
+        provisional=True,
+        note="knows nothing: it holds the encoders that compact-open is trained with",
+        write_encoders=partial(_copy, start),
+    )
+    table = work / "open" / "table"
+    counts = write_open_table(Path(recipe.texts), Path(recipe.speech), Path(recipe.conversations), table)
+    typer.echo(f"{table}: {dict(counts)}")
 
 
 def _copy(source: Path, folder: Path) -> None:

@@ -99,7 +99,7 @@ class FusionTraining(Config):
 
 
 class CompactConfig(Config):
-    """`meld`, `speech`, `conversations`, `ratings` (EmoBank's table): the data.
+    """`meld`, `speech`, `conversations`, `texts` (of open licences), `ratings` (EmoBank's table): the data.
 
     `work` keeps the stages' results; `out` is the checkpoint.
     """
@@ -107,6 +107,7 @@ class CompactConfig(Config):
     meld: str
     speech: str
     conversations: str
+    texts: str = "data/text"
     ratings: str = "data/text/emobank/emobank.csv.gz"
     work: str
     out: str
