@@ -6,14 +6,14 @@ import pytest
 import torch
 
 from bcaf_stream.config import load_config
-from bcaf_stream.errors import DataError, ModelError
+from bcaf_stream.errors import DataError, EncoderError, ModelError
 from bcaf_stream.model.checkpoint import load_checkpoint
 from tests.tiny import tiny_checkpoint
 from tests.unit.training.made import prepared, records, tone, train_config, write_wav
 from training.adapt import adapt, write_adaptation
 from training.cli import app
 from training.config import TrainConfig
-from training.evaluate import evaluate, open_subject
+from training.evaluate import evaluate, evaluate_streaming, open_subject
 from training.features import compute_features
 from training.fit import fit_here
 
@@ -110,3 +110,28 @@ def test_own_audio_vectors_go_with_the_compact_words(tiny, tmp_path):
     assert set(found["causal"]) == {"both", "text", "audio"}
     results = json.loads((config.folder / "results.json").read_text())
     assert set(results["dev"]["linear"]) == {"both", "text", "audio"}
+
+
+def test_own_text_vectors_train_beside_the_compact_audio_encoder(tiny, tmp_path):
+    rows = records({"train": 6, "dev": 3, "test": 3})
+    for number, row in enumerate(rows):
+        row["audio"] = write_wav(tmp_path / f"{number}.wav", tone(0.2, 120 + 7 * number)).name
+        del row["audio_vector"]
+    corpus = prepared(tmp_path, rows)
+    config = train_config(
+        corpus,
+        tmp_path / "run",
+        encoders={"audio": {"kind": "compact"}, "text": None},
+        encoders_from=str(tiny),
+        features__workers=[0, 0],
+        model__audio_width=load_checkpoint(tiny).encoders.audio.width,
+        loop__epochs=1,
+    )
+    (done,) = compute_features(config)
+    assert done.modality == "audio"
+    loaded = load_checkpoint(fit_here(config))
+    assert (loaded.encoders.audio.kind, loaded.encoders.text.kind) == ("compact", "precomputed")
+    subject = open_subject(str(loaded.folder), corpus, "test")
+    assert set(evaluate(subject)["causal"]) == {"both", "text", "audio"}
+    with pytest.raises(EncoderError, match="which cannot be made from a call"):  # a live call has no such vectors
+        evaluate_streaming(subject)
