@@ -172,11 +172,12 @@ def _cremad(speech: Path) -> Iterator[Clip]:
     folder = speech / "cremad"
     rows = list(csv.DictReader(_read(folder / "labels.tsv"), delimiter="\t"))
     speakers = sorted({row["speaker"] for row in rows})
-    split_of: dict[str, Split] = dict.fromkeys(speakers, "train")
-    split_of |= dict.fromkeys(speakers[::EACH], "dev") | dict.fromkeys(speakers[1::EACH], "test")
+    held: dict[str, Split] = {}
+    for number, speaker in enumerate(speakers):
+        held[speaker] = "dev" if number % EACH == 0 else "test" if number % EACH == 1 else "train"
     for row in rows:
         speaker, path = row["speaker"], folder / row["file"]
-        yield Clip(split_of[speaker], str(path.resolve()), None, row["emotion"], f"cremad-{speaker}")
+        yield Clip(held[speaker], str(path.resolve()), None, row["emotion"], f"cremad-{speaker}")
 
 
 def _meetings(folder: Path) -> Iterator[Clip]:
