@@ -269,12 +269,11 @@ def test_a_folder_of_faster_whisper_is_one_line_of_the_configuration(tiny_faster
     transcriber = load_transcriber(config)
     assert transcriber is not None
     sound = lines[3][1]
-    heard = transcriber._hear(sound)
+    heard = transcriber.transcribe(sound)
     assert heard.text.strip()
     assert heard.confidence is not None
-    assert 0 < heard.confidence < 0.5  # of some 26 letters, by chance
-    assert transcriber._hear(sound) == heard
-    assert transcriber.transcribe(sound).text == believable(heard.text)
+    assert 0 < heard.confidence < 0.5  # of 26 letters, by chance
+    assert transcriber.transcribe(sound) == heard
     assert transcriber.transcribe(np.zeros(16_000, np.int16)).text == ""
     transcriber.close()
 
