@@ -11,6 +11,7 @@ from actors.call_session import CallSession
 from actors.config import IngestConfig
 from actors.load_shedding import Lags, LoadShedding
 from actors.services import CallRuntime
+from actors.sound_recording import SoundRecording
 from bcaf_stream.analyzer import AnalyzerConfig
 from bcaf_stream.display import printable
 from bcaf_stream.errors import BcafError, BusyError, JournalError, LinkError
@@ -30,7 +31,14 @@ GOING_DOWN = "the deployment is going down"
 class CallRegistry:
     """The `CallSink` of the ingest servers (see bcaf_stream.ingest.sink)."""
 
-    def __init__(self, analyzer: AnalyzerConfig, config: IngestConfig, runtime: CallRuntime) -> None:
+    def __init__(
+        self,
+        analyzer: AnalyzerConfig,
+        config: IngestConfig,
+        runtime: CallRuntime,
+        recording: SoundRecording | None = None,
+    ) -> None:
+        self._recording = recording
         self._analyzer, self._config, self._runtime = analyzer, config, runtime
         self.shedding = LoadShedding(config.overload)
         self._sessions: dict[str, CallSession] = {}
@@ -187,7 +195,10 @@ class CallRegistry:
     def _start(
         self, begin: CallStart, credit: Callable[[int], None] | None, progress: Progress | None
     ) -> CallConnection:
-        session = CallSession(begin, self._analyzer, self._config.live, self._runtime, self.shedding, progress)
+        recorder = self._recording.of(Call(begin.call, begin.channels)) if self._recording else None
+        session = CallSession(
+            begin, self._analyzer, self._config.live, self._runtime, self.shedding, progress, recorder
+        )
         connection = session.attach(begin, credit)
         self._sessions[begin.call] = session
         task = spawn_task("call", self._run(session))

@@ -22,6 +22,7 @@ from bcaf_stream.conversation import Conversation, Result, Stall, Step, Work
 from bcaf_stream.display import printable
 from bcaf_stream.errors import BcafError, DeploymentError, LinkError
 from bcaf_stream.events.progress import Progress
+from bcaf_stream.evidence import CallRecorder
 from bcaf_stream.ingest.media import CallEnd, CallOutcome, CallStart, TextUpdate
 from bcaf_stream.loops import spawn_task
 from bcaf_stream.resumption import Resumption, resend_from_ms
@@ -45,6 +46,7 @@ class CallSession:
         live: clocks and limits of a running call.
         shedding: what is left out now, for all calls.
         progress: where the call stood when the process that ran it died.
+        recorder: keeps its sound, where somebody wants that.
     """
 
     def __init__(
@@ -55,6 +57,7 @@ class CallSession:
         runtime: CallRuntime,
         shedding: LoadShedding,
         progress: Progress | None = None,
+        recorder: CallRecorder | None = None,
     ) -> None:
         self.call = Call(begin.call, begin.channels)
         self.rate, self.sender, self.source = begin.rate, begin.sender, begin.source
@@ -65,6 +68,7 @@ class CallSession:
         self._loop = asyncio.get_running_loop()
         self.ended: asyncio.Future[CallOutcome] = self._loop.create_future()
         self._live, self._runtime, self._shedding = live, runtime, shedding
+        self._recorder = recorder
         self._most_words = config.text.max_words
         self._recognition = runtime.recognition if begin.text == "asr" else None
         resumption = self._resumption(begin, progress) if progress else None
@@ -220,6 +224,8 @@ class CallSession:
     def close(self) -> None:
         for task in self._tasks:
             task.cancel()
+        if self._recorder:
+            self._recorder.close()
         self.conversation.close()
 
     async def _consume(self) -> str:
@@ -232,6 +238,8 @@ class CallSession:
                 return item.reason
             if item is not None:
                 self._take(self.conversation.push(item))
+                if self._recorder:
+                    self._recorder.push(item)
             else:
                 self._watch()
                 if self._watchdog.is_lost(self._now_s()):

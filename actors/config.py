@@ -1,8 +1,8 @@
 """The configuration of a deployment: what `bcaf-serve up --config` reads."""
 
-from typing import Any
+from typing import Any, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from actors.hub_actor import HubConfig as HubConfig
 from actors.load_shedding import OverloadConfig
@@ -10,12 +10,15 @@ from actors.metrics_server import MetricsConfig
 from actors.watchdog import LiveConfig
 from bcaf_stream.analyzer import AnalyzerConfig
 from bcaf_stream.config import Config
+from bcaf_stream.evidence import RecordConfig
 from bcaf_stream.ingest.servers import ServersConfig
 from bcaf_stream.monitor.config import MonitorConfig
 
 
 class IngestConfig(ServersConfig):
     """All servers and the calls. `num_cpus` is what Ray reserves; speech recognition takes most of it.
+
+    `record` keeps the sound of some roles for a while, so that the monitor can play what an emotion rests on.
 
     `label_selector` keeps the actor on nodes of a cluster with these labels, in Ray's own terms; so do `hub`'s and
     `emotion`'s.
@@ -26,6 +29,7 @@ class IngestConfig(ServersConfig):
     max_calls: int = Field(64, ge=1)
     live: LiveConfig = LiveConfig()
     overload: OverloadConfig = OverloadConfig()
+    record: RecordConfig | None = None
 
 
 class BatchConfig(Config):
@@ -90,3 +94,21 @@ class ServeConfig(Config):
     ray: RayConfig = RayConfig()
     metrics: MetricsConfig = MetricsConfig()
     monitor: MonitorConfig | None = None
+
+    @model_validator(mode="after")
+    def _records_only_who_may_be_heard(self) -> Self:
+        record = self.ingest.record
+        if record is None:
+            return self
+        off = [role for role in record.roles if self.analyzer.text.policy.get(role) == "off"]
+        if off:
+            raise ValueError(
+                f"ingest.record.roles: the policy of {', '.join(off)} is off, and who is not listened to is not"
+                " recorded either: leave that role out"
+            )
+        if self.hub.journal.sound_folder is None:
+            raise ValueError(
+                "ingest.record keeps sound beside the journal's file, and this journal is none: give"
+                " hub.journal.path, or leave ingest.record out"
+            )
+        return self

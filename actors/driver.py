@@ -90,7 +90,10 @@ class Driver:
         if self._config.monitor is None or self._monitor is not None or self._endpoints is None:
             return
         try:
-            self._monitor = MonitorPage(self._config.monitor, self._endpoints.events, self._endpoints.replay)
+            sound = self._config.hub.journal.sound_folder if self._config.ingest.record else None
+            self._monitor = MonitorPage(
+                self._config.monitor, self._endpoints.events, self._endpoints.replay, sound
+            )
         except BcafError as error:
             if not self._again:
                 raise

@@ -1,6 +1,7 @@
 """IngestActor: the servers for live calls, and the calls themselves. Frames never leave this process."""
 
 import asyncio
+import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +19,7 @@ from actors.policy import rest_s
 from actors.readiness import NotReadyError, Readiness
 from actors.recognition import Recognition, on_thread
 from actors.replica_pool import ReplicaPool
+from actors.sound_recording import SoundRecording
 from bcaf_stream.context import Answer, State
 from bcaf_stream.errors import BcafError, BusyError, JournalError
 from bcaf_stream.events.event import Event
@@ -27,6 +29,8 @@ from bcaf_stream.ingest.sink import IngestServer
 from bcaf_stream.loops import exit_on_death, faults, start_task, watch_event_loop
 from bcaf_stream.transcripts.asr import load_transcriber
 from bcaf_stream.types import Modality, Utterance
+
+log = logging.getLogger(__name__)
 
 HUB_REST_S = 0.2  # between two tries
 HUB_ANSWER_S = 5.0  # a hub that gave no answer for so long is asked again: it knows by their ids what it has
@@ -56,7 +60,8 @@ class IngestActor:
         self.recognition: Recognition | None = None
         self.executor = ThreadPoolExecutor(1, thread_name_prefix="start")
         self._servers: list[IngestServer] = []
-        self._calls = CallRegistry(config.analyzer, config.ingest, self)
+        self._recording = _recording(config)
+        self._calls = CallRegistry(config.analyzer, config.ingest, self, self._recording)
         self._emotions: ReplicaPool
         self._transcribers: ReplicaPool
         self._readiness = Readiness("the ingest actor")
@@ -141,6 +146,8 @@ class IngestActor:
     async def drain(self) -> None:
         """Let the running calls end at once, with what was heard of them, and hang up."""
         await self._calls.drain()
+        if self._recording:
+            await self._recording.drain()
         for server in self._servers:
             await server.close()
         self._running.cancel()
@@ -149,11 +156,16 @@ class IngestActor:
         """Open the servers, and follow the load for ever."""
         attempt = self._readiness.attempt
         await attempt(self._find_actors)
+        if self._recording:
+            await attempt(self._recording.open)
         self.recognition = await attempt(self._make_recognition)
         self._servers = await attempt(self._make_servers)
         described = await attempt(self._emotions.describe)
         self.model_id, self.modalities = described["model"], described["modalities"]
-        await asyncio.gather(self._open_servers(), self._calls.monitor_load(), self._close_orphans())
+        work = [self._open_servers(), self._calls.monitor_load(), self._close_orphans()]
+        if self._recording:
+            work.append(self._recording.delete_old())
+        await asyncio.gather(*work)
 
     async def _find_actors(self) -> None:
         hub, emotions, transcribers = self._names
@@ -204,6 +216,15 @@ class IngestActor:
 
     async def _on_thread(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self.executor, work)
+
+
+def _recording(config: ServeConfig) -> SoundRecording | None:
+    record, folder = config.ingest.record, config.hub.journal.sound_folder
+    if record and folder:
+        return SoundRecording(record, folder)
+    if folder and folder.exists():
+        log.warning("sound of earlier calls stays in %s: nothing deletes it while ingest.record is off", folder)
+    return None
 
 
 async def _in_time(answer: Awaitable[T]) -> T:

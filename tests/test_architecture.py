@@ -31,8 +31,8 @@ LAYERS = [  # low to high; members of one set must not import each other
         "bcaf_stream.events",
         "bcaf_stream.redaction",
     },
-    # On events alone: bridges from them to other systems, the summary what they amount to
-    {"bcaf_stream.dialogue", "bcaf_stream.bridges", "bcaf_stream.summary"},
+    # On events alone: bridges from them to other systems, the summary what they amount to; sound beside them
+    {"bcaf_stream.dialogue", "bcaf_stream.bridges", "bcaf_stream.summary", "bcaf_stream.evidence"},
     # Encoders and model together | rules over what events tell | what is kept of a call
     {"bcaf_stream.emotion_model", "bcaf_stream.alerts", "bcaf_stream.report"},
     {"bcaf_stream.context", "bcaf_stream.resumption"},

@@ -28,6 +28,9 @@ def monitor(
     audit: Annotated[
         Path | None, typer.Option(help="who looked at what goes there; default: bcaf-monitor-audit.jsonl")
     ] = None,
+    sound: Annotated[
+        Path | None, typer.Option(help="the folder of evidence sound, FILE.sound beside the deployment's journal")
+    ] = None,
     config: Annotated[Path | None, typer.Option("--config", help="a YAML file")] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="dotted.key=value, over the file")] = None,
 ) -> None:
@@ -36,7 +39,7 @@ def monitor(
     from bcaf_stream.monitor.server import Monitor
 
     given: dict[str, object] = {"hub.events": connect, "hub.replay": replay, "hub.key": key, "hub.topics": topic}
-    given |= {"host": host, "port": port, "audit": audit}
+    given |= {"host": host, "port": port, "audit": audit, "sound": sound}
     overrides = [f"{n}={json.dumps(v, default=str)}" for n, v in given.items() if v is not None]
     exit_on_death()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # uvicorn raises again what it has caught

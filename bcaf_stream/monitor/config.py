@@ -29,12 +29,15 @@ class MonitorConfig(EndpointConfig):
 
     Beyond this machine it takes TLS (`certificate` and `key`, or `behind_proxy`) and `tokens`, or a proxy that
     says who looks: `user_header` names its header, `allow` its network. `audit` gets a line for each call that is
-    looked at, each export and each sound that is played. `max_connections` pages may be open at once.
+    looked at, each export and each sound that is played. `max_connections` pages may be open at once. `sound` is
+    the folder in which a deployment with `ingest.record` keeps evidence sound, FILE.sound beside its journal FILE;
+    it must be within reach of this machine.
     """
 
     port: int = Field(8780, ge=0, le=65_535)
     hub: HubAddress = HubAddress()
     audit: Path = Path("bcaf-monitor-audit.jsonl")
+    sound: Path | None = None
     user_header: str | None = Field(None, pattern=r"^[A-Za-z0-9-]+$")
 
     @model_validator(mode="after")

@@ -162,6 +162,16 @@ class Store:
                 (self._ids.get(call), arrived, after, limit),
             ).fetchall()
 
+    def utterance(self, call: str, channel: str, number: int) -> dict[str, Any] | None:
+        """The event that told an utterance last, as the page has it; None where there is none."""
+        with self._lock:
+            found = self._db.execute(
+                "SELECT e.data FROM utterances u JOIN events e ON e.offset = u.offset"
+                " WHERE u.call = ? AND u.channel = ? AND u.utterance = ?",
+                (self._ids.get(call), channel, number),
+            ).fetchone()
+        return found and json.loads(found[0])
+
     def search(self, query: Query, limit: int = MOST_HITS) -> list[dict[str, Any]]:
         """Utterances as they hold now, the latest first; words are found by their beginnings, all of them."""
         where: list[str] = ["1"]

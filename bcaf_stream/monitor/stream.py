@@ -37,11 +37,20 @@ class Changes:
     Args:
         call: the one that it looks at, or "".
         after: the offset up to which it has that call's events.
+        has_sound: whether utterances may be played.
     """
 
     def __init__(
-        self, follower: Follower, store: Store, board: Board, audit: Audit, call: str, after: int = -1
+        self,
+        follower: Follower,
+        store: Store,
+        board: Board,
+        audit: Audit,
+        call: str,
+        after: int = -1,
+        has_sound: bool = False,
     ) -> None:
+        self._has_sound = has_sound
         self._follower, self._store, self._board, self._audit = follower, store, board, audit
         self._call, self._after, self._arrived = call, after, 0
         self.has_more = False
@@ -85,7 +94,8 @@ class Changes:
             self._audited = self._audit.version
             muted = {rule: str(until) for rule, until in self._audit.muted.items()}
             parts.append(f'"acknowledged":{json.dumps(self._audit.acknowledged)},"muted":{json.dumps(muted)}')
-        status = json.dumps({**follower.status(), "journal": follower.journal, "more": self.has_more})
+        more = {"journal": follower.journal, "more": self.has_more, "sound": self._has_sound}
+        status = json.dumps({**follower.status(), **more})
         if status != self._status:
             self._status = status
             parts.append(f'"status":{status}')

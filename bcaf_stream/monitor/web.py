@@ -19,6 +19,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
+from bcaf_stream.errors import UsageError
 from bcaf_stream.loops import faults
 from bcaf_stream.monitor.access import Guard
 from bcaf_stream.monitor.audit import Action, Audit
@@ -41,6 +42,7 @@ MAX_BODY_BYTES = 10_000
 EMOTIONS = 20  # in one query
 MOST_EXPORTED = 100_000  # events of a call, 200 MB of memory while they are written
 EXPORTS_AT_ONCE = 2
+CLIPS_AT_ONCE = 2
 
 
 class Site:
@@ -53,7 +55,13 @@ class Site:
         }
         self._views: dict[tuple[str, str, str], float] = {}
         self._exports = asyncio.Semaphore(EXPORTS_AT_ONCE)
+        self._clips = asyncio.Semaphore(CLIPS_AT_ONCE)
         self.streams = 0
+        if config.sound is not None and not config.sound.is_dir():
+            raise UsageError(
+                f"sound {config.sound}: there is no such folder: it is FILE.sound beside the journal FILE of a"
+                " deployment with ingest.record"
+            )
         self.audit = Audit(config.audit)
         self.store, self.board = Store(), Board()
         try:
@@ -78,6 +86,7 @@ class Site:
             Route("/search", self._search),
             Route("/export", self._export),
             Route("/alerts", self._alerts, methods=["POST"]),
+            Route("/sound", self._sound),
         ]
         guard = Middleware(Guard, config=self._config)
         return Starlette(routes=routes, middleware=[guard], exception_handlers={Exception: _failed})
@@ -104,7 +113,8 @@ class Site:
         after = _whole(request.headers.get("last-event-id") or request.query_params.get("after"), -1)
         if call:
             self._viewed(request, call)
-        changes = Changes(self.follower, self.store, self.board, self.audit, call, after)
+        has_sound = self._config.sound is not None
+        changes = Changes(self.follower, self.store, self.board, self.audit, call, after, has_sound)
         return _Counted(self, changes, self._is_ending)
 
     async def _search(self, request: Request) -> Response:
@@ -141,6 +151,27 @@ class Site:
 
     def _exported(self, call: str, format: str) -> str:
         return export([json.loads(data) for _, data in self.store.events(call, limit=MOST_EXPORTED)], format)
+
+    async def _sound(self, request: Request) -> Response:
+        """What was said in an utterance that this page knows; the hub's key has decided what that is."""
+        asked = request.query_params
+        call, channel, number = asked.get("call", ""), asked.get("channel", ""), _whole(asked.get("utterance"), -1)
+        said = self.store.utterance(call, channel, number)
+        if self._config.sound is None:
+            raise HTTPException(404, "no sound is kept here: ingest.record is off")
+        if said is None:
+            raise HTTPException(404, "nothing is known of this utterance")
+        if said.get("redacted"):
+            raise HTTPException(403, "its words are redacted, and would be heard")
+        from bcaf_stream.evidence import clip  # with FFmpeg, which pages without sound do not need
+
+        span = said["start_ms"], said["end_ms"]
+        async with self._clips:
+            sound = await run_in_threadpool(clip, self._config.sound, call, channel, *span)
+        if sound is None:
+            raise HTTPException(404, "no sound of this utterance is kept")
+        self._note(request, "play", call=call, channel=channel, utterance=number)
+        return Response(sound, media_type="audio/wav")
 
     async def _alerts(self, request: Request) -> Response:
         """Acknowledge an alert, or mute its rule for some minutes; 0 minutes end that."""

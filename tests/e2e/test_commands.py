@@ -15,6 +15,7 @@ import pytest
 from bcaf_stream.demo import CALL
 from bcaf_stream.events.codec import from_json
 from bcaf_stream.events.progress import settled
+from bcaf_stream.evidence import clip
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
@@ -70,7 +71,7 @@ def test_a_deployment_from_up_to_down(marked: dict[str, str], tmp_path: Path):
     up = run(
         *(marked, tmp_path, "bcaf-serve", "up", "--config", ROOT / "configs/serve/local.yaml"),
         *("--set", f"ingest.link.bind=tcp://127.0.0.1:{audio}", "--set", f"hub.bus.bind=tcp://127.0.0.1:{events}"),
-        *("--set", f"hub.replay.bind=tcp://127.0.0.1:{replay}"),
+        *("--set", f"hub.replay.bind=tcp://127.0.0.1:{replay}", "--set", "ingest.record.roles=[customer]"),
     )
     assert up.returncode == 0, up.stderr
     assert f"bcaf-stream send CALL.wav --to tcp://127.0.0.1:{audio}" in up.stdout
@@ -109,6 +110,16 @@ def test_a_deployment_from_up_to_down(marked: dict[str, str], tmp_path: Path):
         down = run(marked, tmp_path, "bcaf-serve", "down")
     assert down.returncode == 0, down.stderr
     assert run(marked, tmp_path, "bcaf-serve", "status").returncode == 1
+    journal = tmp_path / "runs/serve/events.sqlite"
+    sound = journal.with_name("events.sqlite.sound")
+    assert clip(sound, "e2e", heard_channel(heard), 0, 1000)
+    erased = run(marked, tmp_path, "bcaf-stream", "erase", "e2e", "--yes", "--journal", journal)
+    assert erased.returncode == 0, erased.stderr
+    assert list(sound.iterdir()) == []
+
+
+def heard_channel(heard: str) -> str:
+    return next(event.channel for event in map(from_json, heard.splitlines()) if event.role == "customer")
 
 
 def drain_under_a_call(env: dict[str, str], folder: Path, audio: str) -> None:

@@ -1,16 +1,20 @@
 """The monitor's page in a real Chromium, over a real hub: by pointer and by keyboard, light and dark."""
 
+import json
 import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from bcaf_stream.events.event import Event
 from bcaf_stream.events.hub import EventHub
+from bcaf_stream.evidence import CallRecorder
 from bcaf_stream.report import CallReport, call_page
+from bcaf_stream.types import AudioChunk, Call, Channel
 from tests.browser import assert_accessible, chromium, page_of
 from tests.components import needs
 from tests.monitor_calls import MadeCall, raised
@@ -191,6 +195,44 @@ def test_alerts_are_told_acknowledged_muted_and_taken_back(browser: Browser, sit
         site.publish(*told[len(said) :], *taken_back)
         expect(alert).to_contain_text("retracted")
         expect(alert).to_contain_text("a revision took the evidence away")
+
+
+def test_a_click_on_an_utterance_plays_it_and_is_an_audit_line(browser: Browser, tmp_path: Path):
+    config = hub_config(tmp_path)
+    sound, made = config.journal.sound_folder, live("played", "anger")
+    sound.mkdir()
+    recorder = CallRecorder(
+        sound, Call(made.name, (Channel("left", "customer"),)), ("customer",), lambda job: job(), pytest.fail
+    )
+    recorder.push(AudioChunk("left", 0, 8000, np.zeros(8 * 8000, np.int16)))
+    recorder.close()
+
+    def plays() -> list[tuple[str, int]]:
+        lines = map(json.loads, (tmp_path / "audit.jsonl").read_text().splitlines())
+        return [(line["channel"], line["utterance"]) for line in lines if line["action"] == "play"]
+
+    with EventHub(config) as hub, serving(tmp_path, hub_address(config), sound=sound) as monitor:
+        hub.publish(spoken(made)).result()
+        with page_of(browser, f"{monitor.address}#/call/played") as page:
+            said = page.locator(".transcript li[data-key]")
+            expect(said).to_have_count(4)
+            said.nth(1).locator(".words").click()
+            button = page.get_by_role("button", name="Stop sound")
+            expect(button).to_be_visible()
+            expect(page.get_by_role("button", name="Play sound")).to_be_visible()  # when it is over
+            assert plays() == [("left", 0)]
+            said.nth(0).locator(".words").click()
+            expect(page.get_by_text("Not played: no sound of this utterance is kept.")).to_be_visible()
+            page.get_by_role("button", name="Click plays").click()
+            said.nth(3).locator(".words").click()
+            expect(page.get_by_role("button", name="Play sound")).to_be_visible()
+            assert plays() == [("left", 0)]
+            page.keyboard.press("p")
+            expect(button).to_be_visible()
+            page.keyboard.press("p")
+            expect(button).to_be_hidden()
+            assert plays() == [("left", 0), ("left", 1)]
+            assert_accessible(page)
 
 
 def test_everything_by_the_keyboard(browser: Browser, site: Site):

@@ -5,9 +5,11 @@ import socket
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlencode, urlsplit
 
+import numpy as np
 import pytest
 
 from actors.monitor_page import MonitorPage
@@ -17,14 +19,16 @@ from bcaf_stream.events.hub import EventHub, EventHubConfig
 from bcaf_stream.events.inventory import Inventory
 from bcaf_stream.events.journal.journal import Journal
 from bcaf_stream.events.journal.retention import erase
+from bcaf_stream.evidence import CallRecorder
 from bcaf_stream.monitor import access, follower
 from bcaf_stream.monitor.config import HubAddress, MonitorConfig
 from bcaf_stream.monitor.server import Monitor
 from bcaf_stream.monitor.stream import Changes
+from bcaf_stream.types import AudioChunk, Call, Channel
 from tests.deployed import free_address
 from tests.hub_process import HubProcess
 from tests.monitor_calls import MadeCall
-from tests.monitor_site import MonitorProcess, Stream, ask, hub_address, hub_config, serving
+from tests.monitor_site import Answer, MonitorProcess, Stream, ask, hub_address, hub_config, serving
 from tests.waiting import until
 
 
@@ -411,6 +415,77 @@ def test_every_look_is_an_audit_line_and_words_are_in_none(config: EventHubConfi
         assert first["muted"].keys() == {"Rule"}
 
 
+def recorded(folder: Path, made: MadeCall, seconds: int = 10) -> Path:
+    """Sound of the customer of a call, as a deployment keeps it."""
+    folder.mkdir(exist_ok=True)
+    channels = (Channel("left", "customer"), Channel("right", "agent"))
+    recorder = CallRecorder(folder, Call(made.name, channels), ("customer",), lambda job: job(), pytest.fail)
+    noise = np.random.default_rng(0).integers(-9000, 9000, seconds * 8000).astype(np.int16)
+    recorder.push(AudioChunk("left", 0, 8000, noise))
+    recorder.close()
+    return folder
+
+
+def test_an_utterance_is_played_once_it_is_in_the_audit(config: EventHubConfig, tmp_path: Path):
+    sound, made = config.journal.sound_folder, MadeCall("a\n{call}")
+    recorded(sound, made)
+    said = [made.start(), made.say("left", "hello"), made.say("right", "hi"), made.say("left", "the {card}")]
+    said[-1] = replace(said[-1], redacted=1)
+    late = made.say("left", ms=60_000)
+
+    def asked(monitor: Monitor, channel: str, utterance: object, call: str = made.name) -> Answer:
+        query = urlencode({"call": call, "channel": channel, "utterance": utterance})
+        return ask(monitor.address, f"/sound?{query}")
+
+    with EventHub(config) as hub:
+        with serving(tmp_path, hub_address(config), sound=sound) as monitor:
+            hub.publish([*said, late]).result()
+            with Stream(monitor.address, made.name) as stream:
+                stream.events(5)
+            with Stream(monitor.address) as stream:
+                assert next(iter(stream))["status"]["sound"] is True
+            clip = asked(monitor, "left", 0)
+            assert (clip.status, clip.headers["content-type"]) == (200, "audio/wav")
+            assert len(clip.body) == 44 + 1500 * 16 * 2
+            assert asked(monitor, "right", 0).text == "no sound of this utterance is kept"
+            assert (asked(monitor, "left", 1).status, "redacted" in asked(monitor, "left", 1).text) == (403, True)
+            for channel, utterance in (("left", 7), ("left", "-1"), ("left", "x"), ("../left", 0), ("", "")):
+                assert asked(monitor, channel, utterance).status == 404
+            assert asked(monitor, "left", 0, "another").status == 404
+            played = [json.loads(line) for line in (tmp_path / "audit.jsonl").read_text().splitlines()]
+            assert [
+                (one["call"], one["channel"], one["utterance"]) for one in played if one["action"] == "play"
+            ] == [(made.name, "left", 0)]
+            with Journal(config.journal, maintenance=True) as journal:
+                erase(journal, made.name, time.time_ns())
+            assert list(sound.iterdir()) == []
+            assert asked(monitor, "left", 0).status == 404
+        with serving(tmp_path, hub_address(config)) as monitor:
+            assert "ingest.record is off" in asked(monitor, "left", 0).text
+    with pytest.raises(UsageError, match="there is no such folder"):
+        Monitor(MonitorConfig(port=0, hub=hub_address(config), audit=tmp_path / "a", sound=tmp_path / "none"))
+
+
+def test_a_key_that_may_not_read_a_call_cannot_hear_it_either(tmp_path: Path):
+    keys = KeyRing(tmp_path / "keys")
+    config = hub_config(tmp_path, keys=tmp_path / "keys")
+    limited = keys.new("limited")
+    keys.allow("limited", ["emo.v1.alice"])
+    with EventHub(config) as hub:
+        for name in ("alice", "bob"):
+            made = MadeCall(name)
+            hub.publish([made.start(), made.say("left")]).result()
+            recorded(config.journal.sound_folder, made)
+        address = hub_address(config, key=limited, topics=("emo.v1.alice.",))
+        with serving(tmp_path, address, sound=config.journal.sound_folder) as monitor:
+            with Stream(monitor.address, "alice") as stream:
+                stream.events(2)
+            answers = [
+                ask(monitor.address, f"/sound?call={call}&channel=left&utterance=0") for call in ("alice", "bob")
+            ]
+    assert [answer.status for answer in answers] == [200, 404]
+
+
 def test_a_thousand_calls_are_there_within_a_second(config: EventHubConfig, tmp_path: Path):
     with EventHub(config) as hub, serving(tmp_path, hub_address(config)) as monitor:
         for n in range(1000):
@@ -432,6 +507,7 @@ import bcaf_stream.cli.main
 from bcaf_stream.monitor.config import HubAddress, MonitorConfig
 from bcaf_stream.monitor.server import Monitor
 from bcaf_stream.monitor.stream import Changes
+from bcaf_stream.types import AudioChunk, Call, Channel
 from bcaf_stream.loops import start_thread
 hub = HubAddress(events=sys.argv[1], replay=sys.argv[2])
 monitor = Monitor(MonitorConfig(port=0, hub=hub, audit=Path(sys.argv[3])))

@@ -1,5 +1,6 @@
 """Where a journal is kept, how safely, and for how long."""
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -70,6 +71,16 @@ class JournalConfig(Config):
         if self.url is None:
             return self.path
         return Path(self.url.removeprefix(SQLITE)) if self.url.startswith(SQLITE) else None
+
+    @property
+    def sound_folder(self) -> Path | None:
+        """Where evidence sound of the journal's calls is kept, if any is; None for a journal on PostgreSQL."""
+        return self.file and self.file.with_name(f"{self.file.name}.sound")
+
+
+def sound_of(folder: Path, call: str) -> Path:
+    """A call's own folder in that one; its name says nothing of the call."""
+    return folder / hashlib.sha256(call.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
 def journal_at(place: str) -> JournalConfig:

@@ -1,11 +1,14 @@
 """What is deleted from the journal: what is too old or too much, and the calls that must be forgotten."""
 
 import glob
+import os
+import shutil
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
 from bcaf_stream.errors import JournalError
+from bcaf_stream.events.journal.config import sound_of
 from bcaf_stream.events.journal.journal import Journal
 from bcaf_stream.events.journal.sqlite import locked
 
@@ -44,7 +47,7 @@ class Erased(NamedTuple):
 
 
 def erase(journal: Journal, call: str, now: int, wait_s: float = WAIT_S) -> Erased:
-    """Forget a call: its events, its latest values, and their bytes in every file of the journal's folder.
+    """Forget a call: its events, latest values and sound, and their bytes in every file of the journal's folder.
 
     Nothing that comes of the call from now on is stored. The copies that `repair` moved aside are deleted as a
     whole, for what is in them cannot be told. One audit line stays, but not of a call that was never there.
@@ -58,6 +61,7 @@ def erase(journal: Journal, call: str, now: int, wait_s: float = WAIT_S) -> Eras
         if count:
             journal.note_erasure(db, call, now, count)
     file = journal.config.file
+    _delete_sound(journal.config.sound_folder, call)
     copies = _delete_copies(file) if file and (count or before) else []
     if not journal.database.shrink(wait_s):
         log = f"{file.name}-wal" if file else "its tables"
@@ -67,6 +71,24 @@ def erase(journal: Journal, call: str, now: int, wait_s: float = WAIT_S) -> Eras
             f"program reads the journal: {way_out}"
         )
     return Erased(count, before, copies)
+
+
+def _delete_sound(folder: Path | None, call: str) -> None:
+    """Delete the call's evidence sound; whoever records it finds no folder any more, and stops."""
+    if folder is None:
+        return
+    own = sound_of(folder, call)
+    gone = own.with_name(f"{own.name}.erased")
+    try:
+        with suppress(FileNotFoundError):
+            shutil.rmtree(gone)  # what an erasure left that was killed
+        with suppress(FileNotFoundError):
+            os.rename(own, gone)  # at once: a file that begins now begins nowhere
+            shutil.rmtree(gone)
+    except OSError as error:
+        raise JournalError(
+            f"{own}: the call's sound cannot be deleted: {error.strerror}: delete it, and erase again"
+        ) from None
 
 
 def _delete_copies(path: Path) -> list[Path]:

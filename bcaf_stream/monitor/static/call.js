@@ -5,6 +5,7 @@ import { details } from "./details.js"
 import { clock, day } from "./emotions.js"
 import { Lanes } from "./lanes.js"
 import { CallModel, Playback } from "./model.js"
+import { Sound } from "./sound.js"
 import { addressOf, firing } from "./state.js"
 import { Transcript } from "./transcript.js"
 
@@ -22,11 +23,12 @@ export class CallView {
     this.selected = null
     this.wanted = parameters.has("t") ? Number(parameters.get("t")) : null
     this.known = false
-    this.lanes = new Lanes((key) => this.select(key), (ms) => this.seek(ms))
-    this.transcript = new Transcript((key) => this.select(key))
+    this.lanes = new Lanes((key) => this.choose(key), (ms) => this.seek(ms))
+    this.transcript = new Transcript((key) => this.choose(key))
     this.facts = h("p", { class: "facts" })
     this.details = h("section", { class: "details", "aria-label": "Utterance" }, details(null))
     this.notice = h("p", { class: "note", role: "status" })
+    this.sound = new Sound(call, (words) => text(this.notice, words))
     this.position = h("span", { class: "position" })
     this.scrubber = h("input", { type: "range", min: 0, max: 0, step: 100, "aria-label": "Time in the call", oninput: () => this.seek(Number(this.scrubber.value)) })
     this.playButton = h("button", { type: "button", onclick: () => this.toggle() })
@@ -62,6 +64,7 @@ export class CallView {
             h("h2", {}, "Transcript"),
             this.transcript.followButton,
             this.copyButton,
+            this.sound.clickButton,
             h("span", { class: "exports" }, "Save as ", Object.entries(FORMATS).map(([format, name]) => h("a", { href: `/export?${new URLSearchParams({ call, format })}`, download: "" }, name))),
           ),
           this.transcript.list,
@@ -79,6 +82,7 @@ export class CallView {
   destroy() {
     clearInterval(this.timer)
     clearTimeout(this.missing)
+    this.sound.stop()
     this.lanes.destroy()
   }
 
@@ -134,8 +138,9 @@ export class CallView {
     const one = model.utterances.get(this.selected)
     if (one?.event !== this.detailed) {
       this.detailed = one?.event
-      this.details.replaceChildren(...details(one))
+      this.details.replaceChildren(...details(one), this.sound.button)
     }
+    this.sound.offer(one, Boolean(this.state.status.sound))
     attribute(this.scrubber, "max", playback.end)
     if (document.activeElement !== this.scrubber || live) this.scrubber.value = playback.at
     attribute(this.scrubber, "aria-valuetext", `${clock(playback.at)} of ${clock(playback.end)}`)
@@ -156,6 +161,11 @@ export class CallView {
     if (row) for (const alert of firing(row)) facts.push(`alert ${alert.rule}`)
     if (row?.degraded) facts.push(`degraded: ${row.degraded}`)
     text(this.facts, facts.filter(Boolean).join(" · "))
+  }
+
+  choose(key) {
+    this.select(key)
+    this.sound.clicked(this.model.utterances.get(key))
   }
 
   select(key, focus = false) {
@@ -268,6 +278,8 @@ export class CallView {
         return this.transcript.setFollow(!this.transcript.follow), true
       case "c":
         return void this.copy(), true
+      case "p":
+        return this.sound.toggle(this.model.utterances.get(this.selected)), true
     }
     return false
   }

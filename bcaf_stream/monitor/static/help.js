@@ -14,6 +14,7 @@ const KEYS = [
   ["l", "in a call: go to the end and stay there"],
   ["f", "in a call: the transcript follows, or stays"],
   ["c", "in a call: copy the address of this moment"],
+  ["p", "in a call: play the utterance's sound, or stop it"],
 ]
 
 export class Help {

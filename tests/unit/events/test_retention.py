@@ -8,7 +8,7 @@ import pytest
 
 from bcaf_stream.errors import JournalError
 from bcaf_stream.events.event import Event
-from bcaf_stream.events.journal.config import JournalConfig
+from bcaf_stream.events.journal.config import JournalConfig, sound_of
 from bcaf_stream.events.journal.journal import NOT_STORED, Journal
 from bcaf_stream.events.journal.retention import DAY_NS, erase, expire
 
@@ -88,6 +88,21 @@ def test_an_erased_call_leaves_no_byte_beside_its_audit_line(tmp_path: Path):
 
 def bytes_of(folder: Path) -> bytes:
     return b"".join(path.read_bytes() for path in folder.iterdir())
+
+
+def test_the_sound_of_a_call_goes_with_it_and_that_of_others_stays(tmp_path: Path):
+    with Journal(config(tmp_path)) as journal:
+        journal.append([event(1, "mine"), event(1, "yours")])
+        folders = [sound_of(journal.config.sound_folder, call) for call in ("mine", "yours")]
+        for folder in folders:
+            folder.mkdir(parents=True)
+            (folder / "a.000000000000.ogg").write_bytes(b"said")
+        (folders[0].with_name(f"{folders[0].name}.erased")).mkdir()  # of an erasure that was killed
+        assert erase(journal, "mine", now=7).events == 1
+        assert list(journal.config.sound_folder.iterdir()) == [folders[1]]
+        folders[0].mkdir()
+        erase(journal, "mine", now=8)  # again: also what came meanwhile
+        assert list(journal.config.sound_folder.iterdir()) == [folders[1]]
 
 
 def test_what_a_reader_holds_back_is_said_and_goes_when_it_is_erased_again(tmp_path: Path):
