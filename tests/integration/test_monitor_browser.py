@@ -325,6 +325,46 @@ def test_the_page_goes_on_where_it_was_when_the_monitor_was_killed(browser: Brow
             monitor.end()
 
 
+def test_a_browser_that_slept_says_so_and_gets_what_it_missed(browser: Browser, site: Site):
+    made = live("slept", "joy")
+    site.publish(*spoken(made))
+    with page_of(browser, "about:blank") as page:
+        page.clock.install()
+        page.goto(f"{site.address}#/call/slept")
+        said = page.locator(".transcript li[data-key] .words")
+        expect(said).to_have_count(4)
+        expect(page.locator("#status")).to_have_text("Live")
+        page.route("**/stream*", lambda route: route.abort())  # the network wakes up later than the browser
+        page.clock.fast_forward("01:00:00")
+        expect(page.locator("#status")).to_have_text(re.compile("Nothing was heard for 60 min: .* is old"))
+        site.publish(*(made.say(words=f"meanwhile {n}") for n in range(3)))
+        page.unroute("**/stream*")
+        for _ in range(3):
+            page.clock.fast_forward(20_000)
+        expect(said).to_have_count(7)
+        expect(page.locator("#status")).to_have_text("Live")
+        assert said.all_text_contents()[4:] == [f"meanwhile {n}" for n in range(3)]
+
+
+def test_a_hub_that_goes_away_is_said_on_the_page_until_it_is_back(browser: Browser, tmp_path: Path):
+    config = hub_config(tmp_path)
+    made = live("away", "joy")
+    with EventHub(config) as hub:
+        hub.publish(spoken(made)).result()
+        site = serving(tmp_path, hub_address(config))
+        monitor = site.__enter__()
+    try:
+        with page_of(browser, f"{monitor.address}#/call/away") as page:
+            status = page.locator("#status")
+            expect(status).to_have_text(re.compile(r"No news from the hub for \d+ s: "), timeout=20_000)
+            with EventHub(config) as hub:
+                expect(status).to_have_text("Live", timeout=20_000)
+                hub.publish([made.say(words="back again")]).result()
+                expect(page.locator(".transcript li[data-key] .words").last).to_have_text("back again")
+    finally:
+        site.__exit__(None, None, None)
+
+
 def test_the_report_breaks_no_word_that_has_room_and_is_not_wider_than_paper(browser: Browser):
     made = MadeCall("printed", began=time.time_ns() - 30 * 10**9, mood="anger")
     said = [made.start(), *(made.say("left", words=f"so bad {n} {'x' * 200}", ms=3000) for n in range(8))]

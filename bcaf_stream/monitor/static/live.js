@@ -7,13 +7,14 @@ const AGAIN_MS = 2_000
 export class Live {
   constructor(take, tell) {
     this.take = take
-    this.tell = tell // connected | lost | refused
+    this.tell = tell // connected | silent | lost | refused | signed out
     this.call = ""
     this.id = null
-    this.heard = performance.now()
+    this.hear()
     setInterval(() => this.look(), 3_000)
     document.addEventListener("visibilitychange", () => document.hidden || this.look())
     window.addEventListener("online", () => this.open())
+    window.addEventListener("offline", () => this.tell("offline"))
     window.addEventListener("pagehide", () => this.source?.close())
     window.addEventListener("pageshow", (event) => event.persisted && this.open())
   }
@@ -24,6 +25,16 @@ export class Live {
     this.open()
   }
 
+  hear() {
+    this.heard = performance.now()
+    this.heardAt = Date.now()
+  }
+
+  // A computer that sleeps may stop one of the clocks, and its owner may set the other.
+  get silentMs() {
+    return Math.max(performance.now() - this.heard, Date.now() - this.heardAt)
+  }
+
   open() {
     clearTimeout(this.timer)
     this.source?.close()
@@ -32,10 +43,10 @@ export class Live {
     if (this.id !== null) asked.set("after", this.id)
     const source = new EventSource(`/stream?${asked}`)
     this.source = source
-    this.heard = performance.now()
+    this.hear()
     source.onmessage = (message) => {
       if (source !== this.source) return
-      this.heard = performance.now()
+      this.hear()
       if (message.lastEventId) this.id = message.lastEventId
       this.tell("connected")
       this.take(JSON.parse(message.data))
@@ -64,6 +75,9 @@ export class Live {
   }
 
   look() {
-    if (performance.now() - this.heard > SILENT_MS) this.open()
+    const { silentMs } = this
+    if (silentMs <= SILENT_MS) return
+    this.tell("silent", silentMs)
+    this.open()
   }
 }

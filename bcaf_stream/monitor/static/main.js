@@ -17,11 +17,14 @@ const tray = new AlertTray(state, document.getElementById("tray"), document.getE
 let view = null
 let connection = "lost"
 let refusal = ""
+let silentMs = 0
 
 const live = new Live(take, (how, why = "") => {
   if (connection === how) return
+  if (how === "silent") silentMs = why
+  if (connection === "silent" && how === "lost") return // since when stands there already
   connection = how
-  refusal = why.trim()
+  refusal = String(why).trim()
   showStatus()
 })
 
@@ -41,6 +44,8 @@ function showStatus() {
   let words = "Live"
   if (connection === "signed out") [kind, words] = ["bad", "Signed out."]
   else if (connection === "refused") [kind, words] = ["bad", `The monitor refuses: ${refusal}`]
+  else if (connection === "offline") [kind, words] = ["bad", "This computer is offline: what stands here is old."]
+  else if (connection === "silent") [kind, words] = ["bad", `Nothing was heard for ${lasting(silentMs)}: what stands here is old. Asking for the rest.`]
   else if (connection === "lost") [kind, words] = ["bad", "The connection to the monitor is lost; trying again."]
   else if (trouble) [kind, words] = ["bad", `No news from the hub${away_s ? ` for ${away_s} s` : ""}: ${trouble}`]
   else if (hub) [kind, words] = ["bad", `The hub is in trouble: ${hub}`]
@@ -50,6 +55,8 @@ function showStatus() {
   status.dataset.words = words
   status.replaceChildren(words, ...(connection === "signed out" ? [" ", h("a", { href: "/login" }, "Sign in")] : []))
 }
+
+const lasting = (ms) => (ms < 120_000 ? `${Math.round(ms / 1000)} s` : `${Math.round(ms / 60_000)} min`)
 
 function show() {
   const [path, asked = ""] = location.hash.replace(/^#\/?/, "").split("?")
