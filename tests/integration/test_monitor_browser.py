@@ -19,6 +19,7 @@ from tests.browser import assert_accessible, chromium, page_of
 from tests.components import needs
 from tests.monitor_calls import MadeCall, raised
 from tests.monitor_site import MonitorProcess, hub_address, hub_config, serving
+from tests.waiting import until
 
 pytestmark = needs("chromium")
 
@@ -229,9 +230,9 @@ def test_a_click_on_an_utterance_plays_it_and_is_an_audit_line(browser: Browser,
             assert plays() == [("left", 0)]
             page.keyboard.press("p")
             expect(button).to_be_visible()
+            until(lambda: plays() == [("left", 0), ("left", 1)])
             page.keyboard.press("p")
             expect(button).to_be_hidden()
-            assert plays() == [("left", 0), ("left", 1)]
             assert_accessible(page)
 
 

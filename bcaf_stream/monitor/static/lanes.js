@@ -33,7 +33,8 @@ export class Lanes {
       if (block) choose(block.dataset.key)
       else seek((event.clientX - this.svg.getBoundingClientRect().left) / this.scale)
     })
-    this.resized = new ResizeObserver(() => this.zoom === null && this.show())
+    // In the next frame: drawing in the observer's own changes what it observes, which browsers report as an error.
+    this.resized = new ResizeObserver(() => this.zoom === null && requestAnimationFrame(() => this.show()))
     this.resized.observe(this.scroller)
   }
 
