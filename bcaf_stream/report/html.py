@@ -5,8 +5,9 @@ from a call can become markup. It has no script, and its own policy lets nothing
 """
 
 import xml.etree.ElementTree as ET
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from typing import Any
 
 from bcaf_stream.display import printable
 from bcaf_stream.events.event import Event
@@ -24,7 +25,8 @@ def call_page(report: CallReport) -> str:
     """The page of one call."""
     call = report.summary
     page = _Page(f"Call {call.call}")
-    silence = " to ".join(_clock(at_ms) for at_ms in call.longest_silence)
+    quiet_ms, again_ms = call.longest_silence
+    silence = f"{(again_ms - quiet_ms) / 1000:.1f} s, from {_clock(quiet_ms)} on"
     facts = {
         "began": _when(call.started_at),
         "length": _clock(call.now_ms),
@@ -32,7 +34,7 @@ def call_page(report: CallReport) -> str:
         "policy": call.policy or "fused",
         "negative mass": _share(report.negative_mass),
         "talk-over": f"{call.talk_over_ms / 1000:.1f} s",
-        "longest silence": silence if call.longest_silence[1] else "none",
+        "longest silence": silence if again_ms else "none",
         "alerts": str(report.fired),
     }
     page.table((), facts.items())
@@ -200,10 +202,14 @@ def _alerts(page: _Page, alerts: Iterable[Event]) -> None:
     heads = ("time", "alert", "of", "state", "value", "threshold", "", "evidence")
     body = page.table(heads, rows, numbers=(0, 4, 5))
     for line, event in zip(body, told, strict=True):
-        for one in event.evidence or ():
+        for one in sorted(event.evidence or (), key=_begin):
             goal = f"#{_anchor(str(one.get('channel')), one.get('utterance'))}"
             start = one.get("start_ms")
             _text(line[-1], "a", _clock(start) if isinstance(start, int) else "there", {"href": goal}).tail = " "
+
+
+def _begin(evidence: Mapping[str, Any]) -> int:
+    return int(evidence.get("start_ms") or 0)
 
 
 def _transcript(page: _Page, call: CallSummary) -> None:
@@ -218,8 +224,11 @@ def _transcript(page: _Page, call: CallSummary) -> None:
             remarks.append(f"{one.modalities[0]} only")
         if one.revision and one.was and one.was != one.emotion:
             remarks.append(f"before its revision: {one.was}")
+        elif one.revision:
+            remarks.append("revised")
         words = "(no words)" if one.text is None else one.text
-        rows.append((_clock(one.start_ms), one.who, "", _share(one.confidence), words, "; ".join(remarks)))
+        who = one.who if one.role in (None, one.who) else f"{one.who} ({one.role})"
+        rows.append((_clock(one.start_ms), who, "", _share(one.confidence), words, "; ".join(remarks)))
     body = page.table(("time", "who", "emotion", "sure", "words", "remarks"), rows, numbers=(0, 3))
     for line, one in zip(body, said, strict=True):
         line.set("id", _anchor(one.channel, one.index))
@@ -233,8 +242,9 @@ def _transcript(page: _Page, call: CallSummary) -> None:
 def _quality(page: _Page, call: CallSummary) -> None:
     quality = call.quality
     page.head("Quality of the data")
+    lost = "1 gap" if quality.gaps == 1 else f"{quality.gaps} gaps"
     rows = [
-        ("sound lost", f"{quality.gaps} gaps, {sum(quality.lost_ms.values()) / 1000:.1f} s in all channels"),
+        ("sound lost", f"{lost}, {sum(quality.lost_ms.values()) / 1000:.1f} s in all channels"),
         ("judged by sound alone", _share(quality.audio_only)),
         ("not judged", _share(quality.share("none"))),
         ("revised", str(quality.revised)),

@@ -1,6 +1,7 @@
 """One call, as its events tell it so far."""
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -76,6 +77,8 @@ class CallSummary:
                 self.notes = [*self.notes, (self.now_ms, event.reason or "")][-(self._keep or 0) :]
             case "audio.gap":
                 self._gap(event)
+            case "speaker.relabelled":
+                self._relabel(event.relabelled or {})
             case "alert":
                 self.alerts[getattr(event, "rule", None) or "", event.channel] = event
             case _:
@@ -204,6 +207,13 @@ class CallSummary:
             channel, index = next(iter(self._said))
             del self._said[channel, index]
             self._forgotten[channel] = max(index, self._forgotten.get(channel, -1))
+
+    def _relabel(self, names: Mapping[str, str]) -> None:
+        """Some speakers turned out to be others of their channel."""
+        for key, one in self._said.items():
+            if one.who in names and one.who != one.channel:
+                self._said[key] = replace(one, who=names[one.who])
+        self.floor.relabel(names)
 
     def _count(self, one: Said, sign: int = 1) -> None:
         self.roles.setdefault(one.role or "speaker", RoleSummary()).count(one, sign)

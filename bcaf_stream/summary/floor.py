@@ -1,7 +1,7 @@
 """Who has the floor: time in which several channels are spoken in, and the longest silence."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 
 class Floor:
@@ -23,6 +23,10 @@ class Floor:
             self._spans.append((max(start_ms, self.folded_ms), end_ms, channel))
         if self._keep and len(self._spans) > 2 * self._keep:
             self._fold(sorted(start for start, *_ in self._spans)[-self._keep])
+
+    def relabel(self, names: Mapping[str, str]) -> None:
+        """Who was taken for somebody else is that one, in all that is remembered span by span."""
+        self._spans = [(a, b, names.get(who, who)) for a, b, who in self._spans]
 
     @property
     def talk_over_ms(self) -> int:

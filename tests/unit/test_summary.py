@@ -48,6 +48,18 @@ def test_a_revision_replaces_its_final_and_a_final_its_interim_result():
     assert (said.emotion, said.was, summary.quality.revised) == ("joy", "anger", 1)
 
 
+def test_a_speaker_who_turned_out_to_be_another_one_talks_over_nobody():
+    script = CallScript()
+    first = replace(script.say(0, 2_000, "anger"), speaker="S1")
+    second = replace(script.say(1_000, 3_000, "joy"), speaker="S2")
+    summary = summary_of([first, second])
+    assert summary.talk_over_ms == 1_000
+    about = {"id": "r", "call": first.call, "channel": first.channel, "seq": second.seq + 1, "emitted_at": 3}
+    summary.push(Event(type="speaker.relabelled", relabelled={"S2": "S1"}, **about))
+    assert [one.who for one in summary.said] == ["S1", "S1"]
+    assert summary.talk_over_ms == 0
+
+
 def test_a_revision_that_could_not_be_judged_leaves_what_was_said():
     script = CallScript()
     script.say(0, 1_000, "anger")

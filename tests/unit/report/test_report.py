@@ -90,7 +90,7 @@ def test_the_page_tells_what_the_summary_has(journal: Path, tmp_path: Path):
         "before its",
     ):
         assert text in page.text
-    assert "1 gaps, 1.0 s" in page.text
+    assert "1 gap, 1.0 s" in page.text
     assert "Model: m." in page.text
 
 
