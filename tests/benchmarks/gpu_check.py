@@ -180,7 +180,7 @@ class Check:
         import ray
 
         from actors.config import BatchConfig
-        from actors.emotion_actor import EmotionActor, Request
+        from actors.emotion_actor import EmotionActor
         from bcaf_stream.emotion_model import ModelConfig
         from bcaf_stream.types import Utterance
 
@@ -211,9 +211,8 @@ class Check:
                         text_source="given",
                     )
                     began = time.perf_counter()
-                    answer = await actor.predict.remote(Request(state, utterance))
+                    _, state = await actor.predict.remote(state, utterance)
                     taken.append(time.perf_counter() - began)
-                    state = answer.state
 
             await talk(0)
             taken.clear()
