@@ -6,6 +6,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
@@ -253,6 +254,39 @@ def test_events_sent_again_cost_no_journey_each(postgres: PostgresServer, monkey
         assert journal.last_offset == 2000
 
 
+def test_connections_that_are_ended_while_events_come_lose_and_double_nothing(postgres: PostgresServer):
+    """As an administrator, a failover or a proxy ends them: at any moment, that of a commit among them."""
+    with (
+        EventHub(hub_config(postgres.config())) as hub,
+        EventSubscriber(hub.bus.endpoint, hub.replay.endpoint, start="start") as subscriber,
+        ThreadPoolExecutor(1) as administrator,
+    ):
+        refused = 0
+
+        def taken(n: int) -> bool:
+            nonlocal refused
+            try:
+                return bool(hub.publish([event(n)]).result(WAIT_S))
+            except JournalError:  # as who owns a call does: once more
+                refused += 1
+                return False
+
+        for n in range(200):
+            if n % 20 == 0:
+                ended = administrator.submit(postgres.query, f"SELECT {END_ALL}")
+            until(lambda n=n: taken(n), WAIT_S)
+        ended.result()
+        told: list[Event] = []
+        until(
+            lambda: told.extend(e for e in subscriber.receive_many(200, 0.1) if e.call) or len(told) >= 200, WAIT_S
+        )
+        stored = list(hub.journal.read())
+        assert [(e.offset, e.seq) for e in stored] == [(n + 1, n) for n in range(200)]
+        assert told == stored
+        assert refused, "some of them broke something"
+        assert hub.journal.epoch == 1
+
+
 def test_a_hub_with_a_thousand_open_files_makes_its_connection_again(postgres: PostgresServer):
     with Journal(postgres.config()) as journal, contextlib.ExitStack() as files:
         for _ in range(1100):
@@ -313,6 +347,12 @@ def test_what_is_not_there_is_named(postgres: PostgresServer):
     postgres.query("CREATE SCHEMA other; CREATE TABLE other.journal (x int)")
     with pytest.raises(JournalError, match="its tables are no journal's: choose another namespace"):
         Journal(JournalConfig(url=postgres.url(), namespace="other"))
+    older = postgres.config()
+    Journal(older).close()
+    postgres.query("UPDATE journal SET schema = 0", older.namespace)
+    for read_only in (False, True):
+        with pytest.raises(JournalError, match="this version knows schema 1 and not 0: choose another namespace"):
+            Journal(older, read_only=read_only)
     with pytest.raises(ConfigError, match="give path or url, not both"):
         load_config(JournalConfig, None, ["path=x", "url=sqlite:///y"])
     assert load_config(JournalConfig, None, ["url=sqlite:////x/y"]).file == Path("/x/y")

@@ -40,7 +40,7 @@ _WAYS_OUT = {
     "53100": "the disk is full: free some space; nothing of this append was stored",
     "53": "the server is short of memory or connections: see its log",
     "55P03": "another process is writing to it: stop that one, or choose another namespace",
-    "57": "the server was shut down, or is starting: see its log",
+    "57": "the server was shut down, is starting, or ended the connection: see its log",
     "58": "the server's disk failed: check its space and its health",
     "XX": "it is damaged, says the server: restore it from a backup",
 }

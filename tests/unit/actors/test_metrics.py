@@ -75,6 +75,18 @@ def test_a_reason_becomes_one_of_few_labels_without_names_and_numbers(monkeypatc
     assert "other" in kinds
 
 
+def test_what_an_operator_is_promised_is_there():
+    found = {f.name: f.type for kind in (EVERYWHERE, INGEST, EMOTION, HUB) for f in kind.collect()}
+    promised = {
+        "gauge": "calls_active queue_depth journal_offset subscriber_lag_events loop_lag_seconds model_info",
+        "counter": "audio_seconds audio_gap_seconds degraded calls_refused utterances",
+        "histogram": "speech_to_event_seconds stage_seconds batch_audio_seconds batch_padding_ratio confidence",
+    }
+    for kind, names in promised.items():
+        assert {name: found.get(f"bcaf_{name}") for name in names.split()} == dict.fromkeys(names.split(), kind)
+    assert (metrics.LATENCY_S[0], metrics.LATENCY_S[-1]) == (0.05, 5.0)
+
+
 def test_no_label_of_any_metric_can_hold_a_call_or_its_words():
     allowed = {
         "kind",
