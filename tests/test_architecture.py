@@ -323,6 +323,14 @@ def test_no_module_imports_itself_by_way_of_others():
         pytest.fail(f"an import circle: {' -> '.join(error.args[1])}")
 
 
+@pytest.mark.parametrize("guide", ["bcaf_stream", "actors", "training"])
+def test_the_guides_for_newcomers_name_files_that_are_there(guide: str):
+    text = ast.get_docstring(ast.parse((ROOT / guide / "__init__.py").read_text(encoding="utf-8"))) or ""
+    named = re.findall(r"(?:bcaf_stream|actors|training)/[\w/]*", text.replace(".py", ""))
+    assert len(named) >= 4
+    assert [name for name in named if not (ROOT / name).is_dir() and not (ROOT / f"{name}.py").is_file()] == []
+
+
 DIALECT = re.compile(
     r"(?<![a-z])(doors?|house|bury|tend|strangers|akin|taught|softness|deaf|askers|glance)(?![a-z])", re.IGNORECASE
 )
