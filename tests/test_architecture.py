@@ -72,6 +72,10 @@ MAY_IMPORT = {  # third-party package -> the only modules allowed to import it
     "psycopg": ("bcaf_stream.events.journal.postgres", "bcaf_stream.events.journal.postgres_session"),
     "ray": ("actors", "training.ray_jobs", "training.ray_train", "training.ray_tune", "training.features"),
 }
+PRIVATE_TO_OTHERS = {  # what its owners may change any day; tests/unit/test_ray_internals.py guards it
+    "actors.cluster": {"ray"},
+    "training.ray_jobs": {"ray"},
+}
 FREE_SIBLINGS = 0  # the vocabulary layer may import within itself
 
 
@@ -130,6 +134,16 @@ def test_imports_point_down(path: Path):
         sideways = there[0] == here[0] and here[0] != FREE_SIBLINGS
         assert there[0] <= here[0], f"{me} (layer {here[0]}) imports upwards: {name} (layer {there[0]})"
         assert not sideways, f"{me} imports its sibling {name} (layer {here[0]})"
+
+
+@pytest.mark.parametrize("path", FILES, ids=module_name)
+def test_what_is_private_to_a_library_is_left_alone_or_guarded(path: Path):
+    private = {
+        name.partition(".")[0]
+        for name in imported(path)
+        if any(part.startswith("_") and not part.startswith("__") for part in name.split("."))
+    }
+    assert private == PRIVATE_TO_OTHERS.get(module_name(path), set())
 
 
 INGEST = "bcaf_stream.ingest"

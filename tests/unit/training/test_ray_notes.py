@@ -1,9 +1,5 @@
 """A node that is lost in training is one line, not the logs that it left."""
 
-import inspect
-
-from ray._private import worker
-
 from training.ray_jobs import ONE_LOSS_S, ClusterNotes
 
 TERMINATED = (
@@ -39,9 +35,3 @@ def test_the_next_one_is_told_again():
 
 def test_whatever_else_ray_tells_is_its_first_line():
     assert told("The autoscaler cannot add nodes\nTraceback ...") == ["Ray: The autoscaler cannot add nodes"]
-
-
-def test_ray_still_has_the_place_that_is_taken():
-    """`listen_error_messages` looks it up in its module, and hands over what is used here."""
-    assert list(inspect.signature(worker.print_to_stdstream).parameters) == ["data", "ignore_prefix"]
-    assert "print_to_stdstream(" in inspect.getsource(worker.listen_error_messages)
