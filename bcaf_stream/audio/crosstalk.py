@@ -30,6 +30,9 @@ WINDOW = 256  # of the coherence: 32 ms
 BLOCK = RATE // 2  # the ends of a segment are judged in such parts: an answer after an echo is an answer
 DECAY = 0.25  # of an echo's power: what is left beside it and has less is its end; own speech has 1 / DECAY
 SAME_SOUND = "carry the same sound"
+QUIET = 0.1  # of a segment's power: a pause before or behind an echo, in
+PAUSES = 2  # blocks at most, which does not end the search for it
+KNOWN_COHERENCE = 0.6  # at the lag of an echo that is known already; what is too short for MIN_PEAK may have it
 MIN_PEAK = 25.0  # of the correlation, in its deviations: unrelated speech stays below 21, an echo is above 45
 
 SoundN = NDArray[np.float32]
@@ -111,7 +114,7 @@ class Crosstalk:
 
     def reset(self) -> None:
         self._histories = {channel: History() for channel in self._channels}
-        self._told: set[tuple[str, str]] = set()
+        self._told: dict[tuple[str, str], float] = {}  # the lag, in ms, at which the first has the second's sound
         self._notes: list[str] = []
 
     @property
@@ -184,16 +187,22 @@ class Crosstalk:
     ) -> int:
         """How many samples of the sound's begin (or of its end, for -1) are the other channel's.
 
-        A block in between that is no louder than they are does not interrupt them.
+        A block in between that is no louder than they are does not interrupt them, nor does a pause before them.
         """
         lag = self.config.max_lag_ms * PER_MS
-        found, power, blocks = 0, 0.0, 0
+        quiet = QUIET * float((sound**2).mean()) * BLOCK if len(sound) else 0.0
+        found, power, blocks, loudest_pause = 0, 0.0, 0, 0.0
         for number in range(len(sound) // BLOCK):
             at = number * BLOCK if direction > 0 else len(sound) - (number + 1) * BLOCK
             part = sound[at : at + BLOCK]
+            own = float(part @ part)
             if self._of(channel, part, around[at : min(at + BLOCK + 2 * lag, len(around))], other, tell):
-                found, power, blocks = (number + 1) * BLOCK, power + float(part @ part), blocks + 1
-            elif blocks == 0 or float(part @ part) * blocks > power / DECAY:
+                found, power, blocks = (number + 1) * BLOCK, power + own, blocks + 1
+                if loudest_pause > own:
+                    return 0  # a faint answer
+            elif blocks == 0 and number < PAUSES and own < quiet:
+                loudest_pause = max(loudest_pause, own)
+            elif blocks == 0 or own * blocks > power / DECAY:
                 break
         return found
 
@@ -201,14 +210,23 @@ class Crosstalk:
         """Whether the sound was spoken in the other channel, or is in both alike and given to the other one."""
         if len(around) < len(sound):
             return False
-        found = image(sound, around, self.config.max_lag_ms * PER_MS)
-        if found is None or found.coherence < self.config.min_coherence or found.gain_db > self.config.same_db:
+        max_lag = self.config.max_lag_ms * PER_MS
+        found, least = image(sound, around, max_lag), self.config.min_coherence
+        unlike = found is None or found.gain_db > self.config.same_db  # nothing, or its own sound in the other one
+        if unlike and (known_ms := self._known_lag_ms(channel, other)) is not None:
+            found, least = image_at(sound, around, max_lag, round(known_ms * PER_MS)), KNOWN_COHERENCE
+        if found is None or found.coherence < least or found.gain_db > self.config.same_db:
             return False
         same = found.gain_db >= -self.config.same_db
         if tell and (channel, other) not in self._told:
-            self._told.add((channel, other))
             self._note(channel, other, found, same)
+            self._told[channel, other] = found.lag_ms
         return not same or self._channels.index(other) < self._channels.index(channel)
+
+    def _known_lag_ms(self, channel: str, other: str) -> float | None:
+        """Of an echo that was found before, or of the same sound that was found in the other direction."""
+        back_ms = self._told.get((other, channel))
+        return self._told.get((channel, other), None if back_ms is None else -back_ms)
 
     def _note(self, channel: str, other: str, found: Image, same: bool) -> None:
         if not same:
@@ -233,6 +251,18 @@ def image(own: SoundN, other: SoundN, max_lag: int) -> Image | None:
     deviation = float(np.sqrt((correlation**2).mean()))
     if float(correlation[starts[best]]) < MIN_PEAK * deviation or deviation == 0:
         return None
+    coherence, gain_db = _coherence(own, other[best : best + len(own)])
+    return Image(coherence, gain_db, (max_lag - best) / PER_MS)
+
+
+def image_at(own: SoundN, other: SoundN, max_lag: int, lag: int) -> Image | None:
+    """The same at a lag that is known but for a millisecond; None where it is not in `other`, or where there is
+    too little to tell."""
+    near = range(max_lag - lag - PER_MS, max_lag - lag + PER_MS + 1)
+    starts = [start for start in near if 0 <= start <= len(other) - len(own)]
+    if len(own) < 4 * WINDOW or not starts:
+        return None
+    best = max(starts, key=lambda start: abs(float(own @ other[start : start + len(own)])))
     coherence, gain_db = _coherence(own, other[best : best + len(own)])
     return Image(coherence, gain_db, (max_lag - best) / PER_MS)
 

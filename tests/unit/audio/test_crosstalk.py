@@ -16,10 +16,20 @@ OFF = AudioConfig(crosstalk=CrosstalkConfig(enabled=False))
 @pytest.fixture(scope="module")
 def call() -> tuple[PcmN, PcmN]:
     """The first 16 s of customer and agent, at 16 kHz."""
+    return part(0, 16)
+
+
+@pytest.fixture(scope="module")
+def argument() -> tuple[PcmN, PcmN]:
+    """24 s of the demo call in which the customer talks into the agent's words."""
+    return part(20, 44)
+
+
+def part(start_s: int, end_s: int) -> tuple[PcmN, PcmN]:
     with av.open(str(CALL)) as container:
         resampler = av.AudioResampler(format="s16p", layout="stereo", rate=16_000)
         blocks = [f.to_ndarray() for frame in container.decode(audio=0) for f in resampler.resample(frame)]
-    sound = np.concatenate(blocks, axis=1)[:, : 16 * 16_000]
+    sound = np.concatenate(blocks, axis=1)[:, start_s * 16_000 : end_s * 16_000]
     return sound[0], sound[1]
 
 
@@ -103,6 +113,29 @@ def test_the_same_sound_twice_is_one_channel(call, gain: float):
     strict, notes = cut(mono, other, precedence=["agent", "customer"])
     assert {segment.channel for segment in strict} == {"agent"}  # whose policy then decides
     assert notes == ["crosstalk: agent and customer carry the same sound, taken for agent's"]
+
+
+@pytest.mark.parametrize(("db", "delay_ms"), [(-18, 150), (-24, 300)])
+def test_an_echo_behind_own_words_is_no_part_of_them(argument, db: int, delay_ms: int):
+    """With a pause behind it, it stayed: the agent was judged by what the customer said."""
+    customer, agent = argument
+    late = delay_ms * 16
+    echo = lambda sound: (np.concatenate([np.zeros(late), sound[:-late]]) * 10 ** (db / 20)).astype(np.int16)  # noqa: E731
+    segments, _ = cut(customer + echo(agent), agent + echo(customer))
+    expected, _ = cut(customer, agent)
+    (clean_ms,) = (s.end_ms for s in expected if s.channel == "agent" and 6000 < s.start_ms < 8000)
+    (end_ms,) = (s.end_ms for s in segments if s.channel == "agent" and 6000 < s.start_ms < 8000)
+    assert abs(end_ms - clean_ms) <= 600
+
+
+@pytest.mark.parametrize("delay_ms", [0, 5])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_short_word_is_in_one_channel_too_where_they_are_known_to_be_alike(argument, delay_ms: int, sign: int):
+    mono = (argument[0] // 2 + argument[1] // 2).astype(np.int16)
+    other = np.concatenate([np.zeros(delay_ms * 16, np.int16), mono[: len(mono) - delay_ms * 16]])
+    segments, _ = cut(mono, (sign * other).astype(np.int16))
+    assert segments[-1].end_ms - segments[-1].start_ms <= 500  # the file ends in the middle of a word
+    assert {segment.channel for segment in segments} == {"customer"}
 
 
 @pytest.mark.parametrize("shift_s", [1.0, 4.5])
