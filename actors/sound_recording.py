@@ -42,7 +42,10 @@ class SoundRecording:
         """Delete for ever what is older than `keep_h`."""
         keep_s = self._config.keep_h * 3600
         while True:
-            await self._do(lambda: expire(self._folder, time.time() - keep_s))
+            try:
+                await self._do(lambda: expire(self._folder, time.time() - keep_s))
+            except OSError as error:  # of the disk: the calls go on
+                _failed(error)
             await asyncio.sleep(min(LOOK_S, keep_s / 10))
 
     async def drain(self) -> None:

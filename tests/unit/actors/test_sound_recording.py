@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from actors import sound_recording
 from actors.call_registry import CallRegistry
 from actors.config import IngestConfig, ServeConfig
 from actors.sound_recording import SoundRecording
@@ -20,6 +21,7 @@ from bcaf_stream.evidence import RecordConfig, clip
 from bcaf_stream.ingest.media import CallStart
 from bcaf_stream.types import SAMPLE_RATE
 from tests.unit.actors.local_runtime import CHANNELS, RATE, LocalRuntime, demo_chunks, joined, send
+from tests.waiting import eventually
 
 CUSTOMERS = RecordConfig(roles=("customer",))
 
@@ -82,6 +84,26 @@ def test_a_call_whose_sound_cannot_be_written_is_analysed_all_the_same(engine: E
     events = played(engine, recording)
     assert events[-1].type == "call.end"
     assert any(event.type == "emotion.final" for event in events)
+
+
+def test_a_folder_that_cannot_be_looked_through_ends_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Deleting what is old runs beside the servers of the ingest actor: an error of the disk must not end them."""
+    looked = []
+
+    def broken(folder: Path, before_s: float) -> int:
+        looked.append(before_s)
+        raise PermissionError(13, "Permission denied")
+
+    async def some() -> None:
+        monkeypatch.setattr(sound_recording, "expire", broken)
+        often = RecordConfig(roles=("customer",), keep_h=0.0001)
+        recording = SoundRecording(often, tmp_path)
+        running = asyncio.create_task(recording.delete_old())
+        await eventually(lambda: len(looked) > 1 or running.done())
+        assert not running.done()
+        running.cancel()
+
+    asyncio.run(some())
 
 
 @pytest.mark.parametrize(
