@@ -133,7 +133,7 @@ def status(
 
 
 @app.command()
-def down(name: Name = "bcaf", timeout: Annotated[float, typer.Option(help="seconds to wait")] = 30.0) -> None:
+def down(name: Name = "bcaf", timeout: Annotated[float, typer.Option(help="seconds to wait")] = 60.0) -> None:
     """End a deployment: running calls are closed, what was heard of them is published and journalled."""
     end(name, timeout)
     print(f"{name} is down")

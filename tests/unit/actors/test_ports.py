@@ -29,3 +29,26 @@ def test_a_port_that_is_left_open_is_chosen_once():
     assert with_ports(chosen) == chosen
     with socket.socket() as free:
         free.bind(("127.0.0.1", int(chosen.hub.bus.bind.rpartition(":")[2])))
+
+
+def test_every_server_is_found_where_it_was_when_its_actor_starts_again():
+    connections = ("twilio", "audiohook", "audiosocket", "pcm", "microphone", "audio_fork", "live_text")
+    open_ports = [f"ingest.{name}.port=0" for name in connections]
+    open_ports += [
+        "ingest.audiosocket.channels=[{name: a, role: customer}, {name: b, role: agent}]",
+        "ingest.rtp=[{port: 0, idle_s: 1, allow: [10.0.0.0/8], host: 0.0.0.0}, {port: 5004}]",
+        "metrics.port=0",
+        "monitor={port: 0}",
+    ]
+    config = load_config(ServeConfig, None, open_ports)
+    chosen = load_config(ServeConfig, None, [*open_ports, *chosen_ports(config)])
+    assert with_ports(chosen) == chosen
+    ports = [getattr(chosen.ingest, name).port for name in connections] + [
+        chosen.metrics.port,
+        chosen.monitor.port,
+    ]
+    assert 0 not in ports
+    first, second = chosen.ingest.rtp
+    assert (first.port > 0, second.port) == (True, 5004)
+    assert first == config.ingest.rtp[0].model_copy(update={"port": first.port})
+    assert with_ports(config).ingest.rtp[0].port > 0
