@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict
 from types import FrameType
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 from actors.config import ServeConfig
 from actors.launch import Deployment, Endpoints
@@ -15,7 +15,7 @@ from actors.metrics_server import MetricsServer
 from actors.monitor_page import MonitorPage
 from actors.process_locks import Part, ProcessLock, Witness
 from actors.status import cancel_drain, is_draining, write_status
-from bcaf_stream.errors import BcafError, DeploymentError
+from bcaf_stream.errors import BcafError, DeploymentError, LoopError
 from bcaf_stream.loops import EXIT_CODE
 
 log = logging.getLogger(__name__)
@@ -23,6 +23,31 @@ log = logging.getLogger(__name__)
 REPORT_S = 1.0
 WATCHERS: tuple[Part, ...] = ("supervisor", "standby")  # the second one is the first as soon as that is gone
 SUCCESSOR_S = 60.0  # for a new supervisor to take over, before a driver that is of no more use ends
+
+
+class Loop(Protocol):
+    """Something that a thread serves."""
+
+    def check(self) -> None:
+        """Raises LoopError when its thread has died."""
+
+    def close(self) -> None: ...
+
+
+S = TypeVar("S", bound=Loop)
+
+
+def living(server: S | None) -> S | None:
+    """The server; None where its thread has died: the address is free, and it is to be opened again."""
+    try:
+        if server is not None:
+            server.check()
+    except LoopError as error:
+        log.critical("%s", error)
+        assert server is not None
+        server.close()
+        return None
+    return server
 
 
 class Driver:
@@ -66,6 +91,7 @@ class Driver:
             self._serve_monitor()
             self._listen_to_signals()  # again: Ray puts its own handlers in place, which print a stack trace
             self._announce()
+            self._again = True  # from here on, what cannot be opened is tried again
             self._watch(deployment)
             self._trouble = "going down"
             self._report("going down")
@@ -76,6 +102,7 @@ class Driver:
 
     def _serve_metrics(self, deployment: Deployment) -> None:
         """Raises DeploymentError, at the first start: a port may be held by a driver that is dying."""
+        self._metrics = living(self._metrics)
         if self._config.metrics.port is None or self._metrics is not None:
             return
         try:
@@ -87,6 +114,7 @@ class Driver:
 
     def _serve_monitor(self) -> None:
         """Raises BcafError, at the first start, as `_serve_metrics`."""
+        self._monitor = living(self._monitor)
         if self._config.monitor is None or self._monitor is not None or self._endpoints is None:
             return
         try:

@@ -64,6 +64,10 @@ class MetricsServer:
         self.endpoint = f"http://{config.bind}:{self._server.server_port}/metrics"
         self._thread = start_thread("metrics", self._serve)
 
+    def check(self) -> None:
+        """Raises LoopError when nothing is served any more."""
+        self._thread.check()
+
     def close(self) -> None:
         self._thread.ending.set()
         self._server.shutdown()

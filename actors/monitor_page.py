@@ -28,6 +28,11 @@ class MonitorPage:
         self.address = self._monitor.address
         self._thread = start_thread("monitor", lambda ending: self._monitor.run(lambda _: None))
 
+    def check(self) -> None:
+        """Raises LoopError when the page is served no more, or learns of nothing any more."""
+        self._thread.check()
+        self._monitor.site.follower.check()
+
     def close(self) -> None:
         self._thread.ending.set()  # first: what returns before it was asked to is a death
         self._monitor.stop()

@@ -64,6 +64,11 @@ class Follower:
             start_thread("monitor inventory", self._look_after),
         ]
 
+    def check(self) -> None:
+        """Raises LoopError when it follows no more."""
+        for thread in self._threads:
+            thread.check()
+
     def close(self) -> None:
         for thread in self._threads:
             thread.ending.set()
