@@ -22,6 +22,7 @@ LAYERS = [  # low to high; members of one set must not import each other
         "bcaf_stream.loops",
         "bcaf_stream.display",
     },
+    {"bcaf_stream.connections"},
     {
         "bcaf_stream.audio",
         "bcaf_stream.ingest",
@@ -59,7 +60,12 @@ TRAINING = [  # the same inside the room
     {"training.compact", "training.cli"},
 ]
 MAY_IMPORT = {  # third-party package -> the only modules allowed to import it
-    "zmq": ("bcaf_stream.events", "bcaf_stream.ingest.transports.zmq_link", "bcaf_stream.client.link"),
+    "zmq": (
+        "bcaf_stream.connections",
+        "bcaf_stream.events",
+        "bcaf_stream.ingest.transports.zmq_link",
+        "bcaf_stream.client.link",
+    ),
     "websockets": ("bcaf_stream.ingest.transports",),
     "starlette": ("bcaf_stream.monitor",),
     "uvicorn": ("bcaf_stream.monitor.server",),

@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 import zmq
 from zmq.auth.thread import ThreadAuthenticator
 
+from bcaf_stream.connections import Refusals
 from bcaf_stream.errors import EventError, LoopError
-from bcaf_stream.events.connections import Refusals
 from bcaf_stream.events.event import EVERYTHING, HEARTBEAT, parse_topic, topic_prefix
 from bcaf_stream.files import replacing
 

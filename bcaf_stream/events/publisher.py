@@ -28,10 +28,11 @@ from pydantic import Field, ValidationInfo, field_validator
 
 from bcaf_stream.addresses import is_local, why_not_bound
 from bcaf_stream.config import Config
+from bcaf_stream.connections import Budget, Refusals
 from bcaf_stream.errors import EventError
 from bcaf_stream.events.auth import Gate
 from bcaf_stream.events.codec import encode
-from bcaf_stream.events.connections import Budget, Refusals, connection_of, disconnect, is_gone
+from bcaf_stream.events.connections import connection_of, disconnect, is_gone
 from bcaf_stream.events.event import HEARTBEAT, Event, heartbeat, hub_degraded, topic_of
 from bcaf_stream.events.journal.rows import Entry
 from bcaf_stream.events.subscriptions import Connection, Subscriptions
@@ -58,7 +59,8 @@ class BusConfig(Config):
 
     `drop` loses events for that subscriber alone, who sees the gap in `seq`; `overflows` counts how often that
     began. `block` lets all wait, for at most `block_s`. `linger_s` is how long `close` may still deliver.
-    A connection that has more than `max_subscriptions`, or changes more than that in a second, is dropped.
+    A connection that has more than `max_subscriptions`, or changes more than that in a second, is dropped; with
+    more than `max_connections` the one that has said least is.
     With `keys`, the folder of `bcaf-stream keys`, every connection is encrypted and each reader gets what its
     key is allowed.
     """
@@ -71,6 +73,7 @@ class BusConfig(Config):
     block_s: float = Field(default=5.0, gt=0)
     linger_s: float = Field(default=2.0, ge=0)
     max_subscriptions: int = Field(default=1000, ge=1)
+    max_connections: int = Field(default=1000, ge=1)
 
     @field_validator("bind")
     @classmethod
@@ -101,7 +104,7 @@ class EventPublisher:
         self._beats = 0
         self._beat_asked = False
         self._last_offset = last_offset
-        self._refusals = Refusals("live", BUDGET)
+        self._refusals = Refusals("live", BUDGET, config.max_connections)
         self.overflows = 0  # how often a subscriber began to lose events; it alone can tell how many
         self._context: zmq.Context[Any] = zmq.Context()
         self.gate: Gate | None = None

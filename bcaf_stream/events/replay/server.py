@@ -29,9 +29,10 @@ from pydantic import Field
 
 from bcaf_stream.addresses import why_not_bound
 from bcaf_stream.config import Config
+from bcaf_stream.connections import Budget, Refusals
 from bcaf_stream.errors import EventError
 from bcaf_stream.events.auth import Gate
-from bcaf_stream.events.connections import Budget, Refusals, connection_of, is_gone
+from bcaf_stream.events.connections import connection_of, is_gone
 from bcaf_stream.events.event import call_of_prefix
 from bcaf_stream.events.journal.config import JournalConfig
 from bcaf_stream.events.journal.journal import Journal
@@ -72,7 +73,8 @@ class ReplayConfig(Config):
     Up to `high_water_mark` messages of a page wait for a client that asked for them and does not read. A replay
     whose client wants nothing for `idle_s` is given up. When all places are taken, one makes room: that which was
     quiet for longest, else one of a client that has more of them than the next would have, else the oldest, if it
-    has run for `idle_s`; its client is told `busy`.
+    has run for `idle_s`; its client is told `busy`. With more than `max_connections` the one that has said least
+    is ended.
     """
 
     bind: str = "tcp://127.0.0.1:5562"
@@ -81,6 +83,7 @@ class ReplayConfig(Config):
     max_replays_each: int = Field(default=32, ge=1)
     per_second: float = Field(default=20.0, gt=0)
     high_water_mark: int = Field(default=50, ge=1)
+    max_connections: int = Field(default=1000, ge=1)
     idle_s: float = Field(default=60.0, gt=0)
 
 
@@ -93,7 +96,7 @@ class ReplayServer:
 
     def __init__(self, config: ReplayConfig, bus: BusConfig, journal: JournalConfig) -> None:
         self._config = config
-        self._refusals = Refusals("replay", BUDGET)
+        self._refusals = Refusals("replay", BUDGET, config.max_connections)
         self._limiter = RateLimiter(config.per_second)
         self._jobs: dict[Key, ReplayJob] = {}
         self._owed = OwedAnswers()

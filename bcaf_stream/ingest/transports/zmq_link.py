@@ -19,6 +19,7 @@ from pydantic import Field, ValidationInfo, field_validator
 
 from bcaf_stream.addresses import is_local, why_not_bound
 from bcaf_stream.config import Config
+from bcaf_stream.connections import Refusals
 from bcaf_stream.errors import BusyError, LinkError
 from bcaf_stream.ingest.media import CallStart, TextUpdate
 from bcaf_stream.ingest.protocols.link import (
@@ -48,7 +49,8 @@ class LinkConfig(Config):
 
     A message beyond `max_message_bytes` ends its connection; `waiting_messages` may wait for each client, then
     it is read no further until there is room. `linger_s` is how long `close` may still deliver answers. One
-    address may have `max_calls_per_client` calls at the same time.
+    address may have `max_calls_per_client` calls at the same time. With more than `max_connections` the one that
+    has said least is ended.
     """
 
     insecure: bool = False  # above `bind`, whose check looks at it
@@ -59,6 +61,7 @@ class LinkConfig(Config):
     heartbeat_s: float = Field(default=2.0, gt=0)
     linger_s: float = Field(default=1.0, ge=0)
     max_calls_per_client: int = Field(default=64, ge=1)
+    max_connections: int = Field(default=1000, ge=1)
 
     @field_validator("bind")
     @classmethod
@@ -90,7 +93,8 @@ class LinkSocket:
         self._on_refused = on_refused
         self._open: dict[bytes, _OpenCall] = {}  # of each client that has one
         self.busy = 0  # calls beyond those that an address may have
-        self.refused = 0  # messages that were malformed or out of place
+        self._malformed = 0  # messages, or out of place
+        self._connections = Refusals("link", most=config.max_connections)
         self._context = zmq.asyncio.Context()
         self._router = self._context.socket(zmq.ROUTER)
         self._router.setsockopt(zmq.ROUTER_MANDATORY, 1)  # a client that is gone is reported, not ignored
@@ -105,10 +109,16 @@ class LinkSocket:
         self._router.setsockopt(zmq.TCP_KEEPALIVE_IDLE, math.ceil(config.heartbeat_s * 3))
         try:
             self._router.bind(config.bind)
+            self._connections.watch(self._router)
         except zmq.ZMQError as error:
             self.close()
             raise LinkError(why_not_bound(config.bind, error.errno, str(error.strerror))) from None
         self.endpoint: str = self._router.getsockopt_string(zmq.LAST_ENDPOINT)
+
+    @property
+    def refused(self) -> int:
+        """Messages that were malformed or out of place, and connections that were ended for others."""
+        return self._malformed + self._connections.count
 
     async def receive(self) -> tuple[bytes, ClientMessage]:
         """The next good message and its client; a bad one is counted and its client refused.
@@ -124,7 +134,7 @@ class LinkSocket:
             try:
                 return client, self._parse(client, frames)
             except LinkError as error:
-                self.refused += 1
+                self._malformed += 1
                 self._on_refused(client, str(error))
                 await self.send(client, Refused(str(error)))
 
@@ -143,6 +153,7 @@ class LinkSocket:
 
     def close(self) -> None:
         """Deliver the last answers, for at most `linger_s`, and free the address."""
+        self._connections.unwatch()
         self._router.close()
         self._context.term()
 
