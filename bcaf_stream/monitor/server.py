@@ -1,11 +1,13 @@
 """The monitor as a program: its socket, uvicorn, and its end."""
 
+import asyncio
 import logging
 import socket
 import sys
 from collections.abc import Callable
 
 import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from bcaf_stream.addresses import in_url
 from bcaf_stream.errors import LinkError
@@ -16,6 +18,28 @@ from bcaf_stream.monitor.web import Site
 log = logging.getLogger(__name__)
 
 GONE_MS = 60_000  # a peer that takes nothing for so long is cut off by the kernel
+
+
+class _MakesRoom(H11Protocol):
+    """A connection that asks for nothing at the moment leaves when there are too many: the oldest first."""
+
+    since_s = 0.0
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        if self.limit_concurrency is not None and len(self.connections) + 1 >= self.limit_concurrency:
+            idle = [one for one in self.connections if isinstance(one, _MakesRoom) and one.is_idle]
+            if idle:
+                min(idle, key=lambda one: one.since_s).leave()
+        self.since_s = self.loop.time()
+        super().connection_made(transport)
+
+    @property
+    def is_idle(self) -> bool:
+        return self.cycle is None or self.cycle.response_complete
+
+    def leave(self) -> None:
+        self.connections.discard(self)  # now: the next one comes before the loss is told
+        self.transport.abort()
 
 
 class Monitor:
@@ -37,6 +61,7 @@ class Monitor:
             self._server = uvicorn.Server(
                 uvicorn.Config(
                     self.site.app(),
+                    http=_MakesRoom,
                     log_config=None,
                     log_level=logging.CRITICAL,
                     access_log=False,  # addresses here hold ids of calls

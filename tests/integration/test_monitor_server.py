@@ -1,5 +1,6 @@
 """The monitor's server: its stream, what it forgets, whom it lets in; a real hub, real sockets, no browser."""
 
+import contextlib
 import json
 import socket
 import subprocess
@@ -340,6 +341,21 @@ def test_a_deployment_serves_the_page_of_its_own_hub(config: EventHubConfig, tmp
         page.close()
         with pytest.raises(OSError, match="refused"):
             ask(page.address, "/")
+
+
+def test_connections_that_ask_for_nothing_keep_nobody_out(config: EventHubConfig, tmp_path: Path):
+    with EventHub(config) as hub, serving(tmp_path, hub_address(config), max_connections=4) as monitor:
+        hub.publish(MadeCall("a").whole()).result()
+        where = ("127.0.0.1", int(monitor.address.rstrip("/").rpartition(":")[2]))
+        with contextlib.ExitStack() as stack, Stream(monitor.address, "a") as looking:
+            looking.events(12)
+            for number in range(40):
+                stranger = stack.enter_context(socket.create_connection(where, timeout=10))
+                stranger.sendall(b"GET / HT" if number % 2 else b"")
+            assert ask(monitor.address, "/").status == 200
+            hub.publish(MadeCall("b").whole()).result()
+            assert ask(monitor.address, "/search").status == 200
+            assert next(iter(looking)), "who looks is told of it"
 
 
 def test_a_proxy_says_who_looks(config: EventHubConfig, tmp_path: Path):
