@@ -124,14 +124,15 @@ events come later. Readers ignore fields and types that they do not know.
 """
 
 _LIVE = f"""
-Two frames: the topic (UTF-8), and the event as a msgpack map. Subscribe by prefix, with the dot: emo.v1.CALL. and
-not emo.v1.CALL, which brings CALL2 along. A prefix has up to 1000 bytes, a connection up to
+Two frames: the topic (UTF-8), and the event as a msgpack map. Subscribe by prefix, with the dot: emo.v1.CALL.
+and not emo.v1.CALL, which brings CALL2 along. A prefix has up to 1000 bytes, a connection up to
 {BusConfig().max_subscriptions} of them and {EACH_BYTES} bytes in all; it may change as many in a second. Beyond
-that, or beyond {BUDGET.burst} bytes sent at once and {BUDGET.per_second} in a second, the connection is ended. A
-reader who is too slow loses events, and sees it by `seq`. The topic emo.v1...heartbeat (call and channel are
-empty) comes every two seconds and at once after each subscription to it: `offset` is that of the last event
-published, so that whoever has less has lost something or is behind; `revision` is the epoch, which grows by one
-with each start of the hub; `seq` counts since that start.
+that, or beyond {BUDGET.burst} bytes sent at once and {BUDGET.per_second} in a second, the connection is ended.
+So is one that has said least, where there are more than {BusConfig().max_connections}. A reader who is too slow
+loses events, and sees it by `seq`. The topic emo.v1...heartbeat (call and channel are empty) comes every two
+seconds and at once after each subscription to it: `offset` is that of the last event published, so that whoever
+has less has lost something or is behind; `revision` is the epoch, which grows by one with each start of the
+hub; `seq` counts since that start.
 """
 
 _REPLAY = f"""
@@ -147,9 +148,10 @@ Beyond that the answer is busy: ask again a second later. `busy` also ends a rep
 {ReplayConfig().idle_s:g} s, or had to make room for others (when all places are taken: the one that was quiet
 for longest, or one of a client with many, or one that has run so long); ask again from the last `reached` plus
 1. A request has up to {MAX_REQUEST_BYTES} bytes; a frame of more than {MAX_FRAME_BYTES} ends the connection. Of
-the short answers to a client that takes none, {EACH} wait for it, for {HOLD_S:g} s; it misses the rest. A hub
-that is started again has forgotten what was asked, and says nothing. A client that is owed an answer and hears
-nothing for five seconds asks again, on a new connection.
+more than {ReplayConfig().max_connections} connections one that has said least is ended. Of the short answers to
+a client that takes none, {EACH} wait for it, for {HOLD_S:g} s; it misses the rest. A hub that is started again
+has forgotten what was asked, and says nothing. A client that is owed an answer and hears nothing for five
+seconds asks again, on a new connection.
 """
 
 _CURVE = """
