@@ -2,7 +2,6 @@
 
 import asyncio
 import socket
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,10 +15,10 @@ from bcaf_stream.events.publisher import BusConfig
 from bcaf_stream.events.replay.server import ReplayConfig
 from bcaf_stream.events.subscriber import EventSubscriber
 from bcaf_stream.ingest.transports.zmq_link import LinkConfig, LinkSocket
+from tests.waiting import WAIT_S, eventually, until
 from tests.zmtp_flood import connected
 
 MOST = 20
-WAIT_S = 20.0
 
 
 def is_open(connection: socket.socket) -> bool:
@@ -39,10 +38,7 @@ def open_ones(connections: list[socket.socket]) -> int:
 
 
 def wait_until_at_most(connections: list[socket.socket], most: int) -> None:
-    deadline = time.monotonic() + WAIT_S
-    while open_ones(connections) > most:
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    until(lambda: open_ones(connections) <= most, what="that strangers leave")
 
 
 @pytest.fixture
@@ -93,9 +89,7 @@ def test_the_link_has_room_for_a_sender_beside_silent_connections():
                 sender.connect(link.endpoint)
                 sender.send(b"nonsense")
                 taking = asyncio.create_task(link.receive())
-                async with asyncio.timeout(WAIT_S):
-                    while not sender.poll(0):
-                        await asyncio.sleep(0.02)
+                await eventually(lambda: sender.poll(0), what="an answer")
                 taking.cancel()
         finally:
             for stranger in strangers:
