@@ -20,6 +20,7 @@ from actors.readiness import NotReadyError, Readiness
 from actors.recognition import Recognition, on_thread
 from actors.replica_pool import ReplicaPool
 from actors.sound_recording import SoundRecording
+from bcaf_stream.audio.speakers.config import require_voices
 from bcaf_stream.context import Answer, State
 from bcaf_stream.errors import BcafError, BusyError, JournalError
 from bcaf_stream.events.event import Event
@@ -159,6 +160,8 @@ class IngestActor:
         if self._recording:
             await attempt(self._recording.open)
         self.recognition = await attempt(self._make_recognition)
+        speakers = self._config.analyzer.audio.speakers
+        await attempt(lambda: self._on_thread(lambda: require_voices(speakers)))
         self._servers = await attempt(self._make_servers)
         described = await attempt(self._emotions.describe)
         self.model_id, self.modalities = described["model"], described["modalities"]

@@ -40,3 +40,16 @@ def speakers_of(speakers: Speakers, channels: Sequence[Channel]) -> dict[str, Sp
 
 def enrolled_roles(speakers: Speakers) -> list[Role]:
     return list(speakers.enrol) if isinstance(speakers, SpeakerConfig) else []
+
+
+def require_voices(speakers: Speakers) -> None:
+    """Read the voices that are enrolled, so that a bad file is known before a call comes.
+
+    Raises:
+        ConfigError: see `enrolled`.
+    """
+    if enrolled_roles(speakers):
+        from bcaf_stream.audio.speakers.voices import enrolled  # with the networks
+
+        assert isinstance(speakers, SpeakerConfig)
+        enrolled(speakers.enrol)

@@ -22,7 +22,7 @@ ENOUGH_S = 5.0  # of one person's speech make a voice
 LONGEST_S = 120.0  # of a file are listened to
 OTHERS_S, OTHERS_SHARE = 1.5, 0.15  # of speech by others are too much, and of it all
 # Vectors of windows, clustered by the mean of their cosine distances; fitted as those of clustering.py are
-APART = 0.6
+APART = 0.55
 MOST_VECTORS = 4000  # that are clustered: an hour has ten thousand
 LEAST_S = 1.0  # of speech, alone, of a local speaker whose vector is used
 ALIKE = 0.5  # cosine of two vectors of one person

@@ -138,6 +138,15 @@ def test_what_is_no_speech_has_no_speaker(kind):
     assert all(segment.speaker is None for segment in cut((wave * 32767).astype(np.int16), 16_000, 1600))
 
 
+def test_a_choir_is_heard_without_harm():
+    both, rate = mixed()
+    choir = sum(np.roll(both[: 10 * rate].astype(np.int32), shift * rate) for shift in range(6)) // 3
+    segments = cut(np.clip(choir, -32768, 32767).astype(np.int16), rate, 1600)
+    assert segments
+    assert all(0 <= (segment.overlap or 0) <= 1 for segment in segments)
+    assert {segment.speaker for segment in segments} <= {"S1", "S2", "S3", "S4", None}
+
+
 def test_memory_does_not_grow():
     diarizer = Diarizer(20, 750)
     noise = np.random.default_rng(0).normal(0, 2000, 320).astype(np.int16)
