@@ -157,6 +157,23 @@ def drain(
 
 
 @app.command()
+def reload(
+    checkpoint: Annotated[str, typer.Option(help="compact, a folder on every node, or a hub id")],
+    name: Name = "bcaf",
+    timeout: Annotated[float, typer.Option(min=0, help="seconds to wait")] = 120.0,
+) -> None:
+    """Judge by other weights from now on, without losing a call.
+
+    They are loaded beside the present ones and judge the demo call first. Exit code 1 when they do not pass; then
+    nothing is changed.
+    """
+    from actors.reload import reload as reload_deployment
+
+    folder = Path(checkpoint).expanduser()
+    print(reload_deployment(name, str(folder.absolute()) if folder.is_dir() else checkpoint, timeout))
+
+
+@app.command()
 def load(
     calls: Annotated[int, typer.Option(min=1, help="at once")] = 4,
     minutes: Annotated[float, typer.Option(min=0.1, help="of each call")] = 1.0,

@@ -6,6 +6,7 @@ import signal
 import time
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from types import FrameType
 from typing import Any, Protocol, TypeVar
 
@@ -14,6 +15,7 @@ from actors.launch import Deployment, Endpoints
 from actors.metrics_server import MetricsServer
 from actors.monitor_page import MonitorPage
 from actors.process_locks import Part, ProcessLock, Witness
+from actors.reload import Reloads, loaded_checkpoint
 from actors.status import cancel_drain, is_draining, write_status
 from bcaf_stream.errors import BcafError, DeploymentError, LoopError
 from bcaf_stream.loops import EXIT_CODE
@@ -71,11 +73,14 @@ class Driver:
         self._endpoints: Endpoints | None = None
         self._metrics: MetricsServer | None = None
         self._monitor: MonitorPage | None = None
+        self._reloads: Reloads | None = None
         self._trouble: str | None = "starting"
         self._stopping = False
         self._lock = ProcessLock(config.name, "driver")
         if not again:
             cancel_drain(config.name)  # of a deployment that is gone
+        elif checkpoint := loaded_checkpoint(config.name):
+            self._config = _with_checkpoint(config, checkpoint)
         self._watchers = [Witness(config.name, part) for part in WATCHERS]
 
     def run(self) -> None:
@@ -91,6 +96,7 @@ class Driver:
             self._serve_monitor()
             self._listen_to_signals()  # again: Ray puts its own handlers in place, which print a stack trace
             self._announce()
+            self._reloads = Reloads(self._config.name, partial(self._reload, deployment), self._again)
             self._again = True  # from here on, what cannot be opened is tried again
             self._watch(deployment)
             self._trouble = "going down"
@@ -131,7 +137,10 @@ class Driver:
         while not self._stopping:
             draining = is_draining(self._config.name)
             deployment.take_new_calls(not draining)
+            assert self._reloads
+            self._reloads.look()
             stats = deployment.stats()
+            deployment.keep_model(stats)
             trouble = deployment.trouble(stats)
             self._trouble = trouble or ("draining" if draining else None if self._endpoints else "starting")
             self._serve_metrics(deployment)
@@ -156,6 +165,12 @@ class Driver:
                 self._break_off(error)
             if self._is_alone and not self._orphaned():
                 return
+
+    def _reload(self, deployment: Deployment, checkpoint: str) -> str:
+        endpoints, found = deployment.reload(checkpoint)
+        self._endpoints = endpoints
+        judged = f"{found.judged} of {found.utterances} utterances of the demo call have an emotion"
+        return f"{endpoints.model} judges from now on: {judged}, {found.agreed} the same as before"
 
     @property
     def _is_alone(self) -> bool:
@@ -185,6 +200,8 @@ class Driver:
             where["metrics"] = self._metrics.endpoint
         if self._monitor:
             where["monitor"] = self._monitor.address
+        if self._reloads and self._reloads.answer:
+            where["reload"] = self._reloads.answer
         return where
 
     def _listen_to_signals(self) -> None:
@@ -193,3 +210,8 @@ class Driver:
 
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, stop)
+
+
+def _with_checkpoint(config: ServeConfig, checkpoint: str) -> ServeConfig:
+    model = config.analyzer.model.model_copy(update={"checkpoint": checkpoint})
+    return config.model_copy(update={"analyzer": config.analyzer.model_copy(update={"model": model})})

@@ -15,6 +15,7 @@ from ray.exceptions import RayError, RayTaskError
 from actors import metrics
 from actors.call_registry import CallRegistry
 from actors.config import ServeConfig
+from actors.dialogues import EmotionPool
 from actors.policy import rest_s
 from actors.readiness import NotReadyError, Readiness
 from actors.recognition import Recognition, on_thread
@@ -63,7 +64,7 @@ class IngestActor:
         self._servers: list[IngestServer] = []
         self._recording = _recording(config)
         self._calls = CallRegistry(config.analyzer, config.ingest, self, self._recording)
-        self._emotions: ReplicaPool
+        self._emotions: EmotionPool
         self._transcribers: ReplicaPool
         self._readiness = Readiness("the ingest actor")
         self._retried = 0  # times that the hub did not take events
@@ -89,8 +90,7 @@ class IngestActor:
 
     async def predict(self, state: State | None, utterance: Utterance, urgent: bool = True) -> Answer:
         with metrics.timed("emotion"):
-            answer: Answer = await self._emotions.ask("predict", state, utterance, urgent)
-            return answer
+            return await self._emotions.predict(state, utterance, urgent)
 
     async def publish(self, events: Sequence[Event]) -> object:
         """Hand events over and keep them until they are acknowledged: the hub drops what it knows already.
@@ -130,8 +130,9 @@ class IngestActor:
             **self._readiness.stats,
             **self._calls.stats(),
             **({} if self._calls.takes_new else {"draining": True}),
+            **({"model": self.model_id} if self.model_id else {}),
             "refused": sum(server.refused for server in self._servers),
-            "failovers": self._emotions.failovers + self._transcribers.failovers if self._hub else 0,
+            "failovers": self._emotions.replicas.failovers + self._transcribers.failovers if self._hub else 0,
             "retried": self._retried,
             "faults": faults.counts,
             **{endpoint: counters for endpoint, counters in counted.items() if counters},
@@ -139,6 +140,11 @@ class IngestActor:
 
     async def metrics(self) -> metrics.Snapshot:
         return self._watch.snapshot()
+
+    async def use_model(self, model_id: str) -> None:
+        """Judge by this one from now on; a running call's dialogue is made anew of what it has heard."""
+        if self._hub:
+            self.model_id = self._emotions.model = model_id
 
     async def take_new_calls(self, taken: bool) -> None:
         """False: calls that have begun go on, also when their senders come back, and no other begins."""
@@ -163,8 +169,9 @@ class IngestActor:
         speakers = self._config.analyzer.audio.speakers
         await attempt(lambda: self._on_thread(lambda: require_voices(speakers)))
         self._servers = await attempt(self._make_servers)
-        described = await attempt(self._emotions.describe)
-        self.model_id, self.modalities = described["model"], described["modalities"]
+        described = await attempt(self._emotions.replicas.describe)
+        self.modalities = described["modalities"]
+        await self.use_model(self._emotions.model or described["model"])
         work = [self._open_servers(), self._calls.monitor_load(), self._close_orphans()]
         if self._recording:
             work.append(self._recording.delete_old())
@@ -177,7 +184,8 @@ class IngestActor:
             return [ray.get_actor(name, self._config.name) for name in (hub, *emotions, *transcribers)]
 
         found, *handles = await self._on_thread(find)
-        self._emotions = ReplicaPool("emotion", handles[: len(emotions)], self._config.emotion.retry_s)
+        replicas = ReplicaPool("emotion", handles[: len(emotions)], self._config.emotion.retry_s)
+        self._emotions = EmotionPool(replicas)
         retry_s = self._config.recognition.retry_s
         self._transcribers = ReplicaPool("recognition", handles[len(emotions) :], retry_s)
         self._hub = found

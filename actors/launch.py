@@ -6,7 +6,8 @@ The process that holds a Deployment owns it: when it ends, the actors end, and a
 import logging
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import ray
@@ -19,14 +20,16 @@ from actors.emotion_actor import EmotionActor
 from actors.hub_actor import HubActor
 from actors.ingest_actor import IngestActor
 from actors.metrics import Restarts, Snapshot, merged
+from actors.model_probe import Probe
 from actors.ports import with_ports
 from actors.transcriber_actor import TranscriberActor
-from bcaf_stream.errors import DeploymentError
+from bcaf_stream.errors import BcafError, DeploymentError
 
 log = logging.getLogger(__name__)
 
 STATS_S = 2.0  # an actor that does not answer within this is not alive as far as anybody can see
 LOOK_S = 0.25
+SWAP_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +68,10 @@ class Deployment:
         self._cluster: Cluster | None = None
         self._actors: dict[str, Any] = {}  # by name; the hub comes first
         self._restarts = Restarts()
+        model, threads = config.analyzer.model, max(1, int(config.emotion.num_cpus))
+        self._model = model.model_copy(update={"threads": model.threads or threads})
+        self._wanted: str | None = None  # the model of the last reload
+        self._preparing: dict[str, Any] = {}  # emotion actors that load it, since they were started again
 
     def __enter__(self) -> "Deployment":
         return self
@@ -106,8 +113,6 @@ class Deployment:
         config = self._config
         self._cluster = Cluster(config.ray)
         self._check_resources()
-        threads = max(1, int(config.emotion.num_cpus))
-        model = config.analyzer.model.model_copy(update={"threads": config.analyzer.model.threads or threads})
         ingest, emotion, recognition = config.ingest, config.emotion, config.recognition
         emotions = [f"emotion-{i}" for i in range(emotion.replicas)]
         transcribers = [f"recognition-{i}" for i in range(recognition.replicas)]
@@ -116,7 +121,7 @@ class Deployment:
         self._create("ingest", IngestActor, needs, config, "hub", emotions, transcribers)
         needs = _Needs(emotion.num_cpus, emotion.num_gpus, emotion.label_selector)
         for name in emotions:
-            self._create(name, EmotionActor, needs, model, emotion.batch)
+            self._create(name, EmotionActor, needs, self._model, emotion.batch)
         needs = _Needs(recognition.num_cpus, recognition.num_gpus, recognition.label_selector)
         for name in transcribers:
             self._create(name, TranscriberActor, needs, config.analyzer.text.asr, recognition.batch)
@@ -139,6 +144,65 @@ class Deployment:
             return bool(ray.get(self._actors["hub"].wait_for_subscriber.remote(timeout_s), timeout=timeout_s + 5))
         except RayError:
             return False
+
+    def reload(self, checkpoint: str) -> tuple[Endpoints, Probe]:
+        """Load and probe other weights beside the present ones, and judge by them from now on, running calls too.
+
+        Raises:
+            BcafError: why not; then nothing has changed.
+        """
+        model = self._model.model_copy(update={"checkpoint": checkpoint})
+        emotions = self._emotions
+        try:
+            found = self._all_of({name: actor.prepare.remote(model) for name, actor in emotions.items()})
+            described = [description for description, _ in found.values()]
+            if len({description["model"] for description in described}) > 1:
+                raise DeploymentError(f"{checkpoint} is not the same on all nodes; nothing has changed")
+            endpoints = self.ready()
+            if endpoints is None:
+                raise DeploymentError("the deployment is not ready; nothing has changed")
+        except BcafError:
+            for actor in emotions.values():
+                actor.discard.remote()
+            raise
+        self._model, self._wanted = model, described[0]["model"]
+        refs = {name: actor.swap.remote(self._wanted) for name, actor in emotions.items()}
+        self._actors["ingest"].use_model.remote(self._wanted)
+        with suppress(DeploymentError):  # one that has died meanwhile gets it later: see keep_model
+            self._all_of(refs, SWAP_S)
+        described[0].pop("modalities")
+        _, result = next(iter(found.values()))
+        return replace(endpoints, **described[0]), result
+
+    def keep_model(self, stats: dict[str, dict[str, Any]]) -> None:
+        """After `stats`: an actor that was started again since the last reload gets the model of that."""
+        if self._wanted is None:
+            return
+        if stats["ingest"].get("model", self._wanted) != self._wanted:
+            self._actors["ingest"].use_model.remote(self._wanted)
+        for name, actor in self._emotions.items():
+            if stats[name].get("model", self._wanted) != self._wanted and name not in self._preparing:
+                self._preparing[name] = actor.prepare.remote(self._model)
+        for name, ref in list(self._preparing.items()):
+            if ray.wait([ref], timeout=0)[0]:
+                del self._preparing[name]  # failed: again, at the next look
+                self._emotions[name].swap.remote(self._wanted)
+
+    def _all_of(self, refs: dict[str, Any], timeout_s: float | None = None) -> dict[str, Any]:
+        """All answers; raises the BcafError of the first actor that gives none."""
+        answers = {}
+        for name, ref in refs.items():
+            try:
+                answers[name] = ray.get(ref, timeout=timeout_s or self._config.ray.start_timeout_s)
+            except GetTimeoutError:
+                raise DeploymentError(f"the {name} actor has not loaded it in time; nothing has changed") from None
+            except RayError as error:
+                raise plain(error, f"the {name} actor") from None
+        return answers
+
+    @property
+    def _emotions(self) -> dict[str, Any]:
+        return {name: actor for name, actor in self._actors.items() if name.startswith("emotion-")}
 
     def take_new_calls(self, taken: bool) -> None:
         """Say it again and again: an ingest actor that was started again takes them."""
@@ -174,8 +238,13 @@ class Deployment:
         assert self._cluster
         silent = [f"{name} does not answer" for name, its in stats.items() if not its["alive"]]
         waiting = [f"{name}: {its['not_ready']}" for name, its in stats.items() if "not_ready" in its]
+        behind = [
+            f"{name}: loads {self._wanted} again"
+            for name, its in stats.items()
+            if self._wanted and name in self._emotions and its.get("model", self._wanted) != self._wanted
+        ]
         head = self._cluster.trouble()
-        return "; ".join([*([head] if head else []), *silent, *waiting]) or None
+        return "; ".join([*([head] if head else []), *silent, *waiting, *behind]) or None
 
     def keep_running(self, timeout_s: float) -> None:
         """Wait for `timeout_s`, unless Ray breaks meanwhile.

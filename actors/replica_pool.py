@@ -1,6 +1,7 @@
 """The caller's side of replicas: asks the least loaded one, and another one when it dies or hangs."""
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -47,7 +48,11 @@ class ReplicaPool:
                 answer.cancel()
 
     async def ask(self, method: str, *args: Any) -> Any:
-        """What the method of a replica gives.
+        """What the method of a replica gives. Raises as `ask_for`."""
+        return await self.ask_for(method, lambda: args)
+
+    async def ask_for(self, method: str, arguments: Callable[[], tuple[Any, ...]]) -> Any:
+        """The same; `arguments` is called at each try, for what is wanted may change meanwhile.
 
         Raises:
             DeploymentError: no replica answered for `retry_s`.
@@ -59,7 +64,7 @@ class ReplicaPool:
             i = choose(self._replicas, loop.time())
             await asyncio.sleep(max(0.0, self._replicas[i].resting_until - loop.time()))
             try:
-                return await self._ask(i, method, args)
+                return await self._ask(i, method, arguments())
             except (RayActorError, NotReadyError, _HungError):
                 self.failovers += 1
                 self._failures[i] += 1

@@ -49,6 +49,9 @@ class DialogueAnalyzer:
         lay_out_for_steps(self._model)
         self._calibration = checkpoint.calibration
         self._voice = checkpoint.calibration.voice if adaptation else None
+        config = checkpoint.model.config
+        stacked = config.layers + 1  # the correlative attention comes after the layers, and sees as far again
+        self.reach = stacked * (config.context - 1)  # past utterances that a state is made of
         self._initial = self._model.initial_state(1).to("cpu")
 
     def initial(self) -> DialogueState:
@@ -123,6 +126,7 @@ class DialogueAnalyzer:
             decided=self._calibration.is_decided(probs, None if features.text is None else text),
             valence=valence,
             arousal=arousal,
+            model=self.model_id,
         )
 
     def _known(self, features: Features) -> Features:

@@ -131,6 +131,12 @@ class EmotionEngine:
         return self._checkpoint.model_id
 
     @property
+    def encoders_id(self) -> tuple[str, ...]:
+        """Which weights make the vectors: engines with the same make the same of an utterance."""
+        encoders = (self._audio, self._text)
+        return tuple(f"{one.name} {one.weights_hash}" for one in encoders if one is not None)
+
+    @property
     def caveats(self) -> tuple[str, ...]:
         """What somebody who relies on these weights must know, a line each."""
         found = []
@@ -151,6 +157,18 @@ class EmotionEngine:
 
     def initial_state(self) -> DialogueState:
         return self._dialogue.initial()
+
+    @property
+    def reach(self) -> int:
+        """How many past utterances a dialogue's state is made of, at most; its voices aside."""
+        return self._dialogue.reach
+
+    def rebuilt_state(self, past: Sequence[Features]) -> DialogueState:
+        """The state after these utterances, which another model has judged. Raises ModelError."""
+        state = self.initial_state()
+        for features in past:
+            _, (state,) = self.step([state], [features])
+        return state
 
     def encode(self, utterances: Sequence[Utterance]) -> list[Features]:
         """One vector per utterance and present modality that the model knows; each encoder sees one batch."""

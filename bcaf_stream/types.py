@@ -178,7 +178,7 @@ class EmotionPrediction:
     `audio_probs` and `text_probs` are the unimodal heads' own; None where the modality was absent.
     `confidence` is the probability of `emotion`, the most probable label. `decided` is False where the
     probabilities are so near chance that they say nothing. `valence` and `arousal`, in [-1, 1], are None where the
-    checkpoint does not know where its labels lie.
+    checkpoint does not know where its labels lie. `model` is what judged, where that is known.
     """
 
     labels: tuple[str, ...]
@@ -189,6 +189,7 @@ class EmotionPrediction:
     decided: bool = True
     valence: float | None = None
     arousal: float | None = None
+    model: str = ""
 
     @property
     def emotion(self) -> str:

@@ -21,9 +21,16 @@ LABELS = ("anger", "disgust", "fear", "joy", "neutral", "sadness", "surprise")
 
 
 def tiny_checkpoint(
-    folder: Path, seed: int = 0, modalities: tuple[Modality, ...] = ("audio", "text"), **changes: Any
+    folder: Path,
+    seed: int = 0,
+    modalities: tuple[Modality, ...] = ("audio", "text"),
+    model_seed: int | None = None,
+    **changes: Any,
 ) -> Path:
-    """Write a checkpoint with compact encoders 2 x 8 and 16 wide; `changes` go to BCAFConfig."""
+    """Write a checkpoint with compact encoders 2 x 8 and 16 wide; `changes` go to BCAFConfig.
+
+    With a `model_seed` the encoders are those of `seed` and the model is another.
+    """
     torch.manual_seed(seed)
     scratch = folder.with_name(f"{folder.name}-encoders")
     _write_encoders(scratch / "encoders")
@@ -45,6 +52,8 @@ def tiny_checkpoint(
         for name, one in (("audio", audio), ("text", text))
     }
     known = EncoderSpecs(**{name: specs[name] if name in modalities else None for name in specs})
+    if model_seed is not None:
+        torch.manual_seed(model_seed)
     model = BCAF(BCAFConfig(**(shape | changes)))
     return save_checkpoint(folder, model, encoders=known, write_encoders=_write_same(scratch / "encoders"))
 

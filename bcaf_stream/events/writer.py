@@ -124,6 +124,7 @@ class EventWriter:
         return self._write("call.end", reason=reason)
 
     def _emotion(self, kind: EventType, utterance: Utterance, prediction: EmotionPrediction) -> Event:
+        self._model = prediction.model or self._model  # a running call goes on with other weights after a reload
         return self._write(
             kind,
             **self._about(utterance, kind),

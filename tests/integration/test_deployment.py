@@ -1,7 +1,8 @@
 """A real deployment: what it refuses, and that it goes on when its actors are killed."""
 
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from bcaf_stream.ingest.protocols.link import Closed
 from bcaf_stream.recording import Analysis, Recording
 from tests.deployed import free_address, serve_config
 from tests.same import assert_same_events
+from tests.tiny import tiny_checkpoint
 
 NO_CPUS = ("emotion.num_cpus=0", "ingest.num_cpus=0")  # beside the running deployment there are none left
 
@@ -98,6 +100,60 @@ def test_a_killed_emotion_actor_costs_no_event(running: Running, tiny: Path):
     assert_same_events(found, expected)
     assert isinstance(sending.outcome, Closed)
     assert running.deployment.stats()["ingest"]["failovers"] >= 1
+
+
+def test_a_reload_costs_no_event_and_a_failed_one_changes_nothing(running: Running, tiny: Path, tmp_path: Path):
+    deployment = running.deployment
+    with pytest.raises(BcafError, match="no such checkpoint folder"):
+        deployment.reload(str(tmp_path / "none"))
+    with pytest.raises(BcafError, match="has other encoders"):
+        deployment.reload(str(tiny_checkpoint(tmp_path / "strange", seed=1)))
+    assert deployment.stats()["emotion-0"]["model"] == running.endpoints.model
+
+    recording = Recording.open(str(CALL), {}, {}, "reload")
+    config = load_config(AnalyzerConfig, None, [f"model.checkpoint={tiny}"])
+    other = tiny_checkpoint(tmp_path / "other", model_seed=1)
+    config_after = load_config(AnalyzerConfig, None, [f"model.checkpoint={other}"])
+    before, after = (
+        {event.id: event for event in Analysis(recording, its, "given", recording.transcript(SCRIPT))}
+        for its in (config, config_after)
+    )
+    with EventSubscriber(running.endpoints.events, None, [topic_prefix("reload")]) as listener:
+        assert deployment.wait_for_listener(10)
+        sending = Sending(recording, running.endpoints.audio, speed=4)
+        sending.start()
+        found = [event for _ in range(4) if (event := listener.receive(60))]
+        endpoints, _ = deployment.reload(str(other))
+        found += until_end(listener)
+        sending.join()
+    assert isinstance(sending.outcome, Closed)
+    assert [event.id for event in found] == list(before)
+    judged = [event for event in found if event.emotion]
+    assert (judged[0].model, judged[-1].model) == (running.endpoints.model, endpoints.model)
+    for event in judged:  # each as if its model had judged the call from the start
+        expected = (before if event.model == running.endpoints.model else after)[event.id]
+        assert event.probs == pytest.approx(expected.probs, abs=1e-3)
+
+    ray.kill(actor("emotion-0"), no_restart=False)  # it comes back with what it was made with
+    until(lambda: deployment.stats()["emotion-0"].get("model") == running.endpoints.model)
+    until(lambda: keep_model(deployment) == endpoints.model)
+    recording = Recording.open(str(CALL), {}, {}, "reload-later")
+    send_recording(recording, running.endpoints.audio, 0, "none")
+    with Journal(JournalConfig(path=running.journal), read_only=True) as journal:
+        assert {event.model for event in journal.read(call="reload-later")} == {endpoints.model}
+    deployment.reload(str(tiny))  # for the tests after this one
+
+
+def keep_model(deployment: Deployment) -> Any:
+    deployment.keep_model(deployment.stats())
+    return deployment.stats()["emotion-0"].get("model")
+
+
+def until(true: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
 
 
 def test_a_call_that_is_in_the_journal_is_not_taken_again(running: Running):
