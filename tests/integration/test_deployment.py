@@ -1,8 +1,7 @@
 """A real deployment: what it refuses, and that it goes on when its actors are killed."""
 
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ from bcaf_stream.recording import Analysis, Recording
 from tests.deployed import free_address, serve_config
 from tests.same import assert_same_events
 from tests.tiny import tiny_checkpoint
+from tests.waiting import until
 
 NO_CPUS = ("emotion.num_cpus=0", "ingest.num_cpus=0")  # beside the running deployment there are none left
 
@@ -135,8 +135,8 @@ def test_a_reload_costs_no_event_and_a_failed_one_changes_nothing(running: Runni
         assert event.probs == pytest.approx(expected.probs, abs=1e-3)
 
     ray.kill(actor("emotion-0"), no_restart=False)  # it comes back with what it was made with
-    until(lambda: deployment.stats()["emotion-0"].get("model") == running.endpoints.model)
-    until(lambda: keep_model(deployment) == endpoints.model)
+    until(lambda: deployment.stats()["emotion-0"].get("model") == running.endpoints.model, 60)
+    until(lambda: keep_model(deployment) == endpoints.model, 60)
     recording = Recording.open(str(CALL), {}, {}, "reload-later")
     send_recording(recording, running.endpoints.audio, 0, "none")
     with Journal(JournalConfig(path=running.journal), read_only=True) as journal:
@@ -147,13 +147,6 @@ def test_a_reload_costs_no_event_and_a_failed_one_changes_nothing(running: Runni
 def keep_model(deployment: Deployment) -> Any:
     deployment.keep_model(deployment.stats())
     return deployment.stats()["emotion-0"].get("model")
-
-
-def until(true: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
 
 
 def test_a_call_that_is_in_the_journal_is_not_taken_again(running: Running):

@@ -16,6 +16,7 @@ from bcaf_stream.emotion_model import EmotionEngine, ModelConfig
 from bcaf_stream.errors import CheckpointError
 from bcaf_stream.types import EmotionPrediction, Utterance
 from tests.tiny import tiny_checkpoint
+from tests.waiting import eventually
 
 TURNS = 12
 
@@ -105,8 +106,7 @@ def test_dialogues_go_on_with_other_weights_as_if_these_had_judged_all_of_them(t
                 found[call].append(prediction)
 
         async def swap(name: str) -> None:
-            while min(map(len, found.values())) < 3:
-                await asyncio.sleep(0)
+            await eventually(lambda: min(map(len, found.values())) >= 3, 60)
             assert await actors[0].swap(name)
             pool.model = name  # here one has it and the other not yet: nobody is judged by the wrong one
             assert await actors[1].swap(name)
