@@ -165,11 +165,12 @@ class Deployment:
             for actor in emotions.values():
                 actor.discard.remote()
             raise
-        self._model, self._wanted = model, described[0]["model"]
-        refs = {name: actor.swap.remote(self._wanted) for name, actor in emotions.items()}
-        self._actors["ingest"].use_model.remote(self._wanted)
-        with suppress(DeploymentError):  # one that has died meanwhile gets it later: see keep_model
+        wanted = described[0]["model"]
+        refs = {name: actor.swap.remote(wanted) for name, actor in emotions.items()}
+        self._actors["ingest"].use_model.remote(wanted)
+        with suppress(BcafError):  # one that has died meanwhile gets it later: see keep_model
             self._all_of(refs, SWAP_S)
+        self._model, self._wanted = model, wanted
         described[0].pop("modalities")
         _, result = next(iter(found.values()))
         return replace(endpoints, **described[0]), result
