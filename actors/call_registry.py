@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from actors import metrics
@@ -50,7 +51,7 @@ class CallRegistry:
         self.finished = self.failed = self.busy = self.refused_words = 0
 
     async def open(
-        self, begin: CallStart, credit: Callable[[int], None] | None = None, protocol: str = ""
+        self, begin: CallStart, credit: Callable[[int], None] | None = None
     ) -> CallConnection | FinishedCall:
         try:
             connection = await self._open(begin, credit)
@@ -61,7 +62,7 @@ class CallRegistry:
             metrics.refused.labels("does not fit").inc()
             raise
         if isinstance(connection, CallConnection):
-            connection.counted = metrics.audio.labels(protocol), metrics.audio_gap.labels(protocol)
+            connection.counted = metrics.audio.labels(begin.protocol), metrics.audio_gap.labels(begin.protocol)
         return connection
 
     async def _open(self, begin: CallStart, credit: Callable[[int], None] | None) -> CallConnection | FinishedCall:
@@ -236,7 +237,7 @@ class ServedCalls:
     async def open(
         self, begin: CallStart, credit: Callable[[int], None] | None = None
     ) -> CallConnection | FinishedCall:
-        return await self._calls.open(begin, credit, self._protocol)
+        return await self._calls.open(replace(begin, protocol=self._protocol), credit)
 
     async def words(self, call: str, message: TextUpdate) -> None:
         await self._calls.words(call, message)

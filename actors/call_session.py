@@ -59,7 +59,7 @@ class CallSession:
         progress: Progress | None = None,
         recorder: CallRecorder | None = None,
     ) -> None:
-        self.call = Call(begin.call, begin.channels)
+        self.call = Call(begin.call, begin.channels, begin.protocol)
         self.rate, self.sender, self.source = begin.rate, begin.sender, begin.source
         self.connection: CallConnection | None = None  # its present one
         self.room = asyncio.Event()

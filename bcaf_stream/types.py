@@ -36,10 +36,14 @@ class Channel:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A conversation and its channels, in the order in which ties in time are resolved."""
+    """A conversation and its channels, in the order in which ties in time are resolved.
+
+    `protocol` is how its sound comes in, in the name of its server; "" where it comes by none.
+    """
 
     id: str
     channels: tuple[Channel, ...]
+    protocol: str = ""
 
     def role_of(self, channel: str) -> Role:
         return next(c.role for c in self.channels if c.name == channel)

@@ -1,4 +1,4 @@
-"""When two runs gave the same events: every field but the wall clock and the place in the journal.
+"""When two runs gave the same events: every field but the wall clock, the place in the journal and the way in.
 
 Probabilities may differ by 2e-6: they are rounded to six decimals, and another batch size moves a float32.
 """
@@ -26,7 +26,7 @@ def assert_same_events(found: Sequence[Event], expected: Sequence[Event]) -> Non
 
 def _fixed(event: Event) -> Event:
     nothing = dict.fromkeys(_NUMBERS) | {"probs": {}, "confidence": None, "offset": None}
-    nothing |= {"valence": None, "arousal": None}
+    nothing |= {"valence": None, "arousal": None, "protocol": None}
     evidence = event.evidence and tuple({**one, "probability": None, "weight": None} for one in event.evidence)
     return replace(event, emitted_at=0, speech_ended_at=None, value=None, evidence=evidence, **nothing)
 

@@ -76,7 +76,7 @@ class Event:
     Where several people share a channel, `speaker` is who speaks (S1, S2, ... in the call), `speaker_confidence`
     the probability of that, `overlap` the share of the speech in which others speak too; `relabelled` of
     speaker.relabelled has the speakers that turned out to be another one of the channel, each with that one: in
-    all events so far, and from now on.
+    all events so far, and from now on. `protocol` of call.start is how a live call came in.
     """
 
     v: Literal[1] = VERSION
@@ -122,6 +122,7 @@ class Event:
     speaker_confidence: Probability | None = None
     overlap: Probability | None = None
     relabelled: Mapping[str, str] | None = None
+    protocol: str | None = None
 
 
 def event_id(call: str, channel: str, utterance: int | None, type: EventType, revision: int) -> str:

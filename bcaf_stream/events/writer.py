@@ -66,7 +66,8 @@ class EventWriter:
     def start(self) -> Event:
         """The call begins; `reason` names the channels that are not judged by sound and words."""
         told = ", ".join(f"{channel}: {policy}" for channel, policy in self._policies.items())
-        return self._write("call.start", reason=f"policy {told}" if told else None)
+        protocol = self._call.protocol or None
+        return self._write("call.start", reason=f"policy {told}" if told else None, protocol=protocol)
 
     def final(self, utterance: Utterance, prediction: EmotionPrediction) -> Event:
         """What was felt in an utterance of this call; as `emotion.revised` where it replaces what was said before.

@@ -26,7 +26,8 @@ class CallStart:
     `missed` is how many samples of each channel were lost between the two connections; None where the
     protocol does not say, and then the time that passed is taken. `sender` names the run of a sender that keeps
     its sound and comes back after a loss; by `resume` it then says from which sample it can send again. `source`
-    names sound of which all can be sent at any time, by any run of a sender.
+    names sound of which all can be sent at any time, by any run of a sender. `protocol` is filled in behind the
+    server that it came by.
     """
 
     call: str
@@ -37,6 +38,7 @@ class CallStart:
     sender: str | None = None
     resume: int | None = None
     source: str | None = None
+    protocol: str = ""
 
     @property
     def earliest(self) -> int | None:

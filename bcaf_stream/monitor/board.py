@@ -72,6 +72,7 @@ class CallRow:
         return {
             "call": self.name,
             "live": live,
+            "protocol": summary.protocol,
             "ended": self.ended,
             "started_at": str(self.started_at),
             "seen_at": str(self.seen_at),

@@ -39,6 +39,7 @@ class CallSummary:
         self.ended = False
         self.reason: str | None = None  # why it has ended
         self.policy: str | None = None
+        self.protocol: str | None = None  # how it came in
         self.now_ms = 0
         self.offset: int | None = None
         self.roles: dict[str, RoleSummary] = {}
@@ -62,6 +63,7 @@ class CallSummary:
         match event.type:
             case "call.start":
                 self.started_at, self.policy = event.emitted_at, event.reason
+                self.protocol = event.protocol
             case "call.end":
                 self.ended, self.reason = True, event.reason
                 self.interims.clear()
@@ -135,6 +137,7 @@ class CallSummary:
             "ended": self.ended,
             "reason": self.reason,
             "policy": self.policy,
+            "protocol": self.protocol,
             "duration_ms": self.now_ms,
             "negative_mass": self.negative_mass(self.now_ms),
             "talk_over_ms": self.talk_over_ms,

@@ -6,6 +6,7 @@ import { addressOf, firing } from "./state.js"
 
 const SORT_MS = 1_000
 const SHOWN_OTHERS = 50
+const PROTOCOLS = ["link", "twilio", "audiohook", "audio_fork", "audiosocket", "rtp", "pcm", "microphone"]
 const TRENDS = { 1: ["▲", "rising"], 0: ["→", "steady"], "-1": ["▼", "falling"] }
 
 export class CallsView {
@@ -90,6 +91,7 @@ export class CallsView {
       h("label", {}, "Name or words", h("input", { type: "search", name: "text", value: this.filter.text })),
       choice("role", "Role", ["customer", "agent", "speaker"]),
       choice("emotion", "Emotion now", EMOTIONS),
+      choice("protocol", "Protocol", PROTOCOLS),
       choice("alert", "Alert", ["firing", "none"]),
       choice("health", "Health", ["trouble", "good"]),
     )
@@ -97,12 +99,13 @@ export class CallsView {
   }
 
   wanted(row) {
-    const { text: words, role, emotion, alert, health } = this.filter
+    const { text: words, role, emotion, protocol, alert, health } = this.filter
     const found = words?.toLowerCase()
     return (
       (!found || row.call.toLowerCase().includes(found) || (row.words ?? "").toLowerCase().includes(found)) &&
       (!role || Object.values(row.channels).includes(role)) &&
       (!emotion || row.emotion === emotion) &&
+      (!protocol || row.protocol === protocol) &&
       (!health || (health === "trouble") === Boolean(row.gaps || row.degraded)) &&
       (!alert || (alert === "firing") === firing(row).length > 0)
     )
@@ -241,7 +244,8 @@ class Row {
     text(this.arrow, data.live ? TRENDS[data.trend][0] : "")
     text(this.trend, data.live ? TRENDS[data.trend][1] : "")
     const channels = Object.entries(data.channels)
-    text(this.roles, channels.map(([channel, role]) => role ?? channel).join(", "))
+    const roles = channels.map(([channel, role]) => role ?? channel).join(", ")
+    text(this.roles, [roles, data.protocol].filter(Boolean).join(" · "))
     attribute(this.line, "points", points(data.spark))
     if (this.emotion !== data.emotion) {
       this.emotion = data.emotion

@@ -211,6 +211,16 @@ def test_a_call_goes_on_after_the_process_that_ran_it_died(runtime: LocalRuntime
     assert [event.emotion for event in after if event.emotion]
 
 
+def test_a_call_says_by_which_protocol_it_came(runtime: LocalRuntime):
+    async def script(calls: CallRegistry) -> None:
+        line = await calls.behind("twilio").open(begin("a"))
+        line.end()
+        await line.ended()
+
+    run(runtime, script)
+    assert [event.protocol for event in runtime.events] == ["twilio", *[None] * (len(runtime.events) - 1)]
+
+
 def test_a_call_that_nobody_goes_on_with_is_ended(runtime: LocalRuntime):
     async def open_both(calls: CallRegistry) -> None:
         for name in "ab":

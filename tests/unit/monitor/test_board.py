@@ -26,6 +26,13 @@ def test_a_row_tells_the_last_half_minute():
     assert rows(board)["a"]["mass"] is None
 
 
+def test_a_row_says_by_which_protocol_its_call_came():
+    board, made = Board(), MadeCall("a", T0)
+    board.apply([replace(made.start(), protocol="twilio"), made.say()])
+    board.refresh(T0, 0.0)
+    assert rows(board)["a"]["protocol"] == "twilio"
+
+
 def test_a_call_that_gets_worse_rises():
     board, made = Board(), MadeCall("a", T0)
     events = [made.start()]
