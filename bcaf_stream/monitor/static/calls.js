@@ -187,10 +187,20 @@ const newest = (a, b) => (BigInt(b.data.seen_at) > BigInt(a.data.seen_at) ? 1 : 
 const ranked = (a, b) =>
   b.pinned - a.pinned || (b.data.mass ?? -1) - (a.data.mass ?? -1) || a.data.call.localeCompare(b.data.call)
 
+// A call's row; its elements are made when it is first shown, which most calls that are over never are.
 class Row {
   constructor(view, data) {
     this.view = view
-    const name = data.call
+    this.show(data)
+  }
+
+  get element() {
+    this.root ??= this.make(this.data.call)
+    return this.root
+  }
+
+  make(name) {
+    const { view } = this
     this.pinButton = h("button", { type: "button", class: "pin", onclick: () => view.pin(name) }, "☆")
     this.meter = s("svg", { class: "meter", viewBox: "0 0 100 8", preserveAspectRatio: "none", "aria-hidden": "true" })
     this.fill = s("rect", { height: 8, width: 0 })
@@ -208,7 +218,7 @@ class Row {
     this.alerts = h("span", { role: "cell", class: "badges" })
     this.health = h("span", { role: "cell", class: "badges" })
     const cell = (kind, ...parts) => h("span", { role: "cell", class: kind }, ...parts)
-    this.element = h(
+    this.root = h(
       "div",
       { role: "row", class: "row" },
       cell("c-pin", this.pinButton),
@@ -221,7 +231,8 @@ class Row {
       this.health,
     )
     this.showPin()
-    this.show(data)
+    this.draw()
+    return this.root
   }
 
   get pinned() {
@@ -229,15 +240,20 @@ class Row {
   }
 
   showPin() {
-    const pinned = this.view.pinned.has(this.data?.call ?? this.link.textContent)
-    attribute(this.pinButton, "aria-pressed", pinned)
-    text(this.pinButton, pinned ? "★" : "☆")
-    attribute(this.pinButton, "aria-label", `Pin ${this.link.textContent}`)
+    if (!this.root) return
+    attribute(this.pinButton, "aria-pressed", this.pinned)
+    text(this.pinButton, this.pinned ? "★" : "☆")
+    attribute(this.pinButton, "aria-label", `Pin ${this.data.call}`)
   }
 
   show(data) {
     this.data = data
     this.shownAt = performance.now()
+    if (this.root) this.draw()
+  }
+
+  draw() {
+    const { data } = this
     text(this.mass, data.mass === null ? "–" : `${Math.round(data.mass * 100)} %`)
     attribute(this.fill, "width", Math.round((data.mass ?? 0) * 100))
     attribute(this.element, "data-level", data.mass >= 0.6 ? "high" : data.mass >= 0.35 ? "middle" : "low")
@@ -271,6 +287,7 @@ class Row {
   }
 
   tick() {
+    if (!this.root) return
     const { live, clock_ms, started_at } = this.data
     text(this.time, live ? clock(clock_ms + performance.now() - this.shownAt) : `${clock(clock_ms)} · ${day(started_at)}`)
   }

@@ -1,7 +1,9 @@
 """Rows of the list: rank, trend, health, and that a page is sent what it does not have."""
 
 import json
+import re
 from dataclasses import replace
+from importlib.resources import files
 
 from bcaf_stream.monitor.board import MOST_OTHERS, QUIET_NS, Board
 from tests.monitor_calls import MadeCall
@@ -100,3 +102,12 @@ def test_an_event_behind_the_end_is_no_error():
     board.apply([replace(made.revise(final, "later"), seq=99)])
     board.refresh(T0, 10.0)
     assert rows(board)["a"]["words"] == "later"
+
+
+def test_the_page_loads_all_of_its_modules_at_once():
+    static = files("bcaf_stream.monitor").joinpath("static")
+    modules = {file.name for file in static.iterdir() if file.name.endswith(".js")} - {"main.js"}
+    asked = set(
+        re.findall(r'rel="modulepreload" href="/static/([^"]+)"', static.joinpath("index.html").read_text())
+    )
+    assert asked == modules
