@@ -28,7 +28,7 @@ lint: .venv/.ready
 	@touch $@
 
 lock:
-	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --extra dev --extra kafka --extra postgres --extra redis --extra alerts --extra faster-whisper \
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --extra dev --extra kafka --extra postgres --extra otel --extra redis --extra alerts --extra faster-whisper \
 		--no-header --no-annotate pyproject.toml -o requirements.lock
 
 clean:

@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Callable
 from contextlib import suppress
 
+from actors import tracing
 from actors.call_connection import CallConnection, Inbox, Item, words_in
 from actors.load_shedding import Lags, LoadShedding
 from actors.outbox import Mark, Outbox
@@ -313,13 +314,21 @@ class CallSession:
             if isinstance(work, Predict):
                 if work.preview and not self._shedding.interim:
                     return None
-                return await self._runtime.predict(work.state, work.utterance, not work.preview)
+                with tracing.stage("emotion", self._traced(work)):
+                    return await self._runtime.predict(work.state, work.utterance, not work.preview)
             assert self._recognition is not None
-            return await self._recognition.transcribe(
-                work.segment.samples, lambda: self._shedding.recognition, work.again
-            )
+            with tracing.stage("recognition", self._traced(work)):
+                return await self._recognition.transcribe(
+                    work.segment.samples, lambda: self._shedding.recognition, work.again
+                )
         except BcafError as error:
             return _unwrapped(error)
+
+    def _traced(self, work: Work) -> list[tracing.Subject]:
+        if not tracing.is_on():
+            return []
+        what = work.segment if isinstance(work, Transcribe) else work.utterance
+        return [tracing.Subject(self.call.id, what.channel, what.index)]
 
     def _check(self) -> None:
         """Raise what broke in the background."""

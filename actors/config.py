@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 from actors.hub_actor import HubConfig as HubConfig
 from actors.load_shedding import OverloadConfig
 from actors.metrics_server import MetricsConfig
+from actors.tracing import TracingConfig
 from actors.watchdog import LiveConfig
 from bcaf_stream.analyzer import AnalyzerConfig
 from bcaf_stream.config import Config
@@ -93,6 +94,7 @@ class ServeConfig(Config):
     hub: HubConfig = HubConfig()
     ray: RayConfig = RayConfig()
     metrics: MetricsConfig = MetricsConfig()
+    tracing: TracingConfig = TracingConfig()
     monitor: MonitorConfig | None = None
 
     @model_validator(mode="after")

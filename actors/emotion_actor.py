@@ -10,17 +10,17 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
-from actors import metrics
+from actors import metrics, tracing
 from actors.config import BatchConfig
 from actors.model_probe import Probe, probe
 from actors.readiness import NotReadyError
 from actors.replica_actor import ReplicaActor
+from actors.tracing import Subject, TracingConfig
 from bcaf_stream.emotion_model import EmotionEngine, ModelConfig, use_threads
 from bcaf_stream.encoders.base import AudioEncoderConfig
 from bcaf_stream.encoders.pooling import padding_share
 from bcaf_stream.model.bcaf import DialogueState
 from bcaf_stream.types import SAMPLE_RATE, EmotionPrediction, Features, Utterance
-
 
 class Answer(NamedTuple):
     """The emotion, and the dialogue after it: its state, what the utterance was to the model, and how many such a
@@ -41,10 +41,14 @@ class Request(NamedTuple):
     past: tuple[Features, ...] = ()
 
 
+OFF = TracingConfig()
+
+
 class EmotionActor(ReplicaActor[EmotionEngine, Request, Answer]):
     """One replica of the engine."""
 
-    def __init__(self, model: ModelConfig, batch: BatchConfig) -> None:
+    def __init__(self, model: ModelConfig, batch: BatchConfig, traced: TracingConfig = OFF) -> None:
+        tracing.start(traced)
         self._next: EmotionEngine | None = None  # loaded and probed beside the present one
         self._encoder_batch = (model.audio_encoder or AudioEncoderConfig()).batch
         super().__init__("emotion", partial(_engine, model), _audio_seconds, batch, metrics.EMOTION)
@@ -103,10 +107,13 @@ class EmotionActor(ReplicaActor[EmotionEngine, Request, Answer]):
         lengths = [_samples(request) for request in requests]
         metrics.batch_audio.observe(sum(lengths) / SAMPLE_RATE)
         metrics.batch_padding.observe(padding_share(lengths, self._encoder_batch))
-        with metrics.timed("encoding"):
+        subjects: list[Subject] = []
+        if tracing.is_on():
+            subjects = [Subject(u.call, u.channel, u.index) for u in (request.utterance for request in requests)]
+        with metrics.timed("encoding"), tracing.stage("encoding", subjects):
             features = model.encode([request.utterance for request in requests])
         states = [request.state or model.rebuilt_state(request.past) for request in requests]
-        with metrics.timed("step"):
+        with metrics.timed("step"), tracing.stage("step", subjects):
             stepped = zip(*model.step(states, features), features, strict=True)
             return [Answer(*each, model.reach) for each in stepped]
 

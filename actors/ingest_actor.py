@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import ray
 from ray.exceptions import RayError, RayTaskError
 
-from actors import metrics
+from actors import metrics, tracing
 from actors.call_registry import CallRegistry
 from actors.config import ServeConfig
 from actors.dialogues import EmotionPool
@@ -54,6 +54,7 @@ class IngestActor:
     ) -> None:
         exit_on_death()
         watch_event_loop()
+        tracing.start(config.tracing)
         self._config = config
         self._names = hub, emotions, transcribers
         self._hub: Any = None

@@ -121,7 +121,7 @@ class Deployment:
         self._create("ingest", IngestActor, needs, config, "hub", emotions, transcribers)
         needs = _Needs(emotion.num_cpus, emotion.num_gpus, emotion.label_selector)
         for name in emotions:
-            self._create(name, EmotionActor, needs, self._model, emotion.batch)
+            self._create(name, EmotionActor, needs, self._model, emotion.batch, config.tracing)
         needs = _Needs(recognition.num_cpus, recognition.num_gpus, recognition.label_selector)
         for name in transcribers:
             self._create(name, TranscriberActor, needs, config.analyzer.text.asr, recognition.batch)

@@ -1,9 +1,11 @@
 """The events of one call on their way to the hub: in order, and all of them, whatever becomes of the call."""
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import NamedTuple
 
+from actors import tracing
 from bcaf_stream.events.event import Event
 from bcaf_stream.loops import spawn_task
 
@@ -68,12 +70,14 @@ class Outbox:
         try:
             while self._events:
                 events, self._events, mark = self._events, [], self._mark
+                handed_ns = time.time_ns()
                 self.since_s = asyncio.get_running_loop().time()
                 try:
                     await self._publish(events)
                 except BaseException:
                     self._events = [*events, *self._events]
                     raise
+                tracing.journalled(events, handed_ns)
                 self._note(mark)
         except Exception as error:
             self.error = error

@@ -180,7 +180,7 @@ class Check:
         import ray
 
         from actors.config import BatchConfig
-        from actors.emotion_actor import EmotionActor
+        from actors.emotion_actor import EmotionActor, Request
         from bcaf_stream.emotion_model import ModelConfig
         from bcaf_stream.types import Utterance
 
@@ -211,7 +211,7 @@ class Check:
                         text_source="given",
                     )
                     began = time.perf_counter()
-                    _, state = await actor.predict.remote(state, utterance)
+                    state = (await actor.predict.remote(Request(state, utterance))).state
                     taken.append(time.perf_counter() - began)
 
             await talk(0)
