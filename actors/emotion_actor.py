@@ -22,6 +22,7 @@ from bcaf_stream.encoders.pooling import padding_share
 from bcaf_stream.model.bcaf import DialogueState
 from bcaf_stream.types import SAMPLE_RATE, EmotionPrediction, Features, Utterance
 
+
 class Answer(NamedTuple):
     """The emotion, and the dialogue after it: its state, what the utterance was to the model, and how many such a
     state is made of."""

@@ -24,7 +24,7 @@ class LiveConfig(Config):
     interim_ms: int = Field(1000, ge=0)
     stall_s: float = Field(1.5, gt=0)
     grace_s: float = Field(10.0, ge=0)
-    resume_s: float = Field(60.0, ge=0)  # as long as `send` tries by itself
+    resume_s: float = Field(120.0, ge=0)  # as long as `send` tries by itself
     idle_s: float = Field(300.0, gt=0)  # a call may be on hold
     window_ms: int = Field(10_000, ge=200)
     rebuild_s: float = Field(120.0, ge=30)  # more than the longest utterance and its wait for words

@@ -204,7 +204,7 @@ def send(
     device: Annotated[str | None, typer.Option(help="of mic: a part of its name; default: the system's")] = None,
     give_up: Annotated[
         float, typer.Option(min=0, help="seconds to look for a lost deployment again, before the call is given up")
-    ] = 60.0,
+    ] = 120.0,
 ) -> None:
     """Stream a recording, standard input or the microphone to a running deployment."""
     from bcaf_stream.client.link import SenderConfig

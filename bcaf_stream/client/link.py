@@ -42,7 +42,7 @@ class SenderConfig(Config):
 
     connect_s: float = Field(default=5.0, gt=0)
     stall_s: float = Field(default=15.0, gt=0)
-    give_up_s: float = Field(default=60.0, ge=0)
+    give_up_s: float = Field(default=120.0, ge=0)  # Ray starts again within 70 s on a starved machine
     retry_s: float = Field(default=0.2, gt=0)
     longest_retry_s: float = Field(default=2.0, gt=0)
     heartbeat_s: float = Field(default=2.0, gt=0)
