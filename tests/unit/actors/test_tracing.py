@@ -18,7 +18,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from actors import tracing
 from actors.call_session import CallSession
 from actors.config import BatchConfig, ServeConfig
-from actors.emotion_actor import EmotionActor
+from actors.emotion_actor import EmotionActor, Request
 from actors.tracing import Subject, TracingConfig
 from bcaf_stream.config import load_config
 from bcaf_stream.context import Answer, State
@@ -52,7 +52,8 @@ class ActorRuntime(LocalRuntime):
         if self._actor is None:
             self._actor = EmotionActor(self._model, BatchConfig())
             await self._actor.ready(True)
-        return await self._actor.predict(state, utterance, urgent)
+        answer = await self._actor.predict(Request(state, utterance), urgent)
+        return answer.prediction, answer.state
 
 
 @contextmanager
