@@ -55,8 +55,9 @@ class EmotionConfig(Config):
 class RecognitionConfig(Config):
     """0 `replicas`: the ingest actor recognises speech itself, on a thread; else that many TranscriberActors do.
 
-    The recogniser is `analyzer.text.asr`. On one machine without a GPU, the thread is the faster one. `retry_s` is
-    how long a segment looks for a live replica before it goes out on its sound alone.
+    The recogniser is `analyzer.text.asr`. On one machine without a GPU an actor gains nothing: four calls have a
+    p95 of 601 ms with the thread, 616 ms with an actor (tests/benchmarks/live_calls.py). `retry_s` is how long a
+    segment looks for a live replica before it goes out on its sound alone.
     """
 
     replicas: int = Field(0, ge=0)
