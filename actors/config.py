@@ -41,10 +41,13 @@ class BatchConfig(Config):
     wait_ms: int = Field(5, ge=0)
 
 
-class EmotionConfig(Config):
-    """`replicas` engines, each with its own weights; `retry_s` is how long an utterance looks for a live one."""
+class PoolConfig(Config):
+    """Replicas of one kind: what Ray reserves for each, and where it may be.
 
-    replicas: int = Field(1, ge=1)
+    `retry_s` is how long a request looks for a live one.
+    """
+
+    replicas: int
     num_cpus: float = Field(1.0, ge=0)
     num_gpus: float = Field(0.0, ge=0)
     label_selector: dict[str, str] = Field(default_factory=dict)
@@ -52,20 +55,21 @@ class EmotionConfig(Config):
     batch: BatchConfig = BatchConfig()
 
 
-class RecognitionConfig(Config):
+class EmotionConfig(PoolConfig):
+    """`replicas` engines, each with its own weights."""
+
+    replicas: int = Field(1, ge=1)
+
+
+class RecognitionConfig(PoolConfig):
     """0 `replicas`: the ingest actor recognises speech itself, on a thread; else that many TranscriberActors do.
 
     The recogniser is `analyzer.text.asr`. On one machine without a GPU an actor gains nothing: four calls have a
-    p95 of 601 ms with the thread, 616 ms with an actor (tests/benchmarks/live_calls.py). `retry_s` is how long a
-    segment looks for a live replica before it goes out on its sound alone.
+    p95 of 601 ms with the thread, 616 ms with an actor (tests/benchmarks/live_calls.py). A segment for which no
+    replica is found within `retry_s` goes out on its sound alone.
     """
 
     replicas: int = Field(0, ge=0)
-    num_cpus: float = Field(1.0, ge=0)
-    num_gpus: float = Field(0.0, ge=0)
-    label_selector: dict[str, str] = Field(default_factory=dict)
-    retry_s: float = Field(60.0, gt=0)
-    batch: BatchConfig = BatchConfig()
 
 
 class RayConfig(Config):

@@ -15,7 +15,7 @@ from prometheus_client.metrics_core import Metric
 from ray.exceptions import GetTimeoutError, RayError
 
 from actors.cluster import Cluster, plain
-from actors.config import ServeConfig
+from actors.config import PoolConfig, ServeConfig
 from actors.emotion_actor import EmotionActor
 from actors.hub_actor import HubActor
 from actors.ingest_actor import IngestActor
@@ -54,6 +54,10 @@ class _Needs:
     cpus: float = 0
     gpus: float = 0
     labels: Mapping[str, str] = field(default_factory=dict)
+
+
+def _needs_of(pool: PoolConfig) -> _Needs:
+    return _Needs(pool.num_cpus, pool.num_gpus, pool.label_selector)
 
 
 class Deployment:
@@ -119,10 +123,10 @@ class Deployment:
         self._create("hub", HubActor, _Needs(labels=config.hub.label_selector), config.hub)
         needs = _Needs(ingest.num_cpus, labels=ingest.label_selector)
         self._create("ingest", IngestActor, needs, config, "hub", emotions, transcribers)
-        needs = _Needs(emotion.num_cpus, emotion.num_gpus, emotion.label_selector)
+        needs = _needs_of(emotion)
         for name in emotions:
             self._create(name, EmotionActor, needs, self._model, emotion.batch, config.tracing)
-        needs = _Needs(recognition.num_cpus, recognition.num_gpus, recognition.label_selector)
+        needs = _needs_of(recognition)
         for name in transcribers:
             self._create(name, TranscriberActor, needs, config.analyzer.text.asr, recognition.batch)
 

@@ -1,5 +1,6 @@
 """Sound that the tests make themselves: tones, silence, and a babble that passes for speech."""
 
+import wave
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -123,3 +124,12 @@ def mux(
 def onset_s(sound_N: NDArray[np.int16], rate: int, level: int = 500) -> float:
     """When something is first heard."""
     return float(np.argmax(np.abs(sound_N.astype(np.int32)) > level)) / rate
+
+
+def write_wav(path: Path, samples: np.ndarray, rate: int = 8000) -> Path:
+    with wave.open(str(path), "wb") as out:
+        out.setnchannels(1)
+        out.setsampwidth(2)
+        out.setframerate(rate)
+        out.writeframes(samples.astype("<i2").tobytes())
+    return path

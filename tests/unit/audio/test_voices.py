@@ -1,6 +1,5 @@
 """Voices that are known before a call: enrolled from files, or found by a first pass."""
 
-import wave
 from functools import cache
 from pathlib import Path
 
@@ -15,16 +14,8 @@ from bcaf_stream.config import load_config
 from bcaf_stream.errors import ConfigError
 from bcaf_stream.transcripts.pairing import Pairing, TextConfig
 from bcaf_stream.types import AudioChunk
+from tests.unit.audio.signals import write_wav
 from tests.unit.audio.test_speakers import MIXED, PARTIES, demo, heard, mixed, unit
-
-
-def write(path: Path, samples: np.ndarray, rate: int = 8000) -> Path:
-    with wave.open(str(path), "wb") as out:
-        out.setnchannels(1)
-        out.setsampwidth(2)
-        out.setframerate(rate)
-        out.writeframes(samples.astype("<i2").tobytes())
-    return path
 
 
 @cache
@@ -42,7 +33,7 @@ def shared_ms(segment):
 
 def test_whoever_may_be_the_enrolled_agent_has_the_agents_policy(tmp_path: Path):
     sound, rate = demo()
-    file = write(tmp_path / "agent.wav", sound["agent"][: 15 * rate])
+    file = write_wav(tmp_path / "agent.wav", sound["agent"][: 15 * rate])
     config = load_config(AudioConfig, overrides=[f"speakers.enrol.agent={file}"])
     both, _ = mixed()
     cutter = CallCutter(MIXED, config)
@@ -61,11 +52,15 @@ def test_a_voice_that_is_none_is_refused_in_one_line(tmp_path: Path):
     sound, rate = demo()
     both, _ = mixed()
     (tmp_path / "text.wav").write_text("no sound")
+    three_s = sound["agent"][: 3 * rate]
     refused = {
-        "short": (write(tmp_path / "short.wav", sound["agent"][: 3 * rate]), r"s of a voice; give 5 s of speech"),
-        "silent": (write(tmp_path / "silent.wav", np.zeros(8 * rate)), r"0\.0 s of a voice"),
-        "empty": (write(tmp_path / "empty.wav", np.zeros(0)), "empty.wav"),
-        "two people": (write(tmp_path / "two.wav", both), "more than one person"),
+        "short": (
+            write_wav(tmp_path / "short.wav", three_s),
+            r"s of a voice; give 5 s of speech",
+        ),
+        "silent": (write_wav(tmp_path / "silent.wav", np.zeros(8 * rate)), r"0\.0 s of a voice"),
+        "empty": (write_wav(tmp_path / "empty.wav", np.zeros(0)), "empty.wav"),
+        "two people": (write_wav(tmp_path / "two.wav", both), "more than one person"),
         "absent": (tmp_path / "absent.wav", "cannot be read: No such file"),
         "text": (tmp_path / "text.wav", "text.wav"),
     }

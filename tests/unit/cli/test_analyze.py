@@ -17,7 +17,7 @@ from bcaf_stream.events.codec import from_json
 from bcaf_stream.events.event import Event
 from tests.commands import Outcome, run_command
 from tests.tiny import tiny_checkpoint
-from tests.unit.audio.signals import TrackOf, late, mux, without
+from tests.unit.audio.signals import TrackOf, late, mux, without, write_wav
 
 Analyze = Callable[..., Outcome]
 
@@ -29,15 +29,6 @@ def analyze(tiny: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
         return run_command(main, words, monkeypatch, capsys)
 
     return run
-
-
-def write_wav(path: Path, samples: np.ndarray, rate: int = 8000) -> Path:
-    with wave.open(str(path), "wb") as out:
-        out.setnchannels(1)
-        out.setsampwidth(2)
-        out.setframerate(rate)
-        out.writeframes(samples.astype("<i2").tobytes())
-    return path
 
 
 def test_a_call_with_its_transcript(analyze: Analyze, tmp_path: Path):

@@ -169,25 +169,25 @@ def test_the_order_of_the_answers_changes_nothing(results: list, random):
     assert len(expected) == 2 * len(results)
 
 
-def test_what_is_heard_again_does_not_set_the_call_back():
-    """How far a call is analysed never falls: a sender has been given its credit."""
+def with_three_shed() -> TextStage[str]:
     text = stage()
     for index in range(3):
         text.push(segment(index))
     for work in text.take_work():
         text.done(work, None)
     text.take()
+    return text
+
+
+def test_what_is_heard_again_does_not_set_the_call_back():
+    """How far a call is analysed never falls: a sender has been given its credit."""
+    text = with_three_shed()
     text.hear_again()
     assert text.next_ms == segment(2).closed_ms
 
 
 def test_what_is_heard_again_one_at_a_time_lets_others_speak_between():
-    text = stage()
-    for index in range(3):
-        text.push(segment(index))
-    for work in text.take_work():
-        text.done(work, None)
-    text.take()
+    text = with_three_shed()
     for _ in range(3):  # asked for often, while it is being heard
         text.hear_again(1)
     (first,) = text.take_work()
