@@ -1,7 +1,10 @@
 """What an operator's tools ask of a deployment: `/metrics` (Prometheus), `/livez` and `/readyz` (probes)."""
 
+import socket
+import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from socketserver import ThreadingMixIn
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
@@ -14,10 +17,11 @@ from pydantic import Field, ValidationInfo, field_validator
 from bcaf_stream.addresses import is_local
 from bcaf_stream.config import Config
 from bcaf_stream.errors import DeploymentError
-from bcaf_stream.loops import start_thread
+from bcaf_stream.loops import faults, start_thread
 
-REQUEST_S = 5.0  # for a client to send its request
-AT_ONCE = 16  # requests
+REQUEST_S = 5.0  # for a client to send its request, and to take the answer
+CONNECTIONS = 64
+COLLECTIONS = 4  # at the same time, each of which asks all actors
 
 
 class MetricsConfig(Config):
@@ -56,6 +60,7 @@ class MetricsServer:
         registry = CollectorRegistry(auto_describe=False)
         registry.register(_Samples(collect))
         self._metrics, self._trouble = make_wsgi_app(registry), trouble
+        self._collections = threading.BoundedSemaphore(COLLECTIONS)
         try:
             self._server = make_server(config.bind, config.port, self._answer, _Server, _Handler)
         except OSError as error:
@@ -82,8 +87,13 @@ class MetricsServer:
         if environ["REQUEST_METHOD"] not in ("GET", "HEAD"):
             return _plain(respond, "405 Method Not Allowed", "GET only")
         if path == "/metrics":
-            answer: Iterable[bytes] = self._metrics(environ, respond)
-            return answer
+            if not self._collections.acquire(blocking=False):
+                return _plain(respond, "503 Service Unavailable", f"{COLLECTIONS} others are being answered")
+            try:
+                answer: Iterable[bytes] = self._metrics(environ, respond)
+                return answer
+            finally:
+                self._collections.release()
         if path == "/livez":
             return _plain(respond, "200 OK", "ok")
         if path == "/readyz":
@@ -106,29 +116,51 @@ class _Samples(Collector):
 
 
 class _Server(ThreadingMixIn, WSGIServer):
-    """A few requests at a time: whoever connects and is silent keeps nobody out for longer than REQUEST_S."""
+    """Takes everybody at once; with one connection too many the oldest goes that has asked for nothing yet, and
+    where all have asked, the oldest."""
 
     daemon_threads = True
+    request_queue_size = 2 * CONNECTIONS
 
     def __init__(self, *args: Any) -> None:
+        self._lock = threading.Lock()
+        self._has_asked: dict[socket.socket, bool] = {}  # in the order of arrival
         super().__init__(*args)
-        self._places = threading.BoundedSemaphore(AT_ONCE)
+
+    def asked(self, connection: socket.socket) -> None:
+        with self._lock:
+            if connection in self._has_asked:
+                self._has_asked[connection] = True
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        if self._places.acquire(timeout=REQUEST_S):
-            super().process_request(request, client_address)
-        else:
-            self.shutdown_request(request)
+        with self._lock:
+            if len(self._has_asked) >= CONNECTIONS:
+                oldest = min(self._has_asked, key=self._has_asked.__getitem__)
+                del self._has_asked[oldest]
+                with suppress(OSError):
+                    oldest.shutdown(socket.SHUT_RDWR)  # its thread ends by that
+            self._has_asked[request] = False
+        super().process_request(request, client_address)
 
-    def process_request_thread(self, request: Any, client_address: Any) -> None:
-        try:
-            super().process_request_thread(request, client_address)
-        finally:
-            self._places.release()
+    def shutdown_request(self, request: Any) -> None:
+        with self._lock:
+            self._has_asked.pop(request, None)
+        super().shutdown_request(request)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        error = sys.exception()
+        if error is not None and not isinstance(error, OSError):  # one: the client is gone, or too slow
+            faults.count("metrics request", error)
 
 
 class _Handler(WSGIRequestHandler):
     timeout = REQUEST_S
+    server: _Server
+
+    def parse_request(self) -> bool:
+        complete = super().parse_request()
+        self.server.asked(self.connection)
+        return complete
 
     def log_message(self, *_: object) -> None:
         """Probes come every few seconds."""

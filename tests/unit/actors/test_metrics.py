@@ -1,7 +1,10 @@
 """Metrics: what is counted of events, how samples are put together and served, what configs/deploy asks for."""
 
+import contextlib
 import json
 import re
+import socket
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -16,7 +19,7 @@ from pydantic import ValidationError
 
 from actors import metrics
 from actors.metrics import EMOTION, EVERYWHERE, HUB, INGEST, Restarts, count_events, kind_of, merged, snapshot
-from actors.metrics_server import MetricsConfig, MetricsServer
+from actors.metrics_server import CONNECTIONS, REQUEST_S, MetricsConfig, MetricsServer
 from bcaf_stream.errors import DeploymentError
 from bcaf_stream.events.writer import EventWriter
 from bcaf_stream.types import Call, Channel, EmotionPrediction, Utterance
@@ -133,6 +136,10 @@ def server(trouble: list[str]) -> Iterator[MetricsServer]:
     server.close()
 
 
+def port_of(server: MetricsServer) -> int:
+    return int(server.endpoint.split(":")[2].removesuffix("/metrics"))
+
+
 def get(server: MetricsServer, path: str) -> tuple[int, str]:
     url = server.endpoint.removesuffix("/metrics") + path
     try:
@@ -159,8 +166,21 @@ def test_probes_say_whether_it_works_and_why_not(server: MetricsServer, trouble:
     assert get(server, "/else")[0] == 404
 
 
+def test_a_crowd_that_says_nothing_keeps_no_probe_waiting(server: MetricsServer):
+    address = ("127.0.0.1", port_of(server))
+    with contextlib.ExitStack() as crowd:
+        for number in range(3 * CONNECTIONS):
+            connection = crowd.enter_context(socket.create_connection(address, timeout=10))
+            if number % 3 == 0:  # some begin to ask, and never end
+                with contextlib.suppress(OSError):
+                    connection.sendall(b"GET /livez HTTP/1.1\r\n")
+        begun = time.monotonic()
+        assert get(server, "/livez") == (200, "ok\n")
+        assert time.monotonic() - begun < REQUEST_S, "it waits for none of them"
+
+
 def test_what_is_wrong_with_an_address_is_one_line(server: MetricsServer):
-    port = int(server.endpoint.split(":")[2].removesuffix("/metrics"))
+    port = port_of(server)
     with pytest.raises(DeploymentError, match=rf"metrics: 127\.0\.0\.1:{port} cannot be bound"):
         MetricsServer(MetricsConfig(port=port), list, lambda: None)
     with pytest.raises(ValidationError, match="insecure"):
