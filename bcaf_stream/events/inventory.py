@@ -21,6 +21,7 @@ from bcaf_stream.events.event import EVERYTHING
 ANSWER_S = 5.0
 _REFUSED = zmq.EVENT_HANDSHAKE_FAILED_AUTH | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
 _SEEN = zmq.EVENT_CONNECTED | zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_CONNECT_RETRIED | _REFUSED
+_NOBODY = "nobody listens there: is the deployment up?"
 
 
 class Extent(NamedTuple):
@@ -44,6 +45,7 @@ class Inventory:
         self._context: zmq.Context[Any] = zmq.Context()
         self._request = 0
         self._trouble: str | None = None
+        self._reached = False  # a connection stood, whatever became of it
         self._socket: zmq.Socket[Any] | None = None
         self._events: zmq.Socket[Any]  # what the connection goes through
         try:
@@ -74,6 +76,7 @@ class Inventory:
             self._socket.disable_monitor()
             self._events.close()
             self._socket.close()
+        self._trouble, self._reached = None, False
         self._socket = self._context.socket(zmq.DEALER)
         self._socket.setsockopt(zmq.LINGER, 0)
         self._socket.setsockopt(zmq.RECONNECT_IVL_MAX, 1000)
@@ -116,6 +119,10 @@ class Inventory:
                 keyed = "this key is not let in: bcaf-stream keys allow NAME --topics ... where the hub runs"
                 self._trouble = keyed if self._key else "the hub asks for a key: give --key FILE"
             elif event == zmq.EVENT_CONNECT_RETRIED:
-                self._trouble = self._trouble or "nobody listens there: is the deployment up?"
+                # A hub that refuses may close before its greeting was read: somebody listens there all the same.
+                self._trouble = self._trouble or (None if self._reached else _NOBODY)
+                self._reached = False
+            elif event == zmq.EVENT_CONNECTED:
+                self._reached = True
             elif event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
                 self._trouble = None
