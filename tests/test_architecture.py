@@ -47,7 +47,7 @@ LAYERS = [  # low to high; members of one set must not import each other
 TRAINING = [  # the same inside the room
     {"training.config", "training.datasets", "training.metrics"},
     {"training.dialogues", "training.store"},
-    {"training.encode", "training.predict", "training.linear"},
+    {"training.encode", "training.predict", "training.linear", "training.voice"},
     {"training.source", "training.training_data"},
     {"training.objective"},
     {"training.trainer"},

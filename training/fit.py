@@ -31,6 +31,7 @@ from training.source import DialogueSource
 from training.state import load_state, save_state
 from training.trainer import Record, Trainer
 from training.training_data import MODALITIES, TrainingData, load_training_data
+from training.voice import fit_voice
 
 CHECKPOINT = "checkpoint"
 RESULTS = "results.json"
@@ -132,6 +133,9 @@ def finish(config: TrainConfig, data: TrainingData, trainer: Trainer[DialogueMod
         known = load_calibration(find_checkpoint(config.init))
         kept = {"decided_from": known.decided_from, "affect": known.affect}
         calibration = calibration.model_copy(update=kept)
+        if known.voice is not None:
+            heard = scored(model, predict(model, data.dev, "audio"), calibration)
+            calibration = calibration.model_copy(update={"voice": fit_voice([heard], known.voice)})
     numbers: dict[str, Any] = {}
     views = VIEW_OF.values() if len(config.data.modalities) > 1 else config.data.modalities
     for view in views:

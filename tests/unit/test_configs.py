@@ -16,7 +16,7 @@ CONFIGS = Path(__file__).parents[2] / "configs"
 KINDS: dict[str, type[Config]] = {  # by the beginning of the path; the first that fits
     "analyze/": AnalyzerConfig,
     "serve/": ServeConfig,
-    "train/compact.yaml": CompactConfig,
+    "train/compact": CompactConfig,
     "train/": TrainConfig,
     "deploy/serve.yaml": ServeConfig,
     "deploy/kubernetes/serve.yaml": ServeConfig,

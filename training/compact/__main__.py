@@ -1,4 +1,4 @@
-"""`python -m training.compact teach | text | words | sound | fuse | affect | report | open`: the weights.
+"""`python -m training.compact teach | text | words | sound | fuse | affect | report`: the weights.
 
 Each stage leaves its result in the folder `work`, so that any of them can be run again alone.
 """
@@ -24,15 +24,14 @@ from bcaf_stream.errors import DataError
 from bcaf_stream.files import replacing
 from bcaf_stream.model.bcaf import BCAF
 from bcaf_stream.model.checkpoint import CONFIG_NAME, EncoderSpec, EncoderSpecs, load_checkpoint, save_checkpoint
-from bcaf_stream.model.config import BCAFConfig
 from bcaf_stream.model.decision import Calibration
 from training.compact.affect import agreement, fit_affect, probabilities, read_ratings
-from training.compact.clips import read_anchors, read_clips
-from training.compact.config import LABELS, CompactConfig
+from training.compact.clips import Clip, read_anchors, read_clips
+from training.compact.config import CompactConfig
 from training.compact.dialogues import Spoken, meld_texts
 from training.compact.fusion import train_fusion
 from training.compact.lines import PLAIN
-from training.compact.open_table import write_open_table
+from training.compact.open_sources import open_texts, read_open_clips
 from training.compact.report import measure, merit
 from training.compact.starts import minilm, mpnet, whisper_trunk
 from training.compact.text import TunedText, build_text, load_tokenizer, teacher_logits, text_scores
@@ -46,7 +45,7 @@ from training.compact.vectors import (
     write_audio_encoder,
     write_text_encoder,
 )
-from training.datasets.manifest import SPLITS
+from training.datasets.manifest import SPLITS, Split
 from training.log import shown
 from training.trainer import Trainer
 
@@ -67,11 +66,24 @@ def _start(config: Path, overrides: list[str] | None) -> tuple[CompactConfig, Pa
     return recipe, work
 
 
+def _texts(recipe: CompactConfig) -> dict[Split, list[Spoken]]:
+    return open_texts(Path(recipe.texts)) if recipe.sources == "open" else meld_texts(Path(recipe.meld))
+
+
+def _clips(recipe: CompactConfig) -> list[Clip]:
+    speech, conversations = Path(recipe.speech), Path(recipe.conversations)
+    if recipe.sources == "open":
+        return read_open_clips(speech, conversations)
+    return read_clips(speech) + read_anchors(conversations)
+
+
 @app.command()
 def teach(config: ConfigFile = RECIPE, overrides: Overrides = None) -> None:
     """Fine-tune the teacher of the text encoder, and store its logits."""
     recipe, work = _start(config, overrides)
-    dialogues = meld_texts(Path(recipe.meld))
+    dialogues = _texts(recipe)
+    if recipe.starts.mpnet is None:
+        raise DataError("starts.mpnet: the recipe names no teacher")
     torch.manual_seed(recipe.teacher.seed)
     start = Path(recipe.starts.mpnet)
     trainer = build_text(recipe.teacher, mpnet(start), load_tokenizer(start), dialogues["train"], dialogues["dev"])
@@ -83,13 +95,15 @@ def teach(config: ConfigFile = RECIPE, overrides: Overrides = None) -> None:
 
 @app.command()
 def text(config: ConfigFile = RECIPE, overrides: Overrides = None) -> None:
-    """Fine-tune the text encoder, with the teacher's logits."""
+    """Fine-tune the text encoder, with the teacher's logits where the recipe has a teacher."""
     recipe, work = _start(config, overrides)
-    if not (work / TEACHER_LOGITS).is_file():
-        raise DataError(f"{work}: no {TEACHER_LOGITS}; run `python -m training.compact teach` first")
-    dialogues = meld_texts(Path(recipe.meld))
-    stored = load_file(work / TEACHER_LOGITS)["teacher_logits"]
-    logits = stored.split([len(one) for one in dialogues["train"]], dim=1)
+    dialogues = _texts(recipe)
+    logits = None
+    if recipe.text.distillation_weight:
+        if not (work / TEACHER_LOGITS).is_file():
+            raise DataError(f"{work}: no {TEACHER_LOGITS}; run `python -m training.compact teach` first")
+        stored = load_file(work / TEACHER_LOGITS)["teacher_logits"]
+        logits = stored.split([len(one) for one in dialogues["train"]], dim=1)
     torch.manual_seed(recipe.text.seed)
     start = Path(recipe.starts.minilm)
     trainer = build_text(
@@ -111,7 +125,7 @@ def _trained(name: str, trainer: Trainer[TunedText], dev: list[Spoken]) -> Tuned
 def words(config: ConfigFile = RECIPE, overrides: Overrides = None) -> None:
     """Store the text encoder as it ships, and encode MELD with it."""
     recipe, work = _start(config, overrides)
-    start, dialogues = Path(recipe.starts.minilm), meld_texts(Path(recipe.meld))
+    start, dialogues = Path(recipe.starts.minilm), _texts(recipe)
     model = minilm(start)
     model.load_state_dict(load_file(work / "text.safetensors"))
     write_text_encoder(work / "encoders" / "text", model, start)
@@ -128,7 +142,7 @@ def sound(config: ConfigFile = RECIPE, overrides: Overrides = None) -> None:
     write_audio_encoder(work / "encoders" / "audio", whisper_trunk(Path(recipe.starts.whisper)))
     encoder = load_audio_encoder(AudioEncoderConfig(), work)
     spoken = load_text_encoder(TextEncoderConfig(), work)
-    clips = read_clips(Path(recipe.speech)) + read_anchors(Path(recipe.conversations))
+    clips = _clips(recipe)
     background = [clip for clip in clips if clip.split == "train"]
     for number, split in enumerate(SPLITS):
         training = split == "train"
@@ -155,7 +169,7 @@ def fuse(config: ConfigFile = RECIPE, overrides: Overrides = None) -> None:
         models[kept][0],
         encoders=_specs(work),
         calibration=models[kept][1],
-        name="compact",
+        name=recipe.name,
         note=f"seed {kept} of {len(numbers)}, chosen on dev; see README.md",
         weights_dtype="float16",
         write_encoders=partial(_copy, work / "encoders"),
@@ -192,33 +206,6 @@ def report(config: ConfigFile = RECIPE, overrides: Overrides = None) -> None:
         found = measure(checkpoint.model, checkpoint.calibration, load_split(work, split))
         for name, numbers in found.items():
             typer.echo(f"{split} {name}: {json.dumps(numbers)}")
-
-
-@app.command("open")
-def open_(config: ConfigFile = RECIPE, overrides: Overrides = None) -> None:
-    """The table and the encoders, as published, that configs/train/compact_open.yaml trains compact-open on."""
-    recipe, work = _start(config, overrides)
-    start = work / "open" / "encoders"
-    write_audio_encoder(start / "audio", whisper_trunk(Path(recipe.starts.whisper)))
-    write_text_encoder(start / "text", minilm(Path(recipe.starts.minilm)), Path(recipe.starts.minilm))
-    specs = _specs(work / "open")
-    assert specs.audio is not None, "it was written"
-    assert specs.text is not None, "it was written"
-    save_checkpoint(
-        work / "open" / "start",
-        BCAF(
-            BCAFConfig(
-                labels=LABELS, audio_width=specs.audio.width, text_width=specs.text.width, width=8, latent=8
-            )
-        ),
-        encoders=specs,
-        provisional=True,
-        note="knows nothing: it holds the encoders that compact-open is trained with",
-        write_encoders=partial(_copy, start),
-    )
-    table = work / "open" / "table"
-    counts = write_open_table(Path(recipe.texts), Path(recipe.speech), Path(recipe.conversations), table)
-    typer.echo(f"{table}: {dict(counts)}")
 
 
 def _copy(source: Path, folder: Path) -> None:

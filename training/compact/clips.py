@@ -59,11 +59,13 @@ def read_clips(folder: Path) -> list[Clip]:
     Raises:
         DataError: a corpus is missing, or a name that does not follow its corpus.
     """
-    return [
-        Clip(corpus, f"{corpus}-{speaker}", label, split, words, decode(path)[0])
-        for corpus in READERS
-        for path, (speaker, label, split, words) in names_of(folder / corpus, corpus)
-    ]
+    return [clip for corpus in READERS for clip in read_corpus(folder / corpus, corpus)]
+
+
+def read_corpus(folder: Path, corpus: str) -> Iterator[Clip]:
+    """The clips of one of the three corpora. Raises as `read_clips`."""
+    for path, (speaker, label, split, words) in names_of(folder, corpus):
+        yield Clip(corpus, f"{corpus}-{speaker}", label, split, words, decode(path)[0])
 
 
 def names_of(folder: Path, corpus: str) -> Iterator[tuple[Path, Name]]:
@@ -100,8 +102,10 @@ def _urdu(stem: str) -> Name:
 READERS: dict[str, Callable[[str], Name]] = {"ravdess": _ravdess, "emodb": _emodb, "urdu": _urdu}
 
 
-def read_anchors(folder: Path) -> list[Clip]:
+def read_anchors(folder: Path, prefix: str = "") -> list[Clip]:
     """Turns of everyday conversation under `folder` (recordings, and `.rttm` files that say who speaks when).
+
+    Only those of `.rttm` files whose names begin with `prefix`.
 
     Nobody labelled them; they stand for the calm talk that acted corpora lack, and count as neutral. Without
     them, a model of acted speech hears most telephone calls as sad. One meeting, whose speakers are in no
@@ -112,7 +116,7 @@ def read_anchors(folder: Path) -> list[Clip]:
     """
     clips: list[Clip] = []
     heard: dict[str, PcmN] = {}
-    for path in sorted(folder.glob("*.rttm")):
+    for path in sorted(folder.glob(f"{prefix}*.rttm")):
         for line in path.read_text(encoding="utf-8").splitlines():
             fields = line.split()
             name, start, length = fields[1], float(fields[3]), float(fields[4])

@@ -14,12 +14,12 @@ __all__ = ["LABELS", "CompactConfig", "FusionTraining", "Shares", "Starts", "Tex
 class Starts(Config):
     """Where the published starting weights lie (see starts.py); each is checked against its SHA-256 before use.
 
-    `minilm`, `mpnet`: the model folders of all-MiniLM-L6-v2 and all-mpnet-base-v2; `whisper`: Whisper base as
-    faster-whisper has it.
+    `minilm`, `mpnet`: the model folders of all-MiniLM-L6-v2 and all-mpnet-base-v2 (the teacher, where there is
+    one); `whisper`: Whisper base as faster-whisper has it.
     """
 
     minilm: str
-    mpnet: str
+    mpnet: str | None = None
     whisper: str
 
 
@@ -51,6 +51,7 @@ class Shares(Config):
     emodb: float = Field(default=0.25, ge=0, le=1)
     urdu: float = Field(default=0.12, ge=0, le=1)
     anchor: float = Field(default=0.13, ge=0, le=1)
+    cremad: float = Field(default=0.0, ge=0, le=1)
 
 
 class FusionTraining(Config):
@@ -101,10 +102,14 @@ class FusionTraining(Config):
 class CompactConfig(Config):
     """`meld`, `speech`, `conversations`, `texts` (of open licences), `ratings` (EmoBank's table): the data.
 
-    `work` keeps the stages' results; `out` is the checkpoint.
+    `sources`: `research` is all that `compact` is trained on (meld, speech, conversations), `open` what
+    open_sources.py lists (texts, speech, conversations). `work` keeps the stages' results; `out` is the
+    checkpoint, and `name` its name.
     """
 
-    meld: str
+    name: str = "compact"
+    sources: Literal["research", "open"] = "research"
+    meld: str = "data/meld"
     speech: str
     conversations: str
     texts: str = "data/text"

@@ -20,6 +20,7 @@ from bcaf_stream.model.bcaf import BCAF
 from bcaf_stream.model.config import BCAFConfig
 from bcaf_stream.model.decision import HEADS, Calibration, Case, CaseWeights, fit_case
 from bcaf_stream.model.inputs import ModalityInput
+from training.compact.clips import ANCHORS
 from training.compact.config import LABELS, FusionTraining
 from training.compact.mixing import (
     NEUTRAL,
@@ -40,6 +41,7 @@ from training.metrics import Scored, weighted_f1
 from training.predict import Predictions, calibrate, scored
 from training.source import Part, Step, derive_seed
 from training.trainer import Trainer
+from training.voice import fit_voice
 
 log = logging.getLogger(__name__)
 WARM_UP = 100  # steps
@@ -190,7 +192,7 @@ def build_fusion(config: FusionTraining, train: CompactSplit, dev: CompactSplit,
 def train_fusion(
     config: FusionTraining, train: CompactSplit, dev: CompactSplit, seed: int
 ) -> tuple[BCAF, Calibration]:
-    """One seed; the checkpoint takes the encoders' vectors as they are, and dev fits the decision."""
+    """One seed; the checkpoint takes the encoders' vectors as they are; dev fits decision and voices' prior."""
     trainer = build_fusion(config, train, dev, seed)
     while not trainer.done:
         record = trainer.run_epoch()
@@ -199,7 +201,12 @@ def train_fusion(
     source = MixedSource(config, train, dev, seed)
     source.audio.fold_into(model.audio_input)
     source.text.fold_into(model.text_input)
-    return model, fit_decision(model, dev, config)
+    calibration = fit_decision(model, dev, config)
+    corpora = sorted(set(dev.voices.corpora_N) - {ANCHORS})
+    heard = [
+        judge(model, calibration, single_clips(dev.voices.where(dev.voices.corpora_N == one))) for one in corpora
+    ]
+    return model, calibration.model_copy(update={"voice": fit_voice(heard)})
 
 
 def spoken(

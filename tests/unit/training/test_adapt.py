@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
 
@@ -28,6 +29,7 @@ def tiny(tmp_path_factory):
     config = json.loads((folder / "config.json").read_text())
     config["calibration"]["decided_from"] = 0.35
     config["calibration"]["affect"] = {axis: [0.5] * len(config["labels"]) for axis in ("valence", "arousal")}
+    config["calibration"]["voice"] = {"mean_log_probs": [-9.0] * len(config["labels"]), "bound": 0.5}
     (folder / "config.json").write_text(json.dumps(config))
     return folder
 
@@ -62,6 +64,10 @@ def test_a_checkpoint_learns_on_and_shows_before_and_after(tiny, tmp_path, capsy
     adapted = load_checkpoint(out / "checkpoint")
     assert adapted.calibration.decided_from == 0.35  # what the checkpoint knew of its own doubts is kept
     assert adapted.calibration.affect == load_checkpoint(tiny).calibration.affect is not None
+    heard = evaluate(open_subject(str(adapted.folder), corpus, "dev"))["causal"]["audio"]
+    said = [np.log(heard.probs_NC[heard.truth_N == label]).mean(0) for label in set(heard.truth_N)]
+    assert adapted.calibration.voice.mean_log_probs == pytest.approx(np.mean(said, axis=0), abs=1e-3)
+    assert adapted.calibration.voice.bound == 0.5  # its beginning is measured anew, the rest is kept
     for modality in ("audio", "text"):
         mine, theirs = (one.encoders.of(modality) for one in (adapted, load_checkpoint(tiny)))
         assert (mine.kind, mine.name, mine.sha256) == (theirs.kind, theirs.name, theirs.sha256)
