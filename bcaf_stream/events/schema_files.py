@@ -17,7 +17,8 @@ from bcaf_stream.events.publisher import BUDGET, BusConfig
 from bcaf_stream.events.replay.job import HOLD_S
 from bcaf_stream.events.replay.owed import EACH
 from bcaf_stream.events.replay.protocol import KINDS
-from bcaf_stream.events.replay.server import MAX_FRAME_BYTES, MAX_REQUEST_BYTES, ReplayConfig
+from bcaf_stream.events.replay.server import MAX_REQUEST_BYTES, ReplayConfig
+from bcaf_stream.events.replay.socket import MAX_FRAME_BYTES
 from bcaf_stream.events.subscriptions import EACH_BYTES
 
 FOLDER = Path(__file__).with_name("schema")

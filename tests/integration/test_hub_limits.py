@@ -20,14 +20,14 @@ from bcaf_stream.events.journal.config import JournalConfig
 from bcaf_stream.events.journal.journal import Journal
 from bcaf_stream.events.journal.retention import erase
 from bcaf_stream.events.publisher import BusConfig
-from bcaf_stream.events.replay.job import QUIET_S
+from bcaf_stream.events.replay.running import QUIET_S
 from bcaf_stream.events.replay.server import (
-    MAX_FRAME_BYTES,
     MAX_REQUEST_BYTES,
     REFRESH_S,
     ReplayConfig,
     ReplayServer,
 )
+from bcaf_stream.events.replay.socket import MAX_FRAME_BYTES
 from bcaf_stream.events.subscriber import EventSubscriber
 from bcaf_stream.loops import faults
 from tests.deployed import free_address

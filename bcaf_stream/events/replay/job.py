@@ -1,18 +1,13 @@
 """One running replay: what was read for it, what of that is due, and what its client has no room for; pure."""
 
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
 
 from bcaf_stream.events.journal.rows import Entry
 from bcaf_stream.events.subscriptions import Connection
 
 HOLD_S = 30.0  # a client that asked for events and takes none for so long is given up
-QUIET_S = 5.0  # one that was given nothing for so long makes room when all places are taken
 _LONGEST_REST_S = 0.5
-
-K = TypeVar("K")
 
 
 @dataclass(slots=True)
@@ -104,24 +99,3 @@ class ReplayJob:
 
     def _due_at(self, entry: Entry, speed: float) -> float:
         return self.begun + (entry.stored_at - (self.first_at or entry.stored_at)) / 1e9 / speed
-
-
-def quietest(jobs: Mapping[K, ReplayJob], among: Iterable[K], now: float) -> K | None:
-    """The replay that was quiet for longest, of those that were so for long enough to make room."""
-    longest = max(among, key=lambda key: jobs[key].quiet_s(now))
-    return longest if jobs[longest].quiet_s(now) >= QUIET_S else None
-
-
-def next_to_leave(jobs: Mapping[K, ReplayJob], owner: bytes, now: float, turn_s: float) -> K | None:
-    """Which replay makes room for another one of `owner` when all places are taken; None: it has to wait.
-
-    So that nobody is kept out for long by few clients with many replays, nor by many that never are done.
-    """
-    quiet = quietest(jobs, jobs, now)
-    if quiet is not None:
-        return quiet
-    most, count = Counter(job.owner for job in jobs.values()).most_common(1)[0]
-    if count > 1 + sum(job.owner == owner for job in jobs.values()):
-        return max((key for key, job in jobs.items() if job.owner == most), key=lambda key: jobs[key].quiet_s(now))
-    oldest = min(jobs, key=lambda key: jobs[key].begun)
-    return oldest if now - jobs[oldest].begun >= turn_s else None

@@ -20,26 +20,21 @@ An event that cannot be read any more comes as a `degraded` event with its offse
 import contextlib
 import threading
 import time
-from collections.abc import Sequence
 from typing import Any
 
-import msgpack
 import zmq
 from pydantic import Field
 
-from bcaf_stream.addresses import why_not_bound
 from bcaf_stream.config import Config
-from bcaf_stream.connections import Budget, Refusals
 from bcaf_stream.errors import EventError
 from bcaf_stream.events.auth import Gate
-from bcaf_stream.events.connections import connection_of, is_gone
+from bcaf_stream.events.connections import connection_of
 from bcaf_stream.events.event import call_of_prefix
 from bcaf_stream.events.journal.config import JournalConfig
 from bcaf_stream.events.journal.journal import Journal
-from bcaf_stream.events.journal.rows import Entry
-from bcaf_stream.events.publisher import BusConfig, keep_alive
-from bcaf_stream.events.replay.job import ReplayJob, next_to_leave, quietest
-from bcaf_stream.events.replay.owed import OwedAnswers, Sent
+from bcaf_stream.events.publisher import BusConfig
+from bcaf_stream.events.replay.job import ReplayJob
+from bcaf_stream.events.replay.owed import Sent
 from bcaf_stream.events.replay.protocol import (
     MAX_CREDIT,
     AnyRequest,
@@ -53,17 +48,13 @@ from bcaf_stream.events.replay.protocol import (
     request_of,
     unpacked,
 )
+from bcaf_stream.events.replay.running import Key, RunningReplays
+from bcaf_stream.events.replay.socket import ReplaySocket
 from bcaf_stream.events.subscriptions import Connection, RateLimiter
 from bcaf_stream.loops import faults, start_thread
 
 MAX_REQUEST_BYTES = 65_536
-MAX_FRAME_BYTES = 1_000_000  # beyond it the connection ends before anything is answered
-WAITING_REQUESTS = 16  # of one connection; then it is read no further until they are answered
-BUDGET = Budget(burst=4_000_000, per_second=1_500_000)  # bytes: the largest requests as often as they are allowed
-OWED_REST_S = 0.01
 REFRESH_S = 0.5  # how soon a revoked key, an erased call or a replay that is idle for too long is noticed
-
-Key = tuple[bytes, int]  # the client's connection, and what it called its request
 
 
 class ReplayConfig(Config):
@@ -96,10 +87,8 @@ class ReplayServer:
 
     def __init__(self, config: ReplayConfig, bus: BusConfig, journal: JournalConfig) -> None:
         self._config = config
-        self._refusals = Refusals("replay", BUDGET, config.max_connections)
         self._limiter = RateLimiter(config.per_second)
-        self._jobs: dict[Key, ReplayJob] = {}
-        self._owed = OwedAnswers()
+        self._jobs = RunningReplays(config.max_replays, config.max_replays_each, config.idle_s)
         self.given_up = 0  # replays that were idle for too long, or made room
         self._journal = Journal(journal, read_only=True)
         self._erasures = self._journal.erasures
@@ -107,17 +96,24 @@ class ReplayServer:
         self._gate: Gate | None = None
         try:
             self._gate = Gate(bus.keys, self._context) if bus.keys else None
-            self._socket = self._bound()
+            self._socket = ReplaySocket(
+                self._context,
+                config.bind,
+                self._gate,
+                self._journal,
+                config.high_water_mark,
+                config.max_connections,
+            )
         except BaseException:
             self._free()
             raise
-        self.endpoint: str = self._socket.getsockopt_string(zmq.LAST_ENDPOINT)
+        self.endpoint = self._socket.endpoint
         self.thread = start_thread("event replay", self._run)
 
     @property
     def refused(self) -> int:
         """Requests that were malformed or not allowed, and connections of keys that are not let in."""
-        return self._refusals.count + (self._gate.refused if self._gate else 0)
+        return self._socket.refusals.count + (self._gate.refused if self._gate else 0)
 
     @property
     def running(self) -> int:
@@ -126,17 +122,17 @@ class ReplayServer:
     @property
     def held(self) -> int:
         """Replays whose clients have no room now."""
-        return sum(job.held_since is not None for job in list(self._jobs.values()))
+        return self._jobs.held
 
     @property
     def answers_missed(self) -> int:
         """Short answers that their clients never took."""
-        return self._owed.missed
+        return self._socket.missed
 
     @property
     def furthest_behind(self) -> int | None:
         """The next offset of the replay that has the most to get; None where none runs."""
-        return min((job.next for job in list(self._jobs.values())), default=None)
+        return self._jobs.furthest_behind
 
     def close(self) -> None:
         self.thread.end()
@@ -147,34 +143,13 @@ class ReplayServer:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _bound(self) -> "zmq.Socket[Any]":
-        socket: zmq.Socket[Any] = self._context.socket(zmq.ROUTER)
-        socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
-        socket.setsockopt(zmq.MAXMSGSIZE, MAX_FRAME_BYTES)
-        socket.setsockopt(zmq.RCVHWM, WAITING_REQUESTS)
-        socket.setsockopt(zmq.SNDHWM, self._config.high_water_mark)
-        socket.setsockopt(zmq.LINGER, 0)
-        keep_alive(socket)
-        if self._gate:
-            self._gate.protect(socket)
-        try:
-            socket.bind(self._config.bind)
-            self._refusals.watch(socket)
-        except zmq.ZMQError as error:
-            socket.close()
-            raise EventError(why_not_bound(self._config.bind, error.errno, str(error.strerror))) from None
-        return socket
-
     def _run(self, ending: threading.Event) -> None:
         next_refresh = 0.0
         try:
             while not ending.is_set():
                 now = time.monotonic()
                 rest = min((job.due_in(now) for job in self._jobs.values()), default=1.0)
-                if len(self._owed):
-                    rest = min(rest, OWED_REST_S)
-                    self._owed.give(self._send_frames, now)
-                if self._socket.poll(0 if rest <= 0 else max(1, min(50, int(rest * 1000)))):
+                if self._socket.wait(rest):
                     self._take()
                 for key, job in list(self._jobs.items()):
                     if job.due_in(time.monotonic()) <= 0:
@@ -183,7 +158,6 @@ class ReplayServer:
                     next_refresh = time.monotonic() + REFRESH_S
                     self._refresh(time.monotonic())
         finally:
-            self._refusals.unwatch()
             self._socket.close()
             self._free()
 
@@ -203,15 +177,14 @@ class ReplayServer:
                 for job in self._jobs.values():
                     there = self._journal.existing([entry.offset for entry in job.waiting])
                     job.waiting = [entry for entry in job.waiting if entry.offset in there]
-        self._forget_gone()
-        for key, job in list(self._jobs.items()):
-            if job.credit <= 0 and job.quiet_s(now) > self._config.idle_s:
-                self._give_up(key)
+        self._jobs.forget_gone()
+        for key in self._jobs.idle(now):
+            self._give_up(key)
 
     def _take(self) -> None:
         """Answer one request; whatever is wrong with it is its own matter."""
-        client, *frames = self._socket.recv_multipart(copy=False)
-        key = (client.bytes, 0)
+        client, frames = self._socket.receive()
+        key = (client, 0)
         try:
             if len(frames) != 1:
                 raise EventError("request: must be one frame")
@@ -219,20 +192,20 @@ class ReplayServer:
                 raise EventError(f"request: must not be longer than {MAX_REQUEST_BYTES} bytes")
             user = str(frames[0].get("User-Id")) if self._gate else ""
             values = unpacked(frames[0].bytes)
-            key = (client.bytes, id_of(values))
+            key = (client, id_of(values))
             self._answer(key, user, connection_of(frames[0]), request_of(values))
         except EventError as error:
-            self._refusals.add(str(error))
-            self._tell(key, "error", reason=str(error))
+            self._socket.refusals.add(str(error))
+            self._socket.tell(key, "error", reason=str(error))
         except Exception as error:  # a request that finds a fault of ours ends nobody else's
             faults.count("replay request", error)
-            self._tell(key, "error", reason=f"the hub could not answer this: {type(error).__name__}")
+            self._socket.tell(key, "error", reason=f"the hub could not answer this: {type(error).__name__}")
 
     def _answer(self, key: Key, user: str, connection: Connection | None, request: AnyRequest) -> None:
         owner = user.encode() or key[0]
         match request:
             case ReplayRequest() | CountRequest() if not self._limiter.allows(owner):
-                self._tell(key, "busy")
+                self._socket.tell(key, "busy")
             case ReplayRequest():
                 self._begin(key, owner, user, connection, request)
             case CreditRequest() if key in self._jobs:
@@ -240,14 +213,14 @@ class ReplayServer:
             case CancelRequest():
                 self._jobs.pop(key, None)
             case CountRequest():
-                self._tell(key, "count", n=self._count(user, request))
+                self._socket.tell(key, "count", n=self._count(user, request))
 
     def _begin(
         self, key: Key, owner: bytes, user: str, connection: Connection | None, request: ReplayRequest
     ) -> None:
         match request.start:
             case "new":
-                self._tell(key, "end", reached=self._journal.last_offset)
+                self._socket.tell(key, "end", reached=self._journal.last_offset)
                 return
             case FromOffset(offset=offset):
                 first = offset
@@ -256,8 +229,8 @@ class ReplayServer:
             case _:
                 first = 0
         self._jobs.pop(key, None)
-        if not self._has_room(owner):
-            self._tell(key, "busy")
+        if not self._made_room(owner):
+            self._socket.tell(key, "busy")
             return
         prefixes = tuple(topic.encode() for topic in request.topics)
         self._jobs[key] = ReplayJob(
@@ -273,34 +246,21 @@ class ReplayServer:
             begun=time.monotonic(),
         )
 
-    def _has_room(self, owner: bytes) -> bool:
-        """Whether one more may begin, for which another one makes room where it must."""
-        own = [key for key, job in self._jobs.items() if job.owner == owner]
-        if len(own) < self._config.max_replays_each and len(self._jobs) < self._config.max_replays:
+    def _made_room(self, owner: bytes) -> bool:
+        """Whether one more may begin, for which another one leaves where it must."""
+        if not self._jobs.has_room(owner):
+            self._jobs.forget_gone()
+        if self._jobs.has_room(owner):
             return True
-        self._forget_gone()
-        own = [key for key in own if key in self._jobs]
-        now = time.monotonic()
-        if len(own) >= self._config.max_replays_each:
-            leaving = quietest(self._jobs, own, now)
-        elif len(self._jobs) >= self._config.max_replays:
-            leaving = next_to_leave(self._jobs, owner, now, self._config.idle_s)
-        else:
-            return True
+        leaving = self._jobs.next_to_leave(owner, time.monotonic())
         if leaving is not None:
             self._give_up(leaving)
         return leaving is not None
 
-    def _forget_gone(self) -> None:
-        """Whoever asked for these has left."""
-        for key, job in list(self._jobs.items()):
-            if job.connection is not None and is_gone(job.connection):
-                del self._jobs[key]
-
     def _give_up(self, key: Key) -> None:
         del self._jobs[key]
         self.given_up += 1
-        self._tell(key, "busy")
+        self._socket.tell(key, "busy")
 
     def _step(self, key: Key, job: ReplayJob) -> None:
         """Send the next page of one replay, or what the client had no room for before; and its end."""
@@ -308,11 +268,11 @@ class ReplayServer:
             self._send_due(key, job, time.monotonic())
         except EventError as error:
             del self._jobs[key]
-            self._tell(key, "error", reason=str(error))
+            self._socket.tell(key, "error", reason=str(error))
         except Exception as error:  # the others go on
             faults.count("replay", error)
             del self._jobs[key]
-            self._tell(key, "error", reason=f"the hub could not go on with this: {type(error).__name__}")
+            self._socket.tell(key, "error", reason=f"the hub could not go on with this: {type(error).__name__}")
 
     def _send_due(self, key: Key, job: ReplayJob, now: float) -> None:
         allowed = self._allowed(job.user)
@@ -322,13 +282,13 @@ class ReplayServer:
             job.narrow(allowed)  # rights may have changed since
         due = job.due(now)
         if due:
-            sent = self._send(key, "events", due, reached=due[-1].offset)
+            sent = self._socket.send(key, "events", due, reached=due[-1].offset)
             if sent != "sent":
                 self._not_sent(key, job, sent, now)
                 return
             job.sent(len(due), now)
         if job.is_over:
-            sent = self._send(key, "end", reached=job.reached)
+            sent = self._socket.send(key, "end", reached=job.reached)
             if sent == "full":
                 self._not_sent(key, job, sent, now)
                 return
@@ -354,30 +314,3 @@ class ReplayServer:
         prefixes, allowed = tuple(topic.encode() for topic in request.topics), self._allowed(user)
         topics = self._journal.topics(request.after, request.to)
         return sum(n for topic, n in topics if topic.startswith(prefixes) and topic.startswith(allowed))
-
-    def _tell(self, key: Key, kind: str, **fields: object) -> None:
-        """Give an answer without events; it waits where the client has no room."""
-        frames = self._frames(key, kind, (), fields)
-        if key[0] in self._owed or self._send_frames(frames) == "full":
-            self._owed.add(key[0], frames, time.monotonic())
-
-    def _send(self, key: Key, kind: str, entries: Sequence[Entry] = (), **fields: object) -> Sent:
-        """Give a part of a replay, behind whatever waits for its client."""
-        return "full" if key[0] in self._owed else self._send_frames(self._frames(key, kind, entries, fields))
-
-    def _frames(self, key: Key, kind: str, entries: Sequence[Entry], fields: dict[str, object]) -> list[bytes]:
-        client, id = key
-        journal = {"journal": self._journal.identity, "epoch": self._journal.epoch}
-        frames = [client, msgpack.packb({"v": 1, "id": id, "kind": kind, **journal, **fields})]
-        for entry in entries:
-            frames += (entry.topic, entry.data)
-        return frames
-
-    def _send_frames(self, frames: list[bytes]) -> Sent:
-        try:
-            self._socket.send_multipart(frames, zmq.NOBLOCK)
-        except zmq.Again:
-            return "full"
-        except zmq.ZMQError:
-            return "gone"
-        return "sent"

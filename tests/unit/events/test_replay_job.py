@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 
 from bcaf_stream.errors import EventError
 from bcaf_stream.events.journal.rows import Entry
-from bcaf_stream.events.replay.job import HOLD_S, QUIET_S, ReplayJob, next_to_leave
+from bcaf_stream.events.replay.job import HOLD_S, ReplayJob
 from bcaf_stream.events.replay.owed import CLIENTS, EACH, OwedAnswers, Sent
 from bcaf_stream.events.replay.protocol import KINDS, MIN_SPEED, id_of, request_of, unpacked
+from bcaf_stream.events.replay.running import QUIET_S, next_to_leave
 from bcaf_stream.events.subscriptions import MAX_SOURCES, RateLimiter
 
 SECOND = 10**9
