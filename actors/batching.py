@@ -9,11 +9,21 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, TypeVar
 
-from actors.config import BatchConfig
+from pydantic import Field
+
+from bcaf_stream.config import Config
 from bcaf_stream.loops import start_task
 
 T = TypeVar("T")
 R = TypeVar("R")
+
+
+class BatchConfig(Config):
+    """A batch leaves when it is full by count or by audio, or when its first utterance waited `wait_ms`."""
+
+    max_utterances: int = Field(16, ge=1)
+    max_audio_s: float = Field(60.0, gt=0)
+    wait_ms: int = Field(5, ge=0)
 
 
 class MicroBatcher(Generic[T, R]):

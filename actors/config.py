@@ -4,6 +4,7 @@ from typing import Any, Self
 
 from pydantic import Field, model_validator
 
+from actors.batching import BatchConfig
 from actors.hub_actor import HubConfig as HubConfig
 from actors.load_shedding import OverloadConfig
 from actors.metrics_server import MetricsConfig
@@ -31,14 +32,6 @@ class IngestConfig(ServersConfig):
     live: LiveConfig = LiveConfig()
     overload: OverloadConfig = OverloadConfig()
     record: RecordConfig | None = None
-
-
-class BatchConfig(Config):
-    """A batch leaves when it is full by count or by audio, or when its first utterance waited `wait_ms`."""
-
-    max_utterances: int = Field(16, ge=1)
-    max_audio_s: float = Field(60.0, gt=0)
-    wait_ms: int = Field(5, ge=0)
 
 
 class PoolConfig(Config):

@@ -8,11 +8,10 @@ wants; where the state is another model's, it carries the features of the past i
 import asyncio
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from actors import metrics, tracing
-from actors.config import BatchConfig
-from actors.model_probe import Probe, probe
+from actors.batching import BatchConfig
 from actors.readiness import NotReadyError
 from actors.replica_actor import ReplicaActor
 from actors.tracing import Subject, TracingConfig
@@ -21,6 +20,9 @@ from bcaf_stream.encoders.base import AudioEncoderConfig
 from bcaf_stream.encoders.pooling import padding_share
 from bcaf_stream.model.bcaf import DialogueState
 from bcaf_stream.types import SAMPLE_RATE, EmotionPrediction, Features, Utterance
+
+if TYPE_CHECKING:
+    from actors.model_probe import Probe
 
 
 class Answer(NamedTuple):
@@ -64,7 +66,7 @@ class EmotionActor(ReplicaActor[EmotionEngine, Request, Answer]):
         """
         return await self._ask(request, urgent)
 
-    async def prepare(self, model: ModelConfig) -> tuple[dict[str, Any], Probe]:
+    async def prepare(self, model: ModelConfig) -> "tuple[dict[str, Any], Probe]":
         """Load other weights beside the present ones, which work on, and judge the demo call by both.
 
         Raises:
@@ -75,7 +77,11 @@ class EmotionActor(ReplicaActor[EmotionEngine, Request, Answer]):
         present = self._model
         assert present
 
-        def load() -> tuple[EmotionEngine, Probe]:
+        def load() -> "tuple[EmotionEngine, Probe]":
+            from actors.model_probe import (
+                probe,  # a tenth of a start, which an actor that comes back does not need
+            )
+
             engine = EmotionEngine(model)
             return engine, probe(engine, present)
 

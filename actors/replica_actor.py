@@ -9,8 +9,7 @@ from typing import Any, Generic, TypeVar
 from prometheus_client import CollectorRegistry
 
 from actors import metrics
-from actors.batching import MicroBatcher
-from actors.config import BatchConfig
+from actors.batching import BatchConfig, MicroBatcher
 from actors.readiness import Readiness
 from bcaf_stream.loops import exit_on_death, faults, spawn_task, watch_event_loop
 

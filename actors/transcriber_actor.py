@@ -5,7 +5,7 @@ from functools import partial
 from typing import Any
 
 from actors import metrics
-from actors.config import BatchConfig
+from actors.batching import BatchConfig
 from actors.replica_actor import ReplicaActor
 from bcaf_stream.errors import AsrError
 from bcaf_stream.transcripts.asr import AsrConfig, load_transcriber

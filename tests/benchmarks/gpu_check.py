@@ -179,7 +179,7 @@ class Check:
     async def _calls_on_an_actor(self, calls: int, each: int) -> dict[str, Any]:
         import ray
 
-        from actors.config import BatchConfig
+        from actors.batching import BatchConfig
         from actors.emotion_actor import EmotionActor, Request
         from bcaf_stream.emotion_model import ModelConfig
         from bcaf_stream.types import Utterance

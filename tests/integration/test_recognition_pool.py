@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import ray
 
-from actors.config import BatchConfig
+from actors.batching import BatchConfig
 from actors.recognition import Recognition
 from actors.replica_pool import ReplicaPool
 from actors.transcriber_actor import TranscriberActor

@@ -5,8 +5,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from actors.batching import MicroBatcher
-from actors.config import BatchConfig
+from actors.batching import BatchConfig, MicroBatcher
 from tests.waiting import eventually
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from actors.config import BatchConfig
+from actors.batching import BatchConfig
 from actors.dialogues import Dialogue, EmotionPool
 from actors.emotion_actor import EmotionActor
 from actors.replica_pool import ReplicaPool

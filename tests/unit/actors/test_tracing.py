@@ -16,8 +16,9 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from actors import tracing
+from actors.batching import BatchConfig
 from actors.call_session import CallSession
-from actors.config import BatchConfig, ServeConfig
+from actors.config import ServeConfig
 from actors.emotion_actor import EmotionActor, Request
 from actors.tracing import Subject, TracingConfig
 from bcaf_stream.config import load_config
