@@ -23,11 +23,10 @@ ROOT = Path(__file__).parents[1]
 # The other processes take the rest by files.
 WHOLE_MACHINE = {
     "e2e/test_commands.py",
-    "integration/test_crashes.py",
     "integration/test_deployment.py",
+    "integration/test_faults.py",
     "integration/test_fuzz_deployment.py",
     "integration/test_ray_train.py",
-    "integration/test_sender_faults.py",
     "parity/test_actors_equal_one_process.py",
 }
 
