@@ -19,7 +19,7 @@ from actors.services import CallRuntime
 from actors.watchdog import LiveConfig, Watchdog
 from bcaf_stream.analyzer import AnalyzerConfig
 from bcaf_stream.context import Predict
-from bcaf_stream.conversation import Conversation, Result, Stall, Step, Work
+from bcaf_stream.conversation import Conversation, Cuttable, Result, Stall, Step, Work
 from bcaf_stream.display import printable
 from bcaf_stream.errors import BcafError, DeploymentError, LinkError
 from bcaf_stream.events.progress import Progress
@@ -210,7 +210,7 @@ class CallSession:
             )
         self._outbox.put(self.conversation.begin(), self._mark)
         reason = await self._consume()
-        self._take(self.conversation.push(CallEnd(reason)))
+        await self._push(CallEnd(reason))
         await self._finish()
         return CallOutcome(self.conversation.utterances, reason)
 
@@ -238,20 +238,26 @@ class CallSession:
             if isinstance(item, CallEnd):
                 return item.reason
             if item is not None:
-                self._take(self.conversation.push(item))
+                await self._push(item)
                 if self._recorder:
                     self._recorder.push(item)
             else:
-                self._watch()
+                await self._watch()
                 if self._watchdog.is_lost(self._now_s()):
                     return "sender lost"
 
-    def _watch(self) -> None:
+    async def _push(self, item: Item | Stall) -> None:
+        found = None
+        if self.conversation.cuts_long and isinstance(item, Cuttable):
+            found = await self._loop.run_in_executor(self._runtime.cutting, self.conversation.cut, item)
+        self._take(self.conversation.push(item, found))
+
+    async def _watch(self) -> None:
         now_s = self._now_s()
         if not self.inbox.empty:
             return  # what has come is looked at before what has not
         for channel in self._watchdog.newly_stalled(now_s):
-            self._take(self.conversation.push(Stall(channel)))
+            await self._push(Stall(channel))
         if self.conversation.waits_for_words and len(self._watchdog.stalled) == len(self.call.channels):
             waited_ms = round(self._watchdog.silent_s(now_s) * 1000)
             self._take(self.conversation.advance(self.conversation.heard_ms + waited_ms))

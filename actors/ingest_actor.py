@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import os
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -62,6 +63,7 @@ class IngestActor:
         self.modalities: tuple[Modality, ...] = ()
         self.recognition: Recognition | None = None
         self.executor = ThreadPoolExecutor(1, thread_name_prefix="start")
+        self.cutting = ThreadPoolExecutor(cutting_threads(), thread_name_prefix="cutting")
         self._servers: list[IngestServer] = []
         self._recording = _recording(config)
         self._calls = CallRegistry(config.analyzer, config.ingest, self, self._recording)
@@ -228,6 +230,11 @@ class IngestActor:
 
     async def _on_thread(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self.executor, work)
+
+
+def cutting_threads() -> int:
+    """Half of the cores: the other half is for the servers, and for what else runs here."""
+    return max(1, (os.cpu_count() or 1) // 2)
 
 
 def _recording(config: ServeConfig) -> SoundRecording | None:

@@ -1,6 +1,7 @@
 """What live calls need of the process that they run in; none of it says how it is done."""
 
 from collections.abc import Awaitable, Sequence
+from concurrent.futures import Executor
 from typing import Protocol
 
 from actors.recognition import Recognition
@@ -15,6 +16,9 @@ class CallRuntime(Protocol):
 
     model_id: str
     modalities: tuple[Modality, ...]  # that the model was trained on
+
+    @property
+    def cutting(self) -> Executor: ...  # where the sound is cut that several people share: others do not wait
 
     @property
     def recognition(self) -> Recognition | None: ...  # None: speech is not recognised here

@@ -50,7 +50,8 @@ class Stall:
     channel: str
 
 
-Item = AudioChunk | Gap | MissingSound | TextUpdate | Degraded | Stall | CallEnd
+Cuttable = AudioChunk | Gap | Stall | CallEnd  # what may close a segment
+Item = Cuttable | MissingSound | TextUpdate | Degraded
 Work = Transcribe | Predict
 Result = Transcription | Answer | BcafError | None  # None: there was no time for it
 
@@ -136,6 +137,7 @@ class Conversation:
         self._previewed: dict[str, int] = defaultdict(int)  # number of the last preview of an open segment
         self._closed: dict[str, int] = {}  # index of the last segment that was closed
         self._at_ms = 0
+        self._heard_ms = self._undecided_ms = 0  # of the sound, where it was cut last
         self._second = 0  # of the call's clock, that the alerts were last looked at in
         self._began = self._ending = self.ended = False
         self._ends = ""  # why
@@ -173,7 +175,7 @@ class Conversation:
     @property
     def heard_ms(self) -> int:
         """Stream time up to which the sound is cut into segments."""
-        return self._cutter.progressed_ms
+        return self._heard_ms
 
     @property
     def analysed_ms(self) -> int:
@@ -187,7 +189,12 @@ class Conversation:
     @property
     def unsettled_ms(self) -> int:
         """Stream time before which all utterances have their final events, and no new one can begin."""
-        return min([self._cutter.undecided_ms, *self._text.unsettled.values()])
+        return min([self._undecided_ms, *self._text.unsettled.values()])
+
+    @property
+    def cuts_long(self) -> bool:
+        """Whether to cut sound takes so long that a driver with other calls does it elsewhere: see `cut`."""
+        return self._cutter.tells_speakers
 
     # What happens
 
@@ -201,6 +208,7 @@ class Conversation:
                 self.utterances = self._resumption.progress.finals
                 told = self._resumption.start(self._cutter, self._writer)
                 self._events += told
+                self._look_at_sound()
                 if self._alerts:
                     progress = self._resumption.progress
                     known = [*progress.evidence.values(), *progress.alerts.values()]
@@ -209,30 +217,27 @@ class Conversation:
                         self._raise(self._alerts.push(event))
         return self._ready().events
 
-    def push(self, item: Item) -> Step:
-        """Take what comes next.
+    def push(self, item: Item, found: Sequence[Gap | SpeechSegment] | None = None) -> Step:
+        """Take what comes next; `found` is what `cut` has made of it, where that was asked elsewhere.
 
         Raises:
             SourceError: the channel is unknown, its rate changed, or samples are missing or doubled.
         """
+        if isinstance(item, Cuttable):
+            self._take(self.cut(item) if found is None else found)
         match item:
             case AudioChunk(channel):
-                self._take(self.cut(item))
-                self._tick(self._cutter.progressed_ms)
+                self._tick(self._heard_ms)
                 self._preview(channel)
             case Gap():
-                self._take(self.cut(item))
-                self._tick(self._cutter.progressed_ms)
+                self._tick(self._heard_ms)
             case MissingSound():
                 self._tell_gap(item)
             case TextUpdate(words, last):
                 self._text.push_words(words, last, self._at_ms)
             case Degraded(reason):
                 self._note([reason])
-            case Stall(channel):
-                self._take(self._cutter.stall(channel))
             case CallEnd(reason):
-                self._take(self._cutter.flush())
                 self._ending = True
                 self._text.flush(self._at_ms)
                 self._note(self._cutter.take_notes())
@@ -240,11 +245,20 @@ class Conversation:
                 self._write_in_turn(self._end)
         return self._go_on()
 
-    def cut(self, item: AudioChunk | Gap) -> list[Gap | SpeechSegment]:
-        """The first half of `push`; it may run on another thread than the second. Raises as `push`."""
-        if isinstance(item, AudioChunk):
-            return [*self._cutter.push(item)]
-        return [item, *self._cutter.gap(item.channel, item.start, item.end, item.rate)]
+    def cut(self, item: Cuttable) -> list[Gap | SpeechSegment]:
+        """The first half of `push`; it may run on another thread than the rest, one item after the other.
+
+        Until the second half has taken what was found, the call stands where it was. Raises as `push`.
+        """
+        match item:
+            case AudioChunk():
+                return [*self._cutter.push(item)]
+            case Gap(channel, start, end, _, rate):
+                return [item, *self._cutter.gap(channel, start, end, rate)]
+            case Stall(channel):
+                return [*self._cutter.stall(channel)]
+            case CallEnd():
+                return [*self._cutter.flush()]
 
     def take(self, found: Iterable[Gap | SpeechSegment]) -> Step:
         """The second half of `push`."""
@@ -304,6 +318,7 @@ class Conversation:
     # How
 
     def _take(self, found: Iterable[Gap | SpeechSegment]) -> None:
+        self._look_at_sound()
         for item in found:
             if isinstance(item, Gap):
                 self._tell_gap(item)
@@ -311,6 +326,10 @@ class Conversation:
                 self._segment(item)
         if self._text.waits_for_words:
             self._text.advance(self.heard_ms)
+
+    def _look_at_sound(self) -> None:
+        """Note where its cutting stands: from now until this is asked again, another thread may cut on."""
+        self._heard_ms, self._undecided_ms = self._cutter.progressed_ms, self._cutter.undecided_ms
 
     def _tell_gap(self, gap: Gap | MissingSound) -> None:
         start_ms, end_ms = (at * 1000 // gap.rate for at in (gap.start, gap.end))

@@ -188,6 +188,11 @@ class CallCutter:
         return min((cutter.segmenter.progressed_ms for cutter in running), default=0)
 
     @property
+    def tells_speakers(self) -> bool:
+        """Whether people are told apart on a channel, which takes a good part of the time of a core."""
+        return bool(speakers_of(self.config.speakers, self.call.channels))
+
+    @property
     def undecided_ms(self) -> int:
         """Stream time before which every segment is out: the next ones begin after it."""
         begins = [cutter.segmenter.undecided_ms for cutter in self._cutters.values() if not cutter.ended]

@@ -3,7 +3,9 @@
 `analyze` asks for no interim results, and a deployment does, so that these and the numbering are left out.
 """
 
+import asyncio
 import dataclasses
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -21,7 +23,7 @@ from bcaf_stream.conversation import Conversation, Result, Step, Work
 from bcaf_stream.emotion_model import EmotionEngine, ModelConfig
 from bcaf_stream.errors import AsrError, ModelError
 from bcaf_stream.events.event import Event
-from bcaf_stream.ingest.media import CallEnd, Degraded, TextUpdate
+from bcaf_stream.ingest.media import CallEnd, CallStart, Degraded, TextUpdate
 from bcaf_stream.ingest.sink import CallHandle
 from bcaf_stream.transcripts.pairing import TextConfig
 from bcaf_stream.transcripts.stage import Transcribe
@@ -40,7 +42,16 @@ from bcaf_stream.types import (
 )
 from tests.calls import watching
 from tests.same import assert_same_events
-from tests.unit.actors.local_runtime import CHANNELS, LocalRuntime, demo_chunks, play
+from tests.unit.actors.local_runtime import (
+    CHANNELS,
+    RATE,
+    SHARED,
+    LocalRuntime,
+    demo_chunks,
+    mono_chunks,
+    play,
+    send,
+)
 from tests.waiting import elapsing
 
 CALL = Call("c1", CHANNELS)
@@ -260,6 +271,35 @@ def test_analyze_and_a_live_call_give_the_same_whatever_fails(
     failed = [event for event in here if event.type == "degraded"]
     assert len(failed) == sum((e.channel, e.utterance) in engine.failing for e in here)
     assert all("not finite" in (event.reason or "") for event in failed)
+
+
+def test_a_call_that_several_share_is_the_same_and_keeps_nobody_waiting(engine: FailingEngine):
+    """Its sound is cut elsewhere: a call of two parties ends while that cannot go on."""
+    engine.failing, sound, free = frozenset(), mono_chunks(), threading.Event()
+    analyzer = ConversationAnalyzer(Call("c1", SHARED), AnalyzerConfig(), engine, Hearing(failing=9))
+    here = [event for chunk in sound for event in analyzer.push(chunk)] + analyzer.flush()
+    runtime, parties = LocalRuntime(engine, Hearing(failing=9)), LocalRuntime(engine)
+    parties.cutting = runtime.cutting
+
+    async def script(session: CallSession, line: CallHandle) -> None:
+        runtime.cutting.submit(free.wait)
+        for chunk in sound:
+            line.accept(chunk)
+        line.end()
+        other = parties.session()
+        handle = other.attach(CallStart("c1", CHANNELS, RATE))
+        running = asyncio.create_task(other.run())
+        await send(handle, demo_chunks())
+        handle.end()
+        await running
+        assert runtime.types == ["call.start"]
+        free.set()
+
+    play(lambda: runtime.session("asr", LiveConfig(), channels=SHARED), script)
+    assert_same_events(settled(runtime.events), settled(here))
+    assert {event.speaker for event in here if event.emotion} == {"S1", "S2"}
+    assert {event.speaker for event in runtime.of("emotion.interim")} <= {"S1", "S2", None}
+    assert parties.types[-1] == "call.end"
 
 
 def test_a_failure_in_a_batch_is_its_utterances_alone(engine: FailingEngine, audio: list[AudioChunk]):

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
@@ -24,6 +25,7 @@ from bcaf_stream.types import AudioChunk, Channel, Gap, TextSource, Utterance
 from tests.waiting import elapsing
 
 CHANNELS = (Channel("customer", "customer"), Channel("agent", "agent"))
+SHARED = (Channel("room", "speaker"),)
 RATE = 8000
 
 
@@ -33,6 +35,7 @@ class LocalRuntime:
         self.model_id = engine.model_id
         self.modalities = engine.modalities
         self.transcriber = transcriber
+        self.cutting = ThreadPoolExecutor(1, thread_name_prefix="cutting")
         self._recognition: Recognition | None = None
         self.shedding = LoadShedding(OverloadConfig())  # of the sessions that stand alone
         self.events: list[Event] = []
@@ -76,9 +79,10 @@ class LocalRuntime:
         text: TextSource = "none",
         live: LiveConfig | None = None,
         config: AnalyzerConfig | None = None,
+        channels: tuple[Channel, ...] = CHANNELS,
     ) -> CallSession:
         live = live or LiveConfig(interim_ms=0)
-        begin = CallStart("c1", CHANNELS, RATE, text)
+        begin = CallStart("c1", channels, RATE, text)
         return CallSession(begin, config or AnalyzerConfig(), live, self, self.shedding)
 
     @property
@@ -97,6 +101,13 @@ def demo_chunks(seconds: int = 30) -> list[AudioChunk]:
     return [AudioChunk(names[c.channel], c.start, c.rate, c.samples, 0) for c in found]
 
 
+def mono_chunks(seconds: int = 30) -> list[AudioChunk]:
+    """The same as one channel, on which both speak."""
+    customer, agent = (joined(demo_chunks(seconds), name).astype(np.int32) for name in ("customer", "agent"))
+    both, size = np.clip(customer + agent, -32768, 32767).astype(np.int16), RATE // 10
+    return [AudioChunk("room", at, RATE, both[at : at + size], 0) for at in range(0, len(both), size)]
+
+
 def joined(chunks: Sequence[AudioChunk], channel: str) -> np.ndarray:
     return np.concatenate([c.samples for c in chunks if c.channel == channel])
 
@@ -109,7 +120,7 @@ def play(make: Callable[[], CallSession], script: Script) -> CallSession:
 
     async def both() -> CallSession:
         session = make()
-        line = session.attach(CallStart("c1", CHANNELS, RATE))
+        line = session.attach(CallStart("c1", session.call.channels, RATE))
         running = asyncio.create_task(session.run())
         await script(session, line)
         session.ended.set_result(await running)
