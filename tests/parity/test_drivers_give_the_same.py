@@ -17,11 +17,13 @@ from hypothesis import strategies as st
 from actors.call_session import CallSession
 from actors.watchdog import LiveConfig
 from bcaf_stream.analyzer import AnalyzerConfig, ConversationAnalyzer
+from bcaf_stream.audio.speakers.config import SpeakerConfig, Speakers
 from bcaf_stream.audio.turns import AudioConfig
 from bcaf_stream.context import Answer, Predict
 from bcaf_stream.conversation import Conversation, Result, Step, Work
 from bcaf_stream.emotion_model import EmotionEngine, ModelConfig
 from bcaf_stream.errors import AsrError, ModelError
+from bcaf_stream.events.codec import encode
 from bcaf_stream.events.event import Event
 from bcaf_stream.ingest.media import CallEnd, CallStart, Degraded, TextUpdate
 from bcaf_stream.ingest.sink import CallHandle
@@ -271,6 +273,18 @@ def test_analyze_and_a_live_call_give_the_same_whatever_fails(
     failed = [event for event in here if event.type == "degraded"]
     assert len(failed) == sum((e.channel, e.utterance) in engine.failing for e in here)
     assert all("not finite" in (event.reason or "") for event in failed)
+
+
+def test_a_call_of_two_parties_has_the_events_of_speakers_off_to_the_byte(engine: FailingEngine):
+    engine.failing, sound = frozenset(), demo_chunks()
+
+    def events(speakers: Speakers) -> bytes:
+        config = AnalyzerConfig(audio=AudioConfig(speakers=speakers))
+        analyzer = ConversationAnalyzer(CALL, config, engine, Hearing(failing=2), clock=lambda: 1)
+        found = [event for chunk in sound for event in analyzer.push(chunk)] + analyzer.flush()
+        return b"".join(encode(event) for event in found)
+
+    assert events("auto") == events("off") == events(SpeakerConfig(max=2))
 
 
 def test_a_call_that_several_share_is_the_same_and_keeps_nobody_waiting(engine: FailingEngine):
