@@ -30,6 +30,10 @@ HOSTILE = (
     "long-" + "x" * 180,
     "a/b?c=d#e%2F&f g\u2028h",
 )
+HIDE = """hidden => {
+  Object.defineProperty(document, "hidden", { value: hidden, configurable: true })
+  document.dispatchEvent(new Event("visibilitychange"))
+}"""
 LINES = """e => {
   const range = document.createRange()
   range.selectNodeContents(e)
@@ -345,6 +349,25 @@ def test_a_browser_that_slept_says_so_and_gets_what_it_missed(browser: Browser, 
         expect(said).to_have_count(7)
         expect(page.locator("#status")).to_have_text("Live")
         assert said.all_text_contents()[4:] == [f"meanwhile {n}" for n in range(3)]
+
+
+def test_tabs_that_nobody_looks_at_give_their_connection_back(browser: Browser, site: Site):
+    made = live("tabs", "joy")
+    site.publish(*spoken(made))
+    with page_of(browser, f"{site.address}#/call/tabs") as page:
+        tabs = [page]
+        for _ in range(6):  # one more than a browser connects to one address
+            tabs[-1].evaluate(HIDE, True)
+            tabs.append(page.context.new_page())
+            tabs[-1].goto(f"{site.address}#/call/tabs")
+        for tab in (tabs[-1], tabs[0]):
+            tab.evaluate(HIDE, False)
+            expect(tab.locator("#status")).to_have_text("Live")
+            site.publish(made.say(words=f"seen again {tabs.index(tab)}"))
+            expect(tab.locator(".transcript li[data-key] .words").last).to_have_text(
+                f"seen again {tabs.index(tab)}"
+            )
+        expect(tabs[0].locator(".transcript li[data-key] .words")).to_have_count(6)
 
 
 def test_a_hub_that_goes_away_is_said_on_the_page_until_it_is_back(browser: Browser, tmp_path: Path):

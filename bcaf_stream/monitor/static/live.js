@@ -3,6 +3,8 @@
 
 const SILENT_MS = 15_000 // the server says something every 5 s
 const AGAIN_MS = 2_000
+// A browser opens six connections to one address over HTTP/1.1: tabs that nobody looks at must not hold them all.
+const HIDDEN_MS = 5_000
 
 export class Live {
   constructor(take, tell) {
@@ -12,8 +14,8 @@ export class Live {
     this.id = null
     this.hear()
     setInterval(() => this.look(), 3_000)
-    document.addEventListener("visibilitychange", () => document.hidden || this.look())
-    window.addEventListener("online", () => this.open())
+    document.addEventListener("visibilitychange", () => (document.hidden ? this.restSoon() : this.wake()))
+    window.addEventListener("online", () => this.resting || this.open())
     window.addEventListener("offline", () => this.tell("offline"))
     window.addEventListener("pagehide", () => this.source?.close())
     window.addEventListener("pageshow", (event) => event.persisted && this.open())
@@ -35,7 +37,26 @@ export class Live {
     return Math.max(performance.now() - this.heard, Date.now() - this.heardAt)
   }
 
+  // A hidden page gives its connection back; what came meanwhile is asked for when it is looked at again.
+  restSoon() {
+    clearTimeout(this.restTimer)
+    this.restTimer = setTimeout(() => {
+      this.resting = document.hidden
+      if (!this.resting) return
+      clearTimeout(this.timer)
+      this.source?.close()
+    }, HIDDEN_MS)
+  }
+
+  wake() {
+    clearTimeout(this.restTimer)
+    if (this.resting) this.open()
+    else this.look()
+  }
+
   open() {
+    this.resting = false
+    if (document.hidden) this.restSoon()
     clearTimeout(this.timer)
     this.source?.close()
     const asked = new URLSearchParams()
@@ -76,6 +97,7 @@ export class Live {
 
   look() {
     const { silentMs } = this
+    if (this.resting) return
     if (silentMs <= SILENT_MS) return
     this.tell("silent", silentMs)
     this.open()
