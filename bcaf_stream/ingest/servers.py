@@ -18,7 +18,8 @@ from bcaf_stream.ingest.sink import IngestServer
 from bcaf_stream.ingest.transports.tcp import TcpServer
 from bcaf_stream.ingest.transports.udp import RtpServer
 from bcaf_stream.ingest.transports.websocket_session import WebSocketServer
-from bcaf_stream.ingest.transports.zmq_link import LinkConfig, LinkServer
+from bcaf_stream.ingest.transports.zmq_link import LinkServer
+from bcaf_stream.ingest.transports.zmq_router import LinkConfig
 
 
 class ServersConfig(Config):

@@ -14,7 +14,7 @@ from bcaf_stream.events.journal.config import JournalConfig
 from bcaf_stream.events.publisher import BusConfig
 from bcaf_stream.events.replay.server import ReplayConfig
 from bcaf_stream.events.subscriber import EventSubscriber
-from bcaf_stream.ingest.transports.zmq_link import LinkConfig, LinkSocket
+from bcaf_stream.ingest.transports.zmq_router import LinkConfig, LinkSocket
 from tests.waiting import WAIT_S, eventually, until
 from tests.zmtp_flood import connected
 

@@ -22,7 +22,7 @@ from bcaf_stream.config import load_config
 from bcaf_stream.errors import ConfigError, LinkError
 from bcaf_stream.ingest.protocols.link import Accepted, Audio, Close, Closed, Credit, Open, Refused, pack
 from bcaf_stream.ingest.protocols.link_flow import AudioOrder
-from bcaf_stream.ingest.transports.zmq_link import LinkConfig, LinkSocket
+from bcaf_stream.ingest.transports.zmq_router import LinkConfig, LinkSocket
 from bcaf_stream.types import Call, Channel, Words
 
 FREE = LinkConfig(bind="tcp://127.0.0.1:0", window_ms=1000)
@@ -236,7 +236,8 @@ def test_nobody_at_the_address_is_no_hang():
 
 SERVER_SCRIPT = """
 import asyncio
-from bcaf_stream.ingest.transports.zmq_link import *
+from bcaf_stream.ingest.protocols.link import Accepted
+from bcaf_stream.ingest.transports.zmq_router import LinkConfig, LinkSocket
 async def main():
     server = LinkSocket(LinkConfig(bind="tcp://127.0.0.1:0"))
     print(server.endpoint, flush=True)

@@ -13,7 +13,7 @@ from bcaf_stream.client.link import LinkSender, SenderConfig
 from bcaf_stream.errors import LinkError
 from bcaf_stream.ingest.media import TextUpdate
 from bcaf_stream.ingest.protocols.link import Accepted, Audio, Close, Closed, Credit, Open, Refused
-from bcaf_stream.ingest.transports.zmq_link import LinkConfig, LinkSocket
+from bcaf_stream.ingest.transports.zmq_router import LinkConfig, LinkSocket
 from bcaf_stream.types import Call, Channel, PcmN, Words
 from tests.deployed import free_address
 from tests.tcp_proxy import TcpProxy

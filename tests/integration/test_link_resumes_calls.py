@@ -14,7 +14,8 @@ from bcaf_stream.analyzer import AnalyzerConfig
 from bcaf_stream.emotion_model import EmotionEngine, ModelConfig
 from bcaf_stream.events.event import Event
 from bcaf_stream.ingest.protocols.link import Accepted, Audio, Close, Closed, Credit, Open, Refused
-from bcaf_stream.ingest.transports.zmq_link import LinkConfig, LinkServer
+from bcaf_stream.ingest.transports.zmq_link import LinkServer
+from bcaf_stream.ingest.transports.zmq_router import LinkConfig
 from tests.integration.test_link_server import Client
 from tests.same import assert_same_events
 from tests.unit.actors.local_runtime import CHANNELS, RATE, LocalRuntime, demo_chunks, joined

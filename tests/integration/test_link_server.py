@@ -22,7 +22,8 @@ from bcaf_stream.ingest.protocols.link import (
     pack,
     parse_server,
 )
-from bcaf_stream.ingest.transports.zmq_link import LinkConfig, LinkServer
+from bcaf_stream.ingest.transports.zmq_link import LinkServer
+from bcaf_stream.ingest.transports.zmq_router import LinkConfig
 from bcaf_stream.loops import faults
 from bcaf_stream.types import Channel, Words
 from tests.collecting_sink import CollectingSink
@@ -214,7 +215,7 @@ def test_busy_is_said_and_leaving_is_said():
 
 HEAVY_SCRIPT = """
 import asyncio, sys
-from bcaf_stream.ingest.transports.zmq_link import LinkConfig, LinkSocket
+from bcaf_stream.ingest.transports.zmq_router import LinkConfig, LinkSocket
 async def main():
     server = LinkSocket(LinkConfig(bind="tcp://127.0.0.1:*", waiting_messages=4, heartbeat_s=0.1))
     print(server.endpoint, flush=True)

@@ -20,7 +20,8 @@ from bcaf_stream.demo import CALL, SCRIPT
 from bcaf_stream.emotion_model import EmotionEngine, ModelConfig
 from bcaf_stream.events.event import Event
 from bcaf_stream.ingest.protocols.link import Closed
-from bcaf_stream.ingest.transports.zmq_link import LinkConfig, LinkServer
+from bcaf_stream.ingest.transports.zmq_link import LinkServer
+from bcaf_stream.ingest.transports.zmq_router import LinkConfig
 from bcaf_stream.recording import Analysis, Recording
 from tests.deployed import free_address
 from tests.deployment_processes import BIN

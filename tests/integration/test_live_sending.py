@@ -21,7 +21,7 @@ from bcaf_stream.client.live import live_call, send_live
 from bcaf_stream.errors import LinkError, SourceError
 from bcaf_stream.ingest.media import TextUpdate
 from bcaf_stream.ingest.protocols.link import Accepted, Audio, Close, Closed, Credit, Open, Refused
-from bcaf_stream.ingest.transports.zmq_link import LinkConfig, LinkSocket
+from bcaf_stream.ingest.transports.zmq_router import LinkConfig, LinkSocket
 from bcaf_stream.types import Words
 from tests.commands import hears_interrupts
 from tests.components import needs
