@@ -13,9 +13,8 @@ from typing import Any
 import ray
 from ray._private import ray_constants, worker
 from ray._private.authentication.authentication_token_setup import maybe_enable_token_auth_if_token_available
-from ray.exceptions import RayError, RayTaskError
+from ray.exceptions import RayError
 
-from actors.config import RayConfig
 from bcaf_stream.errors import BcafError, DeploymentError
 from bcaf_stream.folders import ray_folder, why_ray_cannot_use
 from bcaf_stream.loops import spawn_thread
@@ -31,21 +30,34 @@ SYSTEM = {"health_check_failure_threshold": 20}  # a node that stood still for h
 class Cluster:
     """The Ray of this process: its own, that of the program around it, or a cluster's.
 
+    Args:
+        address: a cluster's; None starts a local Ray, which ends with this process.
+        num_cpus: of a local one; None: the machine's.
+        runtime_env: handed to Ray as it is, for a cluster whose nodes do not have this package installed.
+
     Raises:
         DeploymentError: Ray cannot be started or reached.
     """
 
-    def __init__(self, config: RayConfig) -> None:
+    def __init__(
+        self, address: str | None = None, num_cpus: int | None = None, runtime_env: dict[str, Any] | None = None
+    ) -> None:
         self.owned = not ray.is_initialized()
         if self.owned:
-            _connect(config)
+            _connect(address, num_cpus, runtime_env)
         self._asked_at: float | None = None  # a question that has no answer yet
         self._next_probe = 0.0
         self._node_lost = False
 
-    def resources(self) -> dict[str, float]:
-        there: dict[str, float] = ray.cluster_resources()
-        return there
+    def has(self, kind: str) -> float:
+        """How much of a resource (CPU, GPU) there is in all, taken or free."""
+        return float(ray.cluster_resources().get(kind, 0.0))
+
+    def require(self, needed: Mapping[str, float], who: str, remedy: str) -> None:
+        """Raises DeploymentError where Ray has less in all: it would wait for ever for what nobody brings."""
+        for kind, amount in needed.items():
+            if amount > self.has(kind):
+                raise DeploymentError(f"{who} needs {amount:g} {kind}s and Ray has {self.has(kind):g}: {remedy}")
 
     def has_node(self, labels: Mapping[str, str]) -> bool:
         """Whether a living node fits a label selector; Ray's richer terms (`!a`, `in(a, b)`) are left to Ray."""
@@ -93,24 +105,36 @@ class Cluster:
             self._asked_at = None
 
 
-def plain(error: BaseException, who: str) -> BcafError:
-    """The reason in one line: an actor's own BcafError where there is one."""
-    if isinstance(error, RayTaskError):
-        error = error.cause
-    if isinstance(error, BcafError):
-        return error
+def plain(error: BaseException, what: str) -> BcafError:
+    """The reason in one line: the BcafError that was raised, however deep Ray has wrapped it, or Ray's own words.
+
+    Args:
+        what: what has happened, as the sentence that ends in the reason begins.
+    """
+    own = _own(error)
+    if own is not None:
+        return own
     lines = [text.strip() for text in str(error).splitlines() if text.strip()]
-    own = [text for text in lines if text.startswith("bcaf_stream.errors.")]
-    if own:
-        return DeploymentError(own[-1].partition(": ")[2])
+    told = [text for text in lines if text.startswith("bcaf_stream.errors.")]  # of an actor that could not be made
+    if told:
+        return DeploymentError(told[-1].partition(": ")[2])
     hint = (
         ": has the cluster no authentication? then set RAY_AUTH_MODE=disabled" if NEVER_RAN in str(error) else ""
     )
-    return DeploymentError(f"{who} does not start: {lines[-1] if lines else type(error).__name__}{hint}")
+    return DeploymentError(f"{what}: {lines[-1] if lines else type(error).__name__}{hint}")
 
 
-def _connect(config: RayConfig) -> None:
-    address = config.address
+def _own(error: BaseException | None) -> BcafError | None:
+    """A RayTaskError is of its cause's class too, and as long as a traceback: its cause is what was raised."""
+    while error is not None:
+        within = getattr(error, "cause", None) or getattr(error, "_base_exc", None) or error.__cause__
+        if isinstance(error, BcafError) and not isinstance(error, RayError):
+            return error
+        error = within
+    return None
+
+
+def _connect(address: str | None, num_cpus: int | None, runtime_env: dict[str, Any] | None) -> None:
     if address:
         maybe_enable_token_auth_if_token_available(warn_if_disabled=False)  # Ray does it for address="auto" alone
     else:
@@ -118,12 +142,12 @@ def _connect(config: RayConfig) -> None:
             raise DeploymentError(problem)
         _stay_on_loopback()
         _close_token()
-    options: dict[str, Any] = {} if address else {"num_cpus": config.num_cpus, "_system_config": SYSTEM}
+    options: dict[str, Any] = {} if address else {"num_cpus": num_cpus, "_system_config": SYSTEM}
     try:
         ray.init(
             address=address or "local",
             include_dashboard=None if address else False,
-            runtime_env=config.runtime_env or None,
+            runtime_env=runtime_env or None,
             log_to_driver=False,
             logging_level=logging.ERROR,
             **options,

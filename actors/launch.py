@@ -103,7 +103,7 @@ class Deployment:
             try:
                 ray.get(done[0])
             except RayError as error:
-                raise plain(error, f"the {refs[done[0]]} actor") from None
+                raise plain(error, f"the {refs[done[0]]} actor does not start") from None
         endpoints = self.ready()
         assert endpoints
         return endpoints
@@ -115,7 +115,7 @@ class Deployment:
             DeploymentError: Ray cannot be started or reached, or lacks the resources.
         """
         config = self._config
-        self._cluster = Cluster(config.ray)
+        self._cluster = Cluster(config.ray.address, config.ray.num_cpus, config.ray.runtime_env)
         self._check_resources()
         ingest, emotion, recognition = config.ingest, config.emotion, config.recognition
         emotions = [f"emotion-{i}" for i in range(emotion.replicas)]
@@ -202,7 +202,7 @@ class Deployment:
             except GetTimeoutError:
                 raise DeploymentError(f"the {name} actor has not loaded it in time; nothing has changed") from None
             except RayError as error:
-                raise plain(error, f"the {name} actor") from None
+                raise plain(error, f"the {name} actor does not start") from None
         return answers
 
     @property
@@ -221,7 +221,7 @@ class Deployment:
         for name, ref in refs.items():
             try:
                 stats[name] = {"alive": True, **ray.get(ref, timeout=0)}
-            except (RayError, GetTimeoutError):
+            except RayError:  # GetTimeoutError too
                 stats[name] = {"alive": False}
         return stats
 
@@ -233,7 +233,7 @@ class Deployment:
         for name, ref in refs.items():
             try:
                 snapshots[name] = ray.get(ref, timeout=0)
-            except (RayError, GetTimeoutError):
+            except RayError:  # GetTimeoutError too
                 snapshots[name] = None
         self._restarts.see(snapshots)
         return merged(snapshots, self._restarts.counts)
@@ -294,13 +294,8 @@ class Deployment:
             "CPU": sum(pool.replicas * pool.num_cpus for pool in (emotion, recognition)) + ingest.num_cpus,
             "GPU": sum(pool.replicas * pool.num_gpus for pool in (emotion, recognition)),
         }
-        there = self._cluster.resources()
-        for kind, amount in needed.items():
-            if amount > there.get(kind, 0.0):
-                raise DeploymentError(
-                    f"the deployment needs {amount:g} {kind}s and Ray has {there.get(kind, 0.0):g}: "
-                    "lower replicas, num_cpus or num_gpus of emotion or recognition, or ingest.num_cpus"
-                )
+        remedy = "lower replicas, num_cpus or num_gpus of emotion or recognition, or ingest.num_cpus"
+        self._cluster.require(needed, "the deployment", remedy)
 
     def _create(self, name: str, actor: type, needs: "_Needs", *args: Any) -> None:
         options: dict[str, Any] = {"name": name, "namespace": self._config.name}
@@ -309,4 +304,4 @@ class Deployment:
         try:
             self._actors[name] = ray.remote(actor).options(**options).remote(*args)
         except (ValueError, RayError) as error:  # ValueError: the name is taken
-            raise plain(error, f"the {name} actor") from None
+            raise plain(error, f"the {name} actor does not start") from None

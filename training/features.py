@@ -17,8 +17,9 @@ import ray.data
 import torch
 from ray.exceptions import RayError
 
+from actors.cluster import plain
 from bcaf_stream.encoders.base import AudioEncoderConfig, EncoderConfig, TextEncoderConfig
-from bcaf_stream.errors import BcafError, DataError, DeploymentError
+from bcaf_stream.errors import DataError
 from bcaf_stream.types import Modality
 from training.config import FeaturesConfig, TrainConfig
 from training.datasets.manifest import Manifest, read_manifest
@@ -110,16 +111,21 @@ def _on_ray(
     config: TrainConfig, encoder: EncoderConfig, folder: Path | None, store: FeatureStore, todo: list[Item]
 ) -> Iterator[int]:
     if todo:
-        with ray_session(config.ray):
-            yield from _encoded(config.features, encoder, folder, store, todo)
+        with ray_session(config.ray) as cluster:
+            gpus = config.features.gpus_per_worker
+            if gpus is None:
+                gpus = 1.0 if cluster.has("GPU") >= 1 else 0.0
+            yield from _encoded(config.features, gpus, encoder, folder, store, todo)
 
 
 def _encoded(
-    config: FeaturesConfig, encoder: EncoderConfig, folder: Path | None, store: FeatureStore, todo: list[Item]
+    config: FeaturesConfig,
+    gpus: float,
+    encoder: EncoderConfig,
+    folder: Path | None,
+    store: FeatureStore,
+    todo: list[Item],
 ) -> Iterator[int]:
-    gpus = config.gpus_per_worker
-    if gpus is None:
-        gpus = 1.0 if ray.cluster_resources().get("GPU", 0) >= 1 else 0.0
     device = "cuda" if gpus else "cpu"
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False  # the caller shows one of its own
@@ -144,18 +150,7 @@ def _encoded(
         for row in encoded.iter_rows():
             yield int(row["done"])
     except (RayError, SystemError) as error:
-        raise _plain(error) from None
-
-
-def _plain(error: BaseException) -> BcafError:
-    """The worker's own error where there is one, however deep Ray has wrapped it."""
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, BcafError):
-            return cause
-        cause = getattr(cause, "cause", None) or cause.__cause__
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return DeploymentError(f"features: a worker was lost: {lines[-1] if lines else type(error).__name__}")
+        raise plain(error, "features: a worker was lost") from None
 
 
 def _pair(cut: list[int] | None) -> tuple[int, int] | None:

@@ -1,6 +1,5 @@
 """Ray for training: a session of it, and independent runs of one function on many jobs."""
 
-import logging
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -9,10 +8,10 @@ from typing import Any, TypeVar
 
 import ray
 from ray._private import worker
-from ray.exceptions import RayError, RayTaskError
+from ray.exceptions import RayError
 
+from actors.cluster import Cluster, plain
 from bcaf_stream.console import stderr_note
-from bcaf_stream.errors import BcafError, DeploymentError
 from training.config import RayConfig
 
 J = TypeVar("J")
@@ -43,49 +42,23 @@ class ClusterNotes:
 
 
 @contextmanager
-def ray_session(config: RayConfig) -> Iterator[None]:
+def ray_session(config: RayConfig) -> Iterator[Cluster]:
     """Ray, as the configuration wants it; one that runs in this process already is used and left running.
 
     Raises:
         DeploymentError: it cannot be started or reached.
     """
-    if ray.is_initialized():
-        yield
+    cluster = Cluster(config.address, config.num_cpus)
+    if not cluster.owned:
+        yield cluster
         return
-    try:
-        ray.init(
-            address=config.address or "local",
-            num_cpus=None if config.address else config.num_cpus,
-            include_dashboard=None if config.address else False,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-        )
-    except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
-        where = (
-            f"the Ray cluster at {config.address} cannot be reached" if config.address else "Ray cannot be started"
-        )
-        raise DeploymentError(f"{where}: {str(error).splitlines()[0]}") from None
     theirs = worker.print_to_stdstream
     worker.print_to_stdstream = ClusterNotes(stderr_note)
     try:
-        yield
+        yield cluster
     finally:
-        ray.shutdown()
+        cluster.leave()
         worker.print_to_stdstream = theirs
-
-
-def check_resources(config: RayConfig) -> None:
-    """Without this, Ray waits for ever for CPUs that no autoscaler will bring."""
-    if config.address is not None:
-        return
-    least = config.num_workers if isinstance(config.num_workers, int) else config.num_workers[0]
-    there = ray.cluster_resources()
-    for kind, each in (("CPU", config.cpus_per_worker), ("GPU", float(config.use_gpu))):
-        if least * each > there.get(kind, 0.0):
-            raise DeploymentError(
-                f"training needs {least * each:g} {kind}s and Ray has {there.get(kind, 0.0):g}: "
-                "lower ray.num_workers or ray.cpus_per_worker"
-            )
 
 
 def map_on_ray(
@@ -108,12 +81,8 @@ def map_on_ray(
             ready, running = ray.wait(running, num_returns=1)
             try:
                 on_result(ray.get(ready[0]))
-            except RayTaskError as error:
-                if isinstance(error.cause, BcafError):
-                    raise error.cause from None
-                raise DeploymentError(f"a run failed: {str(error.cause).splitlines()[0]}") from None
             except RayError as error:
-                raise DeploymentError(f"a run was lost: {str(error).splitlines()[0]}") from None
+                raise plain(error, "a run was lost") from None
 
 
 def _call(function: Callable[[J], R], job: J) -> R:

@@ -22,13 +22,14 @@ from ray.train.v2.api.config import CheckpointConfig, FailureConfig, RunConfig, 
 from ray.train.v2.api.exceptions import TrainingFailedError, WorkerGroupError
 from ray.train.v2.torch.torch_trainer import TorchTrainer
 
+from actors.cluster import plain
 from bcaf_stream import errors
 from bcaf_stream.errors import BcafError, DataError, DeploymentError, ModelError
 from training.config import RayConfig, TrainConfig
 from training.fit import OnData, OnEpoch, build_trainer, finish
 from training.log import EpochLog, following, make_folder, read_epochs
 from training.predict import DialogueModel
-from training.ray_jobs import check_resources, ray_session, return_to
+from training.ray_jobs import ray_session, return_to
 from training.state import load_state, save_state, storage
 from training.trainer import Record, Trainer
 from training.training_data import TrainingData, load_training_data
@@ -49,8 +50,10 @@ def fit_on_ray(
     on_data(data)
     make_folder(config.folder)
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", POLL_S)
-    with ray_session(config.ray):
-        check_resources(config.ray)
+    with ray_session(config.ray) as cluster:
+        if config.ray.address is None:  # a cluster may grow
+            remedy = "lower ray.num_workers or ray.cpus_per_worker"
+            cluster.require(_least_needed(config.ray), "training", remedy)
         trainer = TorchTrainer(
             train_worker,
             train_loop_config={"config": config.model_dump_json(), "cwd": os.getcwd()},
@@ -138,6 +141,11 @@ class EpochCallback(UserCallback):
         self._last = record["epoch"]
 
 
+def _least_needed(config: RayConfig) -> dict[str, float]:
+    least = config.num_workers if isinstance(config.num_workers, int) else config.num_workers[0]
+    return {"CPU": least * config.cpus_per_worker, "GPU": least * float(config.use_gpu)}
+
+
 def _scaling(config: RayConfig) -> ScalingConfig:
     return ScalingConfig(
         num_workers=config.num_workers,
@@ -162,15 +170,12 @@ def _run_config(config: TrainConfig) -> RunConfig:
 def _plain(error: TrainingFailedError, config: TrainConfig) -> BcafError:
     """The reason in one line: a worker's own BcafError where there is one."""
     failures = list(error.worker_failures.values()) if isinstance(error, WorkerGroupError) else []
-    for failure in failures:
-        cause = getattr(failure, "_base_exc", failure)
-        if isinstance(cause, BcafError):
-            return cause
-    lines = [line.strip() for line in str(failures[0] if failures else error).splitlines() if line.strip()]
-    again = f"{config.name}: given up after {config.ray.max_failures} restarts (ray.max_failures)"
-    reason = lines[-1] if lines else type(error).__name__
     place = config.ray.storage_path or config.folder / "ray"
-    return DeploymentError(f"{again}: {reason}; its epochs are kept in {place}: run it again to resume")
+    return plain(
+        failures[0] if failures else error,
+        f"{config.name}: given up after {config.ray.max_failures} restarts (ray.max_failures); its epochs are kept"
+        f" in {place}: run it again to resume",
+    )
 
 
 def _named(error: BcafError) -> dict[str, str]:

@@ -4,6 +4,10 @@ import inspect
 
 from ray._private import node, ray_constants, services, worker
 from ray._private.authentication.authentication_token_setup import maybe_enable_token_auth_if_token_available
+from ray.train.v2._internal.exceptions import UserExceptionWithTraceback
+
+from actors.cluster import plain
+from bcaf_stream.errors import DataError
 
 
 def test_what_ray_says_of_its_nodes_goes_through_one_function():
@@ -25,3 +29,8 @@ def test_a_local_ray_can_be_kept_on_this_machine():
 
 def test_a_token_can_be_shown_to_a_cluster_of_any_address():
     assert list(inspect.signature(maybe_enable_token_auth_if_token_available).parameters) == ["warn_if_disabled"]
+
+
+def test_what_a_worker_of_ray_train_raised_can_be_told_by_its_own_error():
+    error = DataError("corpus.jsonl: line 3 has no label")
+    assert plain(UserExceptionWithTraceback(error, "Traceback ..."), "training was given up") is error

@@ -5,8 +5,10 @@ import stat
 from pathlib import Path
 
 import pytest
+from ray.exceptions import RayActorError, RayTaskError
 
-from actors.cluster import _close_token, _reason
+from actors.cluster import _close_token, _reason, plain
+from bcaf_stream.errors import CheckpointError, DeploymentError
 
 
 def token_of(home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -52,3 +54,21 @@ def test_a_refused_token_is_said():
     error.__cause__ = RuntimeError("Failed to connect to GCS. Last:\nTraceback\nRPC error: InvalidAuthToken: x")
     assert _reason(error).startswith("it asks for a token, and there is none here or another")
     assert _reason(ConnectionError("\n no route \n")) == "no route"
+
+
+def test_what_a_task_raised_is_told_without_the_traceback_around_it():
+    raised = CheckpointError("no such checkpoint folder")
+    around = RayTaskError(
+        "load", "Traceback (most recent call last):\n  ...", raised, proctitle="p", pid=1, ip="ip"
+    )
+    assert plain(around, "it does not start") is raised
+    assert plain(around.as_instanceof_cause(), "it does not start") is raised  # is of both classes
+    outer = RuntimeError("a pool failed")
+    outer.__cause__ = around
+    assert plain(outer, "it does not start") is raised
+
+
+def test_what_ray_itself_says_is_its_last_line():
+    error = plain(RayActorError(error_msg="The actor died.\n\nits node was lost\n"), "the hub does not start")
+    assert isinstance(error, DeploymentError)
+    assert str(error) == "the hub does not start: its node was lost"
