@@ -5,7 +5,6 @@ machine can take the next utterance of any call: that is what makes an EmotionAc
 """
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import TypeVar, get_args
 
 import torch
@@ -23,10 +22,8 @@ from bcaf_stream.encoders.base import (
 )
 from bcaf_stream.encoders.load import load_audio_encoder, load_text_encoder
 from bcaf_stream.errors import CheckpointError, EncoderError
-from bcaf_stream.model.checkpoint import Checkpoint, EncoderSpec, load_checkpoint
+from bcaf_stream.model.checkpoint import Checkpoint, EncoderSpec, find_checkpoint, load_checkpoint
 from bcaf_stream.types import EmotionPrediction, Features, Modality, Utterance, VectorD
-
-COMPACT = Path(__file__).parent / "checkpoints" / "compact"
 
 E = TypeVar("E", bound=EncoderConfig)
 T = TypeVar("T")
@@ -54,26 +51,6 @@ def use_threads(config: ModelConfig) -> None:
     """Set torch's threads for this process: for a command or an actor, before it makes its engine."""
     if config.threads:
         torch.set_num_threads(config.threads)
-
-
-def find_checkpoint(name: str) -> Path:
-    """The folder of a checkpoint: the shipped one, a local folder, or one fetched from the model hub.
-
-    Raises:
-        CheckpointError: no such folder, and no such model on a hub that can be reached.
-    """
-    folder = COMPACT if name == "compact" else Path(name).expanduser()
-    if folder.is_dir():
-        return folder
-    if name == "compact" or name.startswith((".", "/", "~")) or name.count("/") != 1:
-        raise CheckpointError(f"{name}: no such checkpoint folder; give compact, a folder, or a hub id OWNER/NAME")
-    try:
-        from huggingface_hub import snapshot_download  # a tenth of a start, which the shipped weights do not need
-
-        return Path(snapshot_download(name))
-    except Exception as error:  # the hub client's transport errors have no common base
-        message = f"{name}: no such folder, and the model hub gave no such model ({type(error).__name__})"
-        raise CheckpointError(f"{message}; copy the checkpoint into a folder and give that") from None
 
 
 def load_encoders(

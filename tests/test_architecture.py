@@ -2,6 +2,7 @@
 
 import ast
 import re
+from functools import lru_cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -42,6 +43,7 @@ LAYERS = [  # low to high; members of one set must not import each other
     {"bcaf_stream.console", "bcaf_stream.recording", "bcaf_stream.demo"},
     {"bcaf_stream.client", "bcaf_stream.monitor"},
     {"bcaf_stream.cli"},
+    {"actors.cluster"},  # Ray is started, left and understood there, for a deployment and for training
     {"actors", "training"},
 ]
 TRAINING = [  # the same inside the room
@@ -63,7 +65,7 @@ MAY_IMPORT = {  # third-party package -> the only modules allowed to import it
     "zmq": (
         "bcaf_stream.connections",
         "bcaf_stream.events",
-        "bcaf_stream.ingest.transports.zmq_link",
+        "bcaf_stream.ingest.transports.zmq_router",
         "bcaf_stream.client.link",
     ),
     "websockets": ("bcaf_stream.ingest.transports",),
@@ -90,6 +92,7 @@ def module_name(path: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
+@lru_cache(None)
 def imported(path: Path) -> set[str]:
     """Absolute dotted names imported anywhere in the file, function bodies included."""
     names: set[str] = set()
@@ -283,6 +286,44 @@ def test_the_scan_for_threads_sees_them(tmp_path: Path):
     assert started(file) == {"Thread", "create_task", "submit", "run_in_executor"}
     file.write_text("async def f():\n    await asyncio.to_thread(g)\n    return await b.submit(1)\n")
     assert started(file) == set()
+
+
+GLOBAL = {
+    f"torch.{name}"
+    for name in (
+        *("set_num_threads", "set_num_interop_threads", "set_default_dtype", "set_default_device", "manual_seed"),
+        *("use_deterministic_algorithms", "set_float32_matmul_precision", "set_grad_enabled"),
+    )
+}
+OWN_PROCESS = {"training.features": {"ShardEncoder"}}  # classes whose objects have a process to themselves
+BARS = {"bcaf_stream.console", "training.cli"}  # who may draw a progress bar: what a user started by hand
+
+
+def global_settings(path: Path) -> set[str]:
+    """Classes whose constructor changes torch for the whole process."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if not isinstance(node, ast.ClassDef):
+            continue
+        made = (one for one in node.body if isinstance(one, ast.FunctionDef) and one.name == "__init__")
+        calls = (call for one in made for call in ast.walk(one) if isinstance(call, ast.Call))
+        if any(ast.unparse(call.func) in GLOBAL for call in calls):
+            found.add(node.name)
+    return found
+
+
+@pytest.mark.parametrize("path", FILES, ids=module_name)
+def test_a_library_has_no_side_effects(path: Path):
+    me = module_name(path)
+    assert global_settings(path) == OWN_PROCESS.get(me, set()), f"{me}: a constructor sets torch for everybody"
+    if not any(within(me, allowed) for allowed in BARS):
+        assert not any(within(name, "rich.progress") or within(name, "tqdm") for name in imported(path))
+
+
+def test_the_scan_for_side_effects_sees_them(tmp_path: Path):
+    file = tmp_path / "some.py"
+    file.write_text("class A:\n    def __init__(self):\n        if x:\n            torch.set_num_threads(1)\n")
+    assert global_settings(file) == {"A"}
 
 
 TESTS = sorted((ROOT / "tests").rglob("*.py"))

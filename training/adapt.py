@@ -12,9 +12,8 @@ from typing import Any
 
 import yaml
 
-from bcaf_stream.emotion_model import find_checkpoint
 from bcaf_stream.errors import ModelError
-from bcaf_stream.model.checkpoint import Checkpoint, EncoderSpec, load_checkpoint
+from bcaf_stream.model.checkpoint import Checkpoint, EncoderSpec, find_checkpoint, load_checkpoint
 from training.config import TrainConfig
 from training.datasets.manifest import SPLITS, Split, read_manifest
 from training.evaluate import Progress, Subject, evaluate, open_subject

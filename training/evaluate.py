@@ -15,10 +15,10 @@ import numpy as np
 import torch
 
 from bcaf_stream.dialogue import DialogueAnalyzer
-from bcaf_stream.emotion_model import EmotionEngine, ModelConfig, find_checkpoint, load_encoders
+from bcaf_stream.emotion_model import EmotionEngine, ModelConfig, load_encoders
 from bcaf_stream.errors import CheckpointError, DataError
 from bcaf_stream.model.bcaf import BCAF
-from bcaf_stream.model.checkpoint import Checkpoint, EncoderSpec, load_checkpoint
+from bcaf_stream.model.checkpoint import Checkpoint, EncoderSpec, find_checkpoint, load_checkpoint
 from bcaf_stream.model.heads import IGNORED_LABEL
 from bcaf_stream.types import Features, Modality, Utterance
 from training.datasets.manifest import Manifest, Row, Split, read_manifest

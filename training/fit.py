@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bcaf_stream.emotion_model import find_checkpoint
 from bcaf_stream.errors import CheckpointError, DataError
 from bcaf_stream.model.bcaf import BCAF, build_model
 from bcaf_stream.model.checkpoint import (
     ENCODERS_NAME,
     EncoderSpecs,
+    find_checkpoint,
     load_calibration,
     load_checkpoint,
     save_checkpoint,

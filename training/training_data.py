@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
-from bcaf_stream.emotion_model import find_checkpoint
 from bcaf_stream.encoders.base import EncoderConfig
 from bcaf_stream.errors import DataError
-from bcaf_stream.model.checkpoint import Checkpoint, EncoderSpec, EncoderSpecs, load_checkpoint
+from bcaf_stream.model.checkpoint import Checkpoint, EncoderSpec, EncoderSpecs, find_checkpoint, load_checkpoint
 from bcaf_stream.types import Modality
 from training.config import TrainConfig
 from training.datasets.manifest import Manifest, Split, read_manifest

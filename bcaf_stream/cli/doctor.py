@@ -14,10 +14,10 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from bcaf_stream.emotion_model import ModelConfig, find_checkpoint, load_encoders
+from bcaf_stream.emotion_model import ModelConfig, load_encoders
 from bcaf_stream.errors import BcafError
 from bcaf_stream.folders import ray_folder, why_home_is_no_use, why_ray_cannot_use
-from bcaf_stream.model.checkpoint import load_checkpoint
+from bcaf_stream.model.checkpoint import find_checkpoint, load_checkpoint
 from bcaf_stream.transcripts.asr import AsrConfig, load_transcriber
 
 PACKAGES = (

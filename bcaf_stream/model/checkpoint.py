@@ -33,6 +33,7 @@ from bcaf_stream.types import Modality
 SCHEMA = 2  # of Manifest and of the weights' names; another number is refused
 CONFIG_NAME = "config.json"
 ENCODERS_NAME = "encoders"
+COMPACT = Path(__file__).parents[1] / "checkpoints" / "compact"  # what the package ships
 DTYPES = {"float32": torch.float32, "float16": torch.float16}
 
 
@@ -181,6 +182,26 @@ def save_checkpoint(
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
     return folder
+
+
+def find_checkpoint(name: str) -> Path:
+    """The folder of a checkpoint: the shipped one, a local folder, or one fetched from the model hub.
+
+    Raises:
+        CheckpointError: no such folder, and no such model on a hub that can be reached.
+    """
+    folder = COMPACT if name == "compact" else Path(name).expanduser()
+    if folder.is_dir():
+        return folder
+    if name == "compact" or name.startswith((".", "/", "~")) or name.count("/") != 1:
+        raise CheckpointError(f"{name}: no such checkpoint folder; give compact, a folder, or a hub id OWNER/NAME")
+    try:
+        from huggingface_hub import snapshot_download  # a tenth of a start, which the shipped weights do not need
+
+        return Path(snapshot_download(name))
+    except Exception as error:  # the hub client's transport errors have no common base
+        message = f"{name}: no such folder, and the model hub gave no such model ({type(error).__name__})"
+        raise CheckpointError(f"{message}; copy the checkpoint into a folder and give that") from None
 
 
 def load_checkpoint(folder: Path | str, device: torch.device | str = "cpu") -> Checkpoint:

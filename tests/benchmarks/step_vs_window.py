@@ -20,9 +20,14 @@ from rich.console import Console
 from rich.table import Table
 
 from bcaf_stream.dialogue import DialogueAnalyzer
-from bcaf_stream.emotion_model import find_checkpoint
 from bcaf_stream.model.bcaf import BCAF
-from bcaf_stream.model.checkpoint import EncoderSpec, EncoderSpecs, load_checkpoint, save_checkpoint
+from bcaf_stream.model.checkpoint import (
+    EncoderSpec,
+    EncoderSpecs,
+    find_checkpoint,
+    load_checkpoint,
+    save_checkpoint,
+)
 from bcaf_stream.model.config import BCAFConfig
 from bcaf_stream.model.weights import lay_out_for_steps
 from bcaf_stream.types import Features

@@ -9,10 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bcaf_stream.dialogue import DialogueAnalyzer
-from bcaf_stream.emotion_model import COMPACT
 from bcaf_stream.errors import CheckpointError, DataError
 from bcaf_stream.model.affect import AffectMap
-from bcaf_stream.model.checkpoint import load_checkpoint
+from bcaf_stream.model.checkpoint import COMPACT, load_checkpoint
 from bcaf_stream.types import Features
 from tests.tiny import tiny_checkpoint
 from training.compact.affect import agreement, concordance, fit_affect, read_ratings

@@ -6,9 +6,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bcaf_stream.emotion_model import find_checkpoint
 from bcaf_stream.model.bcaf import BCAF
-from bcaf_stream.model.checkpoint import load_checkpoint
+from bcaf_stream.model.checkpoint import find_checkpoint, load_checkpoint
 from bcaf_stream.model.config import BCAFConfig
 from bcaf_stream.model.inputs import ModalityInput, scale_of, standardized
 from tests.unit.training.made import prepared, records, train_config
