@@ -25,8 +25,6 @@ def call_page(report: CallReport) -> str:
     """The page of one call."""
     call = report.summary
     page = _Page(f"Call {call.call}")
-    quiet_ms, again_ms = call.longest_silence
-    silence = f"{(again_ms - quiet_ms) / 1000:.1f} s, from {_clock(quiet_ms)} on"
     facts = {
         "began": _when(call.started_at),
         "length": _clock(call.now_ms),
@@ -34,27 +32,30 @@ def call_page(report: CallReport) -> str:
         "policy": call.policy or "fused",
         "negative mass": _share(report.negative_mass),
         "talk-over": f"{call.talk_over_ms / 1000:.1f} s",
-        "longest silence": silence if again_ms else "none",
+        "longest silence": _silence(call.longest_silence),
         "alerts": str(report.fired),
     }
     page.table((), facts.items())
     page.head("Timeline")
     page.body.append(_timeline(call))
     page.head("By role")
+    talked_over_ms = call.talked_over_ms
     emotions = sorted({name for role in call.roles.values() for name in role.shares})
     page.table(
-        ("role", "utterances", "talk time", "negative mass", *emotions),
+        ("role", "utterances", "talk time", "talked over others", "longest silence", "negative mass", *emotions),
         [
             (
                 name,
                 str(role.utterances),
                 _clock(role.talk_ms),
+                f"{talked_over_ms[name] / 1000:.1f} s",
+                _silence(call.longest_silence_of(name)),
                 _share(role.negative_mass),
                 *(_share(role.shares.get(emotion, 0.0)) for emotion in emotions),
             )
             for name, role in call.roles.items()
         ],
-        numbers=range(1, 4 + len(emotions)),
+        numbers=range(1, 6 + len(emotions)),
     )
     if call.turning_points:
         page.head("Turning points")
@@ -71,6 +72,11 @@ def call_page(report: CallReport) -> str:
     _quality(page, call)
     page.limits(call.models or [call.model])
     return page.written()
+
+
+def _silence(span: tuple[int, int]) -> str:
+    begin_ms, end_ms = span
+    return f"{(end_ms - begin_ms) / 1000:.1f} s, from {_clock(begin_ms)} on" if end_ms else "none"
 
 
 def day_page(day: str, reports: Sequence[CallReport]) -> str:

@@ -31,6 +31,8 @@ class CallSummary:
         self._seqs: set[int] = set()  # that came before a smaller one
         self._next_seq: int | None = None
         self.floor = Floor(keep)
+        self._floors: dict[str, Floor] = {}  # of each role by itself
+        self._role_of: dict[str, str] = {}  # by who spoke
         self.call: str | None = None
         self.model = ""
         self.models: Counter[str] = Counter()  # by what made finals and revisions
@@ -127,9 +129,21 @@ class CallSummary:
     def longest_silence(self) -> tuple[int, int]:
         return self.floor.longest_silence
 
+    @property
+    def talked_over_ms(self) -> Counter[str]:
+        """By role: the time in which it went on with what it had begun while somebody else was speaking."""
+        by_role: Counter[str] = Counter()
+        for who, ms in self.floor.talked_over_ms.items():
+            by_role[self._role_of.get(who, "speaker")] += ms
+        return by_role
+
+    def longest_silence_of(self, role: str) -> tuple[int, int]:
+        """Begin and end, in ms, of the longest time between two utterances of one role."""
+        return self._floors[role].longest_silence if role in self._floors else (0, 0)
+
     def to_map(self) -> dict[str, Any]:
         """The aggregates as plain values of JSON."""
-        start_ms, end_ms = self.longest_silence
+        talked_over_ms = self.talked_over_ms
         return {
             "call": self.call,
             "model": self.model,
@@ -141,13 +155,15 @@ class CallSummary:
             "duration_ms": self.now_ms,
             "negative_mass": self.negative_mass(self.now_ms),
             "talk_over_ms": self.talk_over_ms,
-            "longest_silence": {"start_ms": start_ms, "end_ms": end_ms},
+            "longest_silence": _span(self.longest_silence),
             "roles": {
                 role: {
                     "channels": sorted(one.channels),
                     "utterances": one.utterances,
                     "judged": one.judged,
                     "talk_ms": one.talk_ms,
+                    "talk_over_ms": talked_over_ms[role],
+                    "longest_silence": _span(self.longest_silence_of(role)),
                     "words": one.words,
                     "shares": one.shares,
                     "negative_mass": one.negative_mass,
@@ -203,6 +219,8 @@ class CallSummary:
         else:
             self.channels[one.channel] = one.role
             self.floor.add(one.start_ms, one.end_ms, one.who)
+            self._role_of[one.who] = role = one.role or "speaker"
+            self._floors.setdefault(role, Floor(self._keep)).add(one.start_ms, one.end_ms, one.who)
         self._said[one.key] = one
         self._count(one)
         self.latest = one
@@ -217,6 +235,7 @@ class CallSummary:
             if one.who in names and one.who != one.channel:
                 self._said[key] = replace(one, who=names[one.who])
         self.floor.relabel(names)
+        self._role_of |= {new: self._role_of[was] for was, new in names.items() if was in self._role_of}
 
     def _count(self, one: Said, sign: int = 1) -> None:
         self.roles.setdefault(one.role or "speaker", RoleSummary()).count(one, sign)
@@ -227,4 +246,11 @@ class CallSummary:
         self.quality.gaps += 1
         self.quality.lost_ms[event.channel] += max(0, end_ms - start_ms)
         self.floor.add(start_ms, end_ms, "")
+        own = self._floors.get(self.channels.get(event.channel) or "speaker")
+        if own is not None:
+            own.add(start_ms, end_ms, "")
         self.gaps = [*self.gaps, (event.channel, start_ms, end_ms, event.reason or "")][-(self._keep or 0) :]
+
+
+def _span(span: tuple[int, int]) -> dict[str, int]:
+    return {"start_ms": span[0], "end_ms": span[1]}

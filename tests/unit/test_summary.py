@@ -92,6 +92,9 @@ def test_talk_over_silence_and_turning_points():
     summary = summary_of(script.events)
     assert summary.talk_over_ms == 1_000
     assert summary.longest_silence == (7_000, 20_000)
+    assert summary.talked_over_ms == {"agent": 1_000}  # the customer was speaking when the agent began
+    assert summary.longest_silence_of("customer") == (5_000, 20_000)
+    assert summary.longest_silence_of("agent") == (0, 0)
     (point,) = summary.turning_points
     assert (point.channel, point.index, point.at_ms) == ("customer", 5, 66_000)
     assert point.before < 0.1 < 0.9 < point.after
@@ -141,12 +144,14 @@ def test_the_floor_in_bounded_memory_is_the_floor(found: list[tuple[int, int, st
     end = max((b for a, b, _ in placed if a < b), default=0)
     sound = [{c for a, b, c in placed if a <= at < b} for at in range(end)]
     assert whole.talk_over_ms == sum(len(channels - {""}) > 1 for channels in sound)
+    assert sum(whole.talked_over_ms.values()) == sum(max(0, len(channels - {""}) - 1) for channels in sound)
     longest = (sum(whole.longest_silence) and whole.longest_silence[1] - whole.longest_silence[0]) or 0
     assert longest == longest_run(sound)
     # Spans that began before what was folded are cut there: the order of ends bounds by how much.
     assert bounded.talk_over_ms <= whole.talk_over_ms
     if all(b - a < 20 for a, b, _ in placed):
         assert bounded.talk_over_ms == whole.talk_over_ms
+        assert bounded.talked_over_ms == whole.talked_over_ms
 
 
 def longest_run(sound: list[set[str]]) -> int:
