@@ -152,7 +152,8 @@ class CallConnection:
             return
         if isinstance(item, MissingSound):
             self._check_channel(item.channel)
-            self._session.put(replace(item, start=item.start + self._base, end=item.end + self._base))
+            start, end = item.start + self._base, item.end + self._base
+            self._session.put(replace(item, start=start, end=end, rate=self._session.rate))
             return
         end = item.end if isinstance(item, Gap) else sound(item).stop
         self._check(item, end)

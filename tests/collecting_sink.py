@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from bcaf_stream.errors import BusyError, LinkError
-from bcaf_stream.ingest.media import CallOutcome, CallStart, Degraded, Media, TextUpdate, sound
+from bcaf_stream.ingest.media import CallOutcome, CallStart, Degraded, Media, MissingSound, TextUpdate, sound
 from bcaf_stream.types import AudioChunk, Gap, PcmN, Words
 
 
@@ -26,6 +26,10 @@ class Collected:
     @property
     def gaps(self) -> list[Gap]:
         return [item for item in self.items if isinstance(item, Gap)]
+
+    @property
+    def missing(self) -> list[MissingSound]:
+        return [item for item in self.items if isinstance(item, MissingSound)]
 
     @property
     def notes(self) -> list[Degraded]:
@@ -59,7 +63,7 @@ class CollectingCall:
         assert self._call.state == "running", "media after the end of its call or connection"
         if isinstance(item, TextUpdate):
             self._call.words += item.words
-        elif isinstance(item, Degraded):
+        elif isinstance(item, Degraded | MissingSound):
             assert item.reason
         else:
             self._listen(item)

@@ -73,7 +73,8 @@ class Degraded:
 class MissingSound:
     """Samples from `start` to before `end` of a channel that nobody has; silence stands for them in the sound.
 
-    It comes before that silence. They are counted at `rate` Hz; 0 stands for the one rate of a live call.
+    It comes before that silence, or when it is over. They are counted at `rate` Hz; 0 stands for the one rate of a
+    live call.
     """
 
     channel: str

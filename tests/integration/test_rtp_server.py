@@ -23,7 +23,7 @@ from bcaf_stream.types import AudioChunk, Gap
 from tests.collecting_sink import Collected, CollectingCall, CollectingSink
 from tests.components import needs
 from tests.leftovers import WAIT_S, assert_nothing_left, held_now, run
-from tests.waiting import elapsing, eventually
+from tests.waiting import elapse, elapsing, eventually
 
 SIZE = 160
 CODES = np.random.default_rng(0).integers(0, 256, 50 * SIZE, np.uint8).tobytes()
@@ -31,11 +31,10 @@ SAMPLES = decode_ulaw(CODES)
 SIDES = (ChannelConfig(name="customer", role="customer"), ChannelConfig(name="agent", role="agent"))
 
 
-def packet(number: int, ssrc: int = 7, kind: int = 0, rest: bytes | None = None) -> bytes:
+def packet(of: int, ssrc: int = 7, kind: int = 0, rest: bytes | None = None, number: int | None = None) -> bytes:
+    number = of if number is None else number
     header = bytes([0x80, kind]) + number.to_bytes(2, "big") + (number * SIZE).to_bytes(4, "big")
-    return (
-        header + ssrc.to_bytes(4, "big") + (CODES[number * SIZE : (number + 1) * SIZE] if rest is None else rest)
-    )
+    return header + ssrc.to_bytes(4, "big") + (CODES[of * SIZE : (of + 1) * SIZE] if rest is None else rest)
 
 
 def goodbye(ssrc: int = 7) -> bytes:
@@ -329,6 +328,7 @@ def test_without_room_sound_becomes_a_gap():
             await eventually(lambda: any(call.gaps for call in setup.sink.calls.values()))
             for n in range(40, 50):
                 sender.send(packet(n))
+                await setup.heard((n + 1) * SIZE)
             call = await setup.call()
             [gap] = call.gaps
             assert gap.reason == DROPPED
@@ -522,7 +522,11 @@ def test_a_payload_type_without_a_format_is_told_and_the_call_goes_on():
             call = await setup.call()
             assert len(setup.sink.calls) == 1
             [told] = call.notes
-            assert told.reason == "RTP payload type 9 has no format here and is not heard: set formats"
+            assert told.reason == "RTP payload type 9 has no format here (set formats) and is not heard"
+            [missing] = call.missing
+            assert missing.reason == "RTP payload type 9 has no format here (set formats)"
+            assert missing.start == 10 * SIZE
+            assert missing.end == len(call.sound("customer")) - 20 * SIZE
             heard = call.sound("customer")
             np.testing.assert_array_equal(heard[: 10 * SIZE], SAMPLES[: 10 * SIZE])
             np.testing.assert_array_equal(heard[-20 * SIZE :], SAMPLES[-20 * SIZE :])
@@ -559,6 +563,33 @@ def test_a_hold_is_one_call(monkeypatch: pytest.MonkeyPatch):
             np.testing.assert_array_equal(heard[: 10 * SIZE], SAMPLES[: 10 * SIZE])
             np.testing.assert_array_equal(heard[-20 * SIZE :], SAMPLES[-20 * SIZE :])
             assert len(heard) >= 50 * SIZE + 0.7 * 8000
+
+    run(scene)
+
+
+@pytest.mark.parametrize("ports", [1, 2])
+def test_a_process_without_time_hears_the_same_of_two_senders(ports: int):
+    """What counts is when packets came, not when they are read: the other sender's may be the first to be read."""
+
+    async def scene() -> None:
+        async with opened(idle_s=2.0) as setup:
+            first = setup.sender()
+            second = setup.sender() if ports == 2 else first
+            for n in range(5):
+                first.send(packet(n))
+            await setup.heard(5 * SIZE)
+            for n in range(5, 50):
+                second.send(packet(n, ssrc=8))
+                second.send(packet(n, ssrc=8, number=n + 50))
+                elapse(0.02, "the pace of the senders, while the server's loop stands still")
+                first.send(packet(n))
+            first.send(goodbye())
+            call = await setup.call()
+            np.testing.assert_array_equal(call.sound("customer"), SAMPLES)
+            assert not call.gaps
+            assert setup.server.counts.restarts == 0
+            [told] = call.notes
+            assert told.reason.startswith("a second sender (SSRC) on the same port is not heard")
 
     run(scene)
 

@@ -21,6 +21,7 @@ from bcaf_stream.ingest.media import (
     CallStart,
     ChannelConfig,
     Degraded,
+    MissingSound,
     call_id,
 )
 from bcaf_stream.ingest.protocols.rtp_packets import (
@@ -29,17 +30,16 @@ from bcaf_stream.ingest.protocols.rtp_packets import (
     Codec,
     Format,
     Packet,
-    PcmNC,
     is_rtcp,
     parse_control,
     parse_packet,
 )
 from bcaf_stream.ingest.protocols.rtp_source import Counts, RtpMedia
-from bcaf_stream.ingest.protocols.rtp_stream import Note, RtpStream, Silence, Sound, Span
+from bcaf_stream.ingest.protocols.rtp_stream import UNHEARD, Note, RtpStream, Silence, Sound, Span, Unheard
 from bcaf_stream.ingest.security import ServerConfig
 from bcaf_stream.types import AudioChunk, Gap
 
-Item = CallStart | AudioChunk | Gap | Degraded | CallEnd
+Item = CallStart | AudioChunk | Gap | MissingSound | Degraded | CallEnd
 
 FIRST_DYNAMIC, EVENT_BYTES = 96, 4
 
@@ -109,15 +109,20 @@ class RtpParser:
         }
         self._streams: list[RtpStream | None] = [None] * len(config.streams)
         self._left: set[int] = set()  # streams that said goodbye
+        self._unheard = [0] * len(config.streams)  # packets of a stream that was never heard
         self._begin: CallStart | None = None
         self._over = False
         self.counts = counts or Counts()
         self.heard: set[int] = set()  # the SSRCs of the call
 
+    def source(self, stream: int) -> int | None:
+        """The SSRC that is heard on this port."""
+        found = self._streams[stream]
+        return found.ssrc if found else None
+
     def hears(self, stream: int) -> bool:
         """Whether a sender was found on this port."""
-        found = self._streams[stream]
-        return found is not None and found.ssrc is not None
+        return self.source(stream) is not None
 
     def push(self, data: bytes, received_at: int, stream: int = 0) -> list[Item]:
         """What a datagram on the port of `stream` says; RTCP may come on the same port or its own.
@@ -132,14 +137,21 @@ class RtpParser:
         packet = parse_packet(data)
         if packet.ssrc in self._ignored:
             return []
-        samples_NC = self._decode(packet, stream)
-        if samples_NC is None and not self.hears(stream):
-            return []
-        quiet, unknown = packet.payload_type in COMFORT_NOISE, self._is_unknown(packet)
-        self.counts.unknown += unknown
-        target = self._stream(stream, self._formats[packet.payload_type].rate if samples_NC is not None else 0)
-        spans = target.push(RtpMedia(packet, samples_NC, quiet, received_at, unknown))
+        why = self._why_unheard(packet, stream)
+        self.counts.unknown += why is not None
+        form = None if why else self._formats.get(packet.payload_type)
+        if form is None and not self.hears(stream):
+            return self._never_heard(stream, why)
+        samples_NC = form.decode(packet.payload) if form else None  # telephone events come between the sound
+        target = self._stream(stream, form.rate if form else 0)
+        quiet = packet.payload_type in COMFORT_NOISE
+        spans = target.push(RtpMedia(packet, samples_NC, quiet, received_at, why))
         return [*self._opening(stream, target), *self._items(stream, spans), *self._level(received_at)]
+
+    def rival(self, stream: int) -> list[Item]:
+        """A packet came on the port of `stream` from where it must not come while its source is heard."""
+        found = self._streams[stream]
+        return self._items(stream, found.rival(1)) if found and self._begin and not self._over else []
 
     def advance(self, now: int) -> list[Item]:
         """Time has passed, to `now` (unix ns): what waited long enough for what is missing comes out."""
@@ -158,26 +170,34 @@ class RtpParser:
         streams = enumerate(self._streams)
         return [item for number, stream in streams if stream for item in self._items(number, spans(stream))]
 
-    def _decode(self, packet: Packet, stream: int) -> PcmNC | None:
-        """The samples; None of a packet without any, which still takes its number in the order."""
-        form = self._formats.get(packet.payload_type)
+    def _why_unheard(self, packet: Packet, stream: int) -> str | None:
+        """Why what may be sound cannot be heard; a telephone event (RFC 4733) is none and has 4 bytes."""
+        kind, form = packet.payload_type, self._formats.get(packet.payload_type)
         if form is None:
-            if packet.payload_type in COMFORT_NOISE or self.hears(stream):
-                return None  # telephone events come between the packets of sound
-            self.counts.unknown += 1
-            raise LinkError(f"RTP: payload type {packet.payload_type} has no format here: set formats")
+            beside = kind in COMFORT_NOISE or (kind >= FIRST_DYNAMIC and len(packet.payload) == EVENT_BYTES)
+            return None if beside else f"RTP payload type {kind} has no format here (set formats)"
         if form.channels != len(self._config.streams[stream]):
-            expected = len(self._config.streams[stream])
-            raise LinkError(f"RTP: a stream of {form.channels} channels where {expected} are expected")
+            return f"RTP payload type {kind} has {form.channels} channels, not {len(self._config.streams[stream])}"
         if self._begin and form.rate != self._begin.rate:
-            raise LinkError(f"RTP: a stream of {form.rate} Hz in a call of {self._begin.rate} Hz")
-        return form.decode(packet.payload)
+            return f"RTP payload type {kind} has {form.rate} Hz in a call of {self._begin.rate} Hz"
+        return None
 
-    def _is_unknown(self, packet: Packet) -> bool:
-        """Whether it may be sound that cannot be heard; a telephone event (RFC 4733) is none and has 4 bytes."""
-        kind = packet.payload_type
-        event = kind >= FIRST_DYNAMIC and len(packet.payload) == EVENT_BYTES
-        return kind not in self._formats and kind not in COMFORT_NOISE and not event
+    def _never_heard(self, stream: int, why: str | None) -> list[Item]:
+        """Nothing else has come on this port so far: of a call, it is told to those who follow it.
+
+        Raises:
+            LinkError: there is no call yet, and so nobody else to tell.
+        """
+        if why is None:
+            return []
+        if self._begin is None:
+            raise LinkError(f"{why} and is not heard")
+        self._unheard[stream] += 1
+        return [self._degraded(stream, f"{why} and is not heard")] if self._unheard[stream] == UNHEARD else []
+
+    def _degraded(self, stream: int, reason: str) -> Degraded:
+        sides = self._config.streams[stream]
+        return Degraded(reason, sides[0].name if len(sides) == 1 else None)
 
     def _stream(self, number: int, rate: int) -> RtpStream:
         stream = self._streams[number]
@@ -209,16 +229,17 @@ class RtpParser:
         items: list[Item] = []
         for span in spans:
             if isinstance(span, Note):
-                sides = self._config.streams[stream]
-                items.append(Degraded(span.reason, sides[0].name if len(sides) == 1 else None))
+                items.append(self._degraded(stream, span.reason))
                 continue
             for column, channel in enumerate(self._config.streams[stream]):
                 items.append(self._item(channel.name, column, span))
         return items
 
-    def _item(self, channel: str, column: int, span: Sound | Silence) -> AudioChunk | Gap:
+    def _item(self, channel: str, column: int, span: Sound | Silence | Unheard) -> AudioChunk | Gap | MissingSound:
         if isinstance(span, Silence):
             return Gap(channel, span.start, span.end, span.reason)
+        if isinstance(span, Unheard):
+            return MissingSound(channel, span.start, span.end, span.reason)
         assert self._begin is not None
         samples_N = span.samples_NC[:, column].copy()
         return AudioChunk(channel, span.start, self._begin.rate, samples_N, span.received_at)

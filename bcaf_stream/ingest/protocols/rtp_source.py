@@ -17,21 +17,21 @@ class Counts:
     duplicated: int = 0
     foreign: int = 0  # of other sources, beside the one that is heard
     restarts: int = 0
-    unknown: int = 0  # of a payload type without a format
+    unknown: int = 0  # in no format that can be heard
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RtpMedia:
     """A packet and what is in it: `samples_NC` None if no sound, `quiet` if it says that there is none.
 
-    `unknown`: there may be sound in it, in a format that is not known.
+    `unheard`: why what may be sound in it cannot be heard.
     """
 
     packet: Packet
     samples_NC: PcmNC | None
     quiet: bool
     received_at: int
-    unknown: bool = False
+    unheard: str | None = None
 
 
 @dataclass(slots=True)

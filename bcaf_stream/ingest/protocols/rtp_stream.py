@@ -23,7 +23,6 @@ from bcaf_stream.ingest.protocols.rtp_source import Counts, RtpMedia, Source, sa
 LOST = "lost"
 SILENT = "silence not sent"
 CHANGED = "the sender changed"
-UNKNOWN = "in no known format"
 NOT_STARTED = "not started"
 
 MAX_WAITING = 500  # packets, whatever their timestamps say
@@ -33,7 +32,7 @@ SILENT_MS = 100  # how long a source is silent before another one takes its plac
 TAKEOVER = 10  # packets of another source in a row which say the same
 SOURCES = 4  # on probation at once
 RIVAL = 50  # packets of another source beside the one that is heard, before it is told
-UNHEARD = 10  # packets in no known format in a row, before it is told
+UNHEARD = 10  # packets in a row that cannot be heard, before it is told
 ROUNDING_MS = 10  # by how much timestamps may deviate while the numbers show that nothing is missing
 
 
@@ -52,13 +51,22 @@ class Silence:
 
 
 @dataclass(frozen=True, slots=True)
+class Unheard:
+    """What was sent from `start` to before `end` could not be heard; silence of that length has gone before it."""
+
+    start: int
+    end: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Note:
     """What its listeners should know of the stream; once for each cause."""
 
     reason: str
 
 
-Span = Sound | Silence | Note
+Span = Sound | Silence | Unheard | Note
 
 
 class RtpStream:
@@ -77,7 +85,9 @@ class RtpStream:
         self._source_at = 0  # the wall clock when its newest packet came
         self._probation: dict[int, list[RtpMedia]] = {}  # by SSRC: what came since the last packet of the source
         self._rivals = 0  # packets that came beside those of the source
-        self._unheard = 0  # packets in no known format since the last sound
+        self._unheard = 0  # packets since the last sound that cannot be heard
+        self._unheard_from = 0  # where the first of them came
+        self._unheard_why: dict[str, None] = {}
         self._told: set[str] = set()
         self._heard_at = 0  # the wall clock when the position was `_heard_end`
         self._heard_end = 0
@@ -110,7 +120,7 @@ class RtpStream:
     def flush(self) -> list[Span]:
         """All that is still here."""
         self._forget_others()
-        return self._release(None)
+        return [*self._release(None), *self._tell_unheard()]
 
     def fill(self, to: int, received_at: int) -> list[Span]:
         """Time passes without this stream: one gap says so, and silence goes on after it."""
@@ -129,16 +139,21 @@ class RtpStream:
 
     def _pass_time(self, to: int, reason: str, now: int) -> list[Span]:
         start, self.end = self.end, to
-        if self._passing and reason in (SILENT, NOT_STARTED, UNKNOWN) and to - start <= TOLD_AGAIN_S * self.rate:
-            return [Sound(start, np.zeros((to - start, self._channels), np.int16), now)]
+        if self._passing and reason in (SILENT, NOT_STARTED) and to - start <= TOLD_AGAIN_S * self.rate:
+            return [self._nothing(start, to, now)]
         self._passing = True
+        self._unheard_from = to
         return [Silence(start, to, reason)]
+
+    def _nothing(self, start: int, to: int, now: int) -> Sound:
+        return Sound(start, np.zeros((to - start, self._channels), np.int16), now)
 
     def _on_probation(self, media: RtpMedia) -> list[Span]:
         """A packet of another numbering: two in order may replace the one that is heard."""
         packet = media.packet
         if media.samples_NC is None:
-            return []
+            left = self._source is not None and media.received_at - self._source_at >= SILENT_MS * 1_000_000
+            return self._not_heard(media, media.unheard) if left and media.unheard else []
         known = self._probation.pop(packet.ssrc, [])
         if any(other.packet.seq == packet.seq for other in known):
             self._probation[packet.ssrc] = known
@@ -165,7 +180,11 @@ class RtpStream:
         others = sum(map(len, self._probation.values()))
         self._probation.clear()
         self._counts.foreign += others
-        self._rivals += others
+        return self.rival(others)
+
+    def rival(self, packets: int) -> list[Span]:
+        """Somebody else has sent so many packets while the source goes on."""
+        self._rivals += packets
         if self._rivals < RIVAL:
             return []
         return self._tell("a second sender (SSRC) on the same port is not heard: give each side a port of its own")
@@ -206,8 +225,8 @@ class RtpStream:
                 ahead = timestamp + source.offset - self.end
                 if self._rounding < ahead < MAX_JUMP_S * self.rate:
                     spans += self._pass_time(self.end + ahead, SILENT, media.received_at)
-            elif media.unknown:
-                spans += self._not_understood(media)
+            elif media.unheard:
+                spans += self._not_heard(media, media.unheard)
             elif media.samples_NC is not None and len(media.samples_NC):
                 spans += self._sound(source, timestamp, media, media.samples_NC)
         return spans
@@ -226,17 +245,30 @@ class RtpStream:
         self._counts.lost += lost
         return packet
 
-    def _not_understood(self, media: RtpMedia) -> list[Span]:
-        """Packets of a type without a format: time passes by the wall clock, for theirs may be of another rate."""
+    def _not_heard(self, media: RtpMedia, why: str) -> list[Span]:
+        """Time passes by the wall clock: that of the packets may be of another rate. Its end is told."""
+        if not self._unheard:
+            self._unheard_from = self.end
         self._unheard += 1
+        self._unheard_why[why] = None
         if self._unheard < UNHEARD:  # redundancy, or something else beside the sound
             return []
-        kind = media.packet.payload_type
-        spans = self._tell(f"RTP payload type {kind} has no format here and is not heard: set formats")
-        now = self._by_wall_clock(media)
-        return spans + (
-            self._pass_time(now, UNKNOWN, media.received_at) if now - self.end > self._rounding else []
-        )
+        return [*self._tell(f"{why} and is not heard"), *self._pass_unheard(media)]
+
+    def _pass_unheard(self, media: RtpMedia) -> list[Span]:
+        start, now = self.end, self._by_wall_clock(media)
+        if now - start <= self._rounding:
+            return []
+        self.end = now
+        return [self._nothing(start, now, media.received_at)]
+
+    def _tell_unheard(self) -> list[Span]:
+        """The whole of what could not be heard, when it is over."""
+        start, why = self._unheard_from, "; ".join(self._unheard_why)
+        told = self._unheard >= UNHEARD and self.end > start
+        self._unheard = 0
+        self._unheard_why.clear()
+        return [Unheard(start, self.end, why)] if told else []
 
     def _by_wall_clock(self, media: RtpMedia) -> int:
         """Where a packet that came now starts in the call."""
@@ -245,8 +277,11 @@ class RtpStream:
         return max(self.end, self._heard_end + elapsed - length)
 
     def _sound(self, source: Source, timestamp: int, media: RtpMedia, samples_NC: PcmNC) -> list[Span]:
+        spans: list[Span] = []
         if self._unheard >= UNHEARD:
-            source.offset = self._by_wall_clock(media) - timestamp
+            spans += self._pass_unheard(media)
+            source.offset = self.end - timestamp
+        spans += self._tell_unheard()
         ahead = timestamp + source.offset - self.end
         if not self._missing and abs(ahead) <= self._rounding:
             ahead = 0
@@ -254,14 +289,13 @@ class RtpStream:
             # The clock stood still or was set, or its time was filled already: no sound is dropped for that.
             ahead = 0 if ahead < 0 else self._by_wall_clock(media) - self.end
             source.offset = self.end + ahead - timestamp
-        spans: list[Span] = []
         if ahead:
             reason = self._why(ahead, len(samples_NC))
             spans += self._pass_time(self.end + ahead, reason, media.received_at)
         spans.append(Sound(self.end, samples_NC, media.received_at))
         self.end += len(samples_NC)
         self._heard_at, self._heard_end = media.received_at, self.end
-        self._missing = self._unheard = 0
+        self._missing = 0
         self._quiet = self._changed = self._passing = False
         return spans
 
@@ -269,8 +303,6 @@ class RtpStream:
         """Why that much did not come; packets of the usual length may be missing in it."""
         if not self._heard_end:
             return NOT_STARTED
-        if self._unheard >= UNHEARD:
-            return UNKNOWN
         if self._changed:
             return CHANGED
         return LOST if self._missing and not self._quiet and ahead <= 2 * self._missing * length else SILENT

@@ -1,13 +1,17 @@
 """The sockets of RTP: a UDP port for each stream, and its RTCP on the port after it.
 
 Datagrams cannot be slowed down. What comes while the analysis is behind waits, up to a bound, and beyond it
-becomes a gap. Whoever is heard first on a port keeps it while it is heard: another port of the same address (a
-sender that started again, or a re-INVITE) goes on when the first has been silent for HANDOVER_S, another address
-that may come, for MOVE_S.
+becomes a gap. When a datagram came is what the kernel says (Linux: SO_TIMESTAMPNS of socket(7)), for this process
+may be late to read it: on a starved machine nobody is silent, lost or another because of that. Whoever is heard
+first on a port keeps it while it is heard: another port of the same address (a sender that started again, or a
+re-INVITE) goes on when the first has been silent for HANDOVER_S, another address that may come, for MOVE_S.
 """
 
 import asyncio
 import logging
+import socket
+import struct
+import sys
 import time
 from collections import deque
 from collections.abc import Callable
@@ -18,7 +22,7 @@ from bcaf_stream import loops
 from bcaf_stream.addresses import in_url
 from bcaf_stream.display import printable
 from bcaf_stream.errors import BusyError, LinkError
-from bcaf_stream.ingest.media import CallEnd, CallStart, Degraded
+from bcaf_stream.ingest.media import CallEnd, CallStart, Degraded, MissingSound
 from bcaf_stream.ingest.protocols.rtp import Item, RtpConfig, RtpParser
 from bcaf_stream.ingest.protocols.rtp_packets import is_rtcp
 from bcaf_stream.ingest.protocols.rtp_source import Counts
@@ -32,6 +36,12 @@ HANDOVER_S = 0.5
 MOVE_S = 3.0
 RETRY_S = 5.0  # until a sender that could not be taken is tried again
 DROPPED = "dropped: the analysis is behind"
+AT_ONCE = 200  # datagrams read before others have their turn
+MAX_DATAGRAM = 65_536
+BUFFER_BYTES = 1 << 22  # asked of the kernel, for when this process has no time; it may give less
+SO_TIMESTAMPNS = 35  # of Linux; Python's socket module does not name it
+TIMESPEC = struct.Struct("@ll")
+SSRC = slice(8, 12)  # of an RTP packet
 
 Address = tuple[Any, ...]
 
@@ -41,13 +51,13 @@ class Waiting:
 
     def __init__(self, most: int) -> None:
         self._most = most
-        self._queues: dict[str, deque[AudioChunk | Gap]] = {}
+        self._queues: dict[str, deque[AudioChunk | Gap | MissingSound]] = {}
         self._samples = 0
         self._notes: deque[Degraded] = deque()  # few: each cause is told once in a call
         self._end: CallEnd | None = None
         self._news = asyncio.Event()
 
-    def put(self, item: AudioChunk | Gap | Degraded | CallEnd) -> int:
+    def put(self, item: AudioChunk | Gap | MissingSound | Degraded | CallEnd) -> int:
         """Take it; how many of its samples were dropped."""
         self._news.set()
         if isinstance(item, CallEnd):
@@ -58,6 +68,9 @@ class Waiting:
             return 0
         queue = self._queues.setdefault(item.channel, deque())
         last, dropped = queue[-1] if queue else None, 0
+        if isinstance(item, MissingSound):
+            queue.append(item)  # seldom: it tells of ten packets at least
+            return 0
         if isinstance(item, AudioChunk):
             count = len(item.samples)
             if self._samples + count <= self._most:
@@ -73,7 +86,7 @@ class Waiting:
             queue.append(item)
         return dropped
 
-    async def get(self) -> AudioChunk | Gap | Degraded | CallEnd:
+    async def get(self) -> AudioChunk | Gap | MissingSound | Degraded | CallEnd:
         """What comes next, the channels side by side; notes first, the end after everything."""
         while True:
             if self._notes:
@@ -89,18 +102,44 @@ class Waiting:
             await self._news.wait()
 
 
-class _Listener(asyncio.DatagramProtocol):
-    """One socket; hands its datagrams on, and tells when it is gone."""
+class _Port:
+    """One bound socket; hands its datagrams on, with the unix time in ns when each came."""
 
-    def __init__(self, received: Callable[[bytes, Address], None]) -> None:
+    def __init__(
+        self, bound: socket.socket, received: Callable[[bytes, Address, int], None], clock: Callable[[], int]
+    ) -> None:
+        self._socket = bound
         self._received = received
-        self.gone = asyncio.get_running_loop().create_future()
+        self._clock = clock
+        self._loop = asyncio.get_running_loop()
+        bound.setblocking(False)
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, BUFFER_BYTES)
+        if sys.platform == "linux":
+            bound.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
+        self._loop.add_reader(bound, self.read)
 
-    def datagram_received(self, data: bytes, addr: Address) -> None:
-        self._received(data, addr)
+    def read(self) -> bool:
+        """Take what has come; whether that was all of it."""
+        for _ in range(AT_ONCE):
+            try:
+                data, told, _, sender = self._socket.recvmsg(MAX_DATAGRAM, socket.CMSG_SPACE(TIMESPEC.size))
+            except BlockingIOError:
+                return True
+            except OSError:  # an answer of somebody's network to nothing that was sent from here
+                continue
+            self._received(data, sender, self._came_at(told))
+        return False
 
-    def connection_lost(self, exc: Exception | None) -> None:
-        self.gone.set_result(None)
+    def _came_at(self, told: list[tuple[int, int, bytes]]) -> int:
+        for level, kind, data in told:
+            if (level, kind, len(data)) == (socket.SOL_SOCKET, SO_TIMESTAMPNS, TIMESPEC.size):
+                seconds, rest = TIMESPEC.unpack(data)
+                return int(seconds * 1_000_000_000 + rest)
+        return self._clock()
+
+    def close(self) -> None:
+        self._loop.remove_reader(self._socket)
+        self._socket.close()
 
 
 class _Call:
@@ -132,7 +171,7 @@ class RtpServer:
         self._heard_at = 0.0
         self._call: _Call | None = None
         self._told = False  # that something cannot be understood
-        self._sockets: list[tuple[asyncio.DatagramTransport, _Listener]] = []
+        self._ports: list[_Port] = []
         self._tasks: set[asyncio.Task[None]] = set()
 
     def counters(self) -> dict[str, int]:
@@ -164,36 +203,46 @@ class RtpServer:
 
     async def close(self) -> None:
         """Stop listening, and end the call."""
-        for transport, _ in self._sockets:
-            transport.abort()
+        for port in self._ports:
+            port.close()
+        self._ports.clear()
         for task in self._tasks:
             task.cancel()
-        await asyncio.gather(
-            *self._tasks, *(listener.gone for _, listener in self._sockets), return_exceptions=True
-        )
-        self._sockets.clear()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _listen(self, port: int, stream: int, control: bool = False) -> int:
-        def received(data: bytes, sender: Address) -> None:
-            self._received(data, sender, stream, control)
+        def received(data: bytes, sender: Address, came_at: int) -> None:
+            self._received(data, sender, came_at, stream, control)
 
-        where = self._config.host, port
+        host = self._config.host
         try:
-            found = await self._loop.create_datagram_endpoint(lambda: _Listener(received), local_addr=where)
+            found = await self._loop.getaddrinfo(host, port, type=socket.SOCK_DGRAM)
+            family, kind, protocol, _, address = found[0]
+            bound = socket.socket(family, kind, protocol)
+            try:
+                bound.bind(address)
+            except OSError:
+                bound.close()
+                raise
         except OSError as error:
             reason = error.strerror or error
-            raise LinkError(f"rtp: UDP port {port} of {where[0]} cannot be bound: {reason}") from None
-        self._sockets.append(found)
-        return int(found[0].get_extra_info("sockname")[1])
+            raise LinkError(f"rtp: UDP port {port} of {host} cannot be bound: {reason}") from None
+        self._ports.append(_Port(bound, received, self._clock))
+        return int(bound.getsockname()[1])
 
-    def _received(self, data: bytes, sender: Address, stream: int, control: bool) -> None:
+    def _received(self, data: bytes, sender: Address, came_at: int, stream: int, control: bool) -> None:
         self.received += 1
+        now = self._loop.time() - max(0, self._clock() - came_at) / 1_000_000_000
         fits = len(data) <= self._config.max_message_bytes and (is_rtcp(data) or not control)
-        if not fits or not self._access.address_allowed(sender[0]) or not self._may_speak(sender, stream, control):
+        if not fits or not self._access.address_allowed(sender[0]):
             self.refused += 1
             return
+        if not self._may_speak(sender, now, stream, control):
+            self.refused += 1
+            self._pass_on([] if control or is_rtcp(data) else self._parser.rival(stream))
+            return
         try:
-            items = self._parser.push(data, self._clock(), stream)
+            items = self._parser.push(data, came_at, stream)
         except LinkError as error:
             self.refused += 1
             if not self._told:
@@ -203,10 +252,10 @@ class RtpServer:
         except Exception as error:
             self._fail(error)
             return
-        self._heard_at = self._loop.time()
+        self._heard_at = max(self._heard_at, now)
         self._pass_on(items)
-        if self._call and not control and self._parser.hears(stream):
-            self._call.senders[stream] = sender, self._heard_at
+        if self._call and not is_rtcp(data) and self._parser.source(stream) == int.from_bytes(data[SSRC], "big"):
+            self._call.senders[stream] = sender, now
 
     def _fail(self, error: Exception) -> None:
         """The call whose packets broke something is over; the next ones go on."""
@@ -215,11 +264,11 @@ class RtpServer:
             self._call.waiting.put(CallEnd(f"failed: {type(error).__name__}"))
         self._start_over(self._parser.heard, RETRY_S)
 
-    def _may_speak(self, sender: Address, stream: int, control: bool) -> bool:
+    def _may_speak(self, sender: Address, now: float, stream: int, control: bool) -> bool:
         if self._call is None or stream not in self._call.senders:
             return True
         known, heard_at = self._call.senders[stream]
-        silent_s = self._loop.time() - heard_at
+        silent_s = now - heard_at
         if sender[0] != known[0]:
             return silent_s >= MOVE_S
         return control or sender == known or silent_s >= HANDOVER_S
@@ -246,11 +295,14 @@ class RtpServer:
         pause_s = max(0.01, self._config.jitter_ms / 2000)
         while True:
             await asyncio.sleep(pause_s)
+            now, wall = self._loop.time(), self._clock()
+            drained = [port.read() for port in self._ports]
+            if not all(drained):
+                continue  # more came before now than was read: nothing of it is late, and nobody silent
             try:
-                self._pass_on(self._parser.advance(self._clock()))
+                self._pass_on(self._parser.advance(wall))
             except Exception as error:
                 self._fail(error)
-            now = self._loop.time()
             silent = now - self._heard_at >= self._config.idle_s
             if self._call and silent:
                 self._pass_on([*self._parser.flush(), CallEnd("sender lost")])

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from bcaf_stream.codecs import decode_alaw, decode_ulaw
 from bcaf_stream.config import load_config
 from bcaf_stream.errors import ConfigError, LinkError
-from bcaf_stream.ingest.media import CallEnd, CallStart, ChannelConfig, Degraded, contiguous
+from bcaf_stream.ingest.media import CallEnd, CallStart, ChannelConfig, Degraded, MissingSound, contiguous
 from bcaf_stream.ingest.protocols.rtp import FormatConfig, Item, RtpConfig, RtpParser
 from bcaf_stream.ingest.protocols.rtp_source import Counts
 from bcaf_stream.types import AudioChunk, Channel, Gap
@@ -304,22 +304,33 @@ def test_what_another_sent_while_the_first_was_heard_does_not_come_later():
     np.testing.assert_array_equal(heard[31 * SIZE :], SAMPLES[30 * SIZE :])
 
 
+def missing(items: Sequence[Item]) -> list[MissingSound]:
+    return [item for item in items if isinstance(item, MissingSound)]
+
+
 @pytest.mark.parametrize("kind", [9, 3, 18, 96, 111])
-def test_a_type_without_a_format_is_told_once_and_its_time_passes(kind: int):
-    parser = RtpParser(RtpConfig())
+@pytest.mark.parametrize("comes_back", [True, False])
+def test_a_type_without_a_format_is_told_with_the_whole_length_of_it(kind: int, comes_back: bool):
+    parser, rest = RtpParser(RtpConfig()), COUNT - 10
     items = at_pace((packet(n) for n in range(10)), parser)
-    items += at_pace((packet(n, kind=kind, timestamp=77 + 800 * n) for n in range(10, 40)), parser, first=10)
-    items += at_pace((packet(n, timestamp=5) for n in range(40, COUNT)), parser, first=40)
+    others = [raw(kind, 65_530 + n, 77 + 800 * n, 7, bytes(160)) for n in range(300)]  # 6 s
+    items += at_pace(others, parser, first=10)
+    if comes_back:
+        items += at_pace((packet(n, seq=65_820, timestamp=5) for n in range(10, COUNT)), parser, first=310)
     items += parser.flush()
-    assert notes(items) == [
-        Degraded(f"RTP payload type {kind} has no format here and is not heard: set formats", "customer")
-    ]
-    assert {why for _, _, why in gaps(items)} == {"in no known format"}
-    expected = SAMPLES.copy()
-    expected[10 * SIZE : 40 * SIZE] = 0
-    np.testing.assert_array_equal(sound(items), expected)
-    assert parser.counts == Counts(unknown=30)
-    at_pace((packet(n, kind=kind) for n in range(20)), parser)
+    reason = f"RTP payload type {kind} has no format here (set formats)"
+    assert notes(items) == [Degraded(f"{reason} and is not heard", "customer")]
+    [unheard] = missing(items)
+    assert unheard.reason == reason
+    assert unheard.start == 10 * SIZE
+    assert 6 * 8000 - 2 * SIZE <= unheard.end - unheard.start <= 6 * 8000, "a packet's time is that of its end"
+    assert not gaps(items)
+    heard = sound(items)
+    np.testing.assert_array_equal(heard[: 10 * SIZE], SAMPLES[: 10 * SIZE])
+    assert not heard[unheard.start : unheard.end].any()
+    assert len(heard) == unheard.end + (rest * SIZE if comes_back else 0)
+    np.testing.assert_array_equal(heard[unheard.end :], SAMPLES[10 * SIZE :] if comes_back else heard[:0])
+    assert parser.counts == Counts(unknown=300)
 
 
 def test_what_is_sent_beside_the_sound_is_not_told():
@@ -458,9 +469,9 @@ def test_headers_that_are_passed_over():
         (raw(0, 0, 0, 7, b"\0" * 4, first=0xA0), "padding of no bytes"),
         (raw(0, 0, 0, 7, b"\xff" * 4, first=0xA0), "longer than the packet"),
         (raw(0, 0, 0, 7, b"\0\0\xff\xff", first=0x90), "longer than the packet"),
-        (packet(0, kind=96), "payload type 96 has no format here: set formats"),
+        (packet(0, kind=96), r"payload type 96 has no format here \(set formats\) and is not heard"),
         (raw(11, 0, 0, 7, b"\0\0\0"), "3 bytes are not whole samples of 2"),
-        (raw(10, 0, 0, 7, b"\0\0\0\0"), "a stream of 2 channels where 1 are expected"),
+        (raw(10, 0, 0, 7, b"\0\0\0\0"), "payload type 10 has 2 channels, not 1 and is not heard"),
         (raw(200, 0, 0, 7, b"")[:2] + b"\xff\xff", "shorter than it says"),
         (goodbye(7) + b"x", "not a compound packet"),
         (bytes([0x9F, 203, 0, 0]), "shorter than it says"),
@@ -475,12 +486,29 @@ def test_a_broken_packet_is_refused_and_the_others_are_as_good_as_before(data: b
     np.testing.assert_array_equal(sound(hear(map(packet, range(COUNT)), parser)), SAMPLES)
 
 
-def test_a_stream_of_another_rate_is_refused_in_a_call():
+@pytest.mark.parametrize("ssrc", [7, 9])
+def test_a_stream_of_another_rate_is_told_in_a_call(ssrc: int):
+    """A re-INVITE to another codec comes with another SSRC or with the same."""
     parser = RtpParser(RtpConfig())
-    for n in range(5):
-        parser.push(packet(n), AT)
-    with pytest.raises(LinkError, match="a stream of 44100 Hz in a call of 8000 Hz"):
-        parser.push(raw(11, 0, 0, 9, b"\0\0"), AT)
+    items = at_pace(map(packet, range(10)), parser)
+    wide = [raw(11, 65_520 + n, 441 * n, ssrc, b"\0\0" * 882) for n in range(10, 40)]
+    items += at_pace(wide, parser, first=30) + parser.flush()
+    reason = "RTP payload type 11 has 44100 Hz in a call of 8000 Hz"
+    assert notes(items) == [Degraded(f"{reason} and is not heard", "customer")]
+    [unheard] = missing(items)
+    assert (unheard.start, unheard.reason) == (10 * SIZE, reason)
+    assert parser.counts.unknown == 30
+
+
+def test_a_side_that_never_sent_what_can_be_heard_is_told():
+    parser, items = two(), []
+    for n in range(COUNT):
+        items += parser.push(packet(n), AT + 20 * n * MS, 0)
+        if n >= 2:
+            items += parser.push(packet(n, ssrc=8, kind=9), AT + 20 * n * MS, 1)
+    assert notes(items) == [
+        Degraded("RTP payload type 9 has no format here (set formats) and is not heard", "agent")
+    ]
 
 
 @pytest.mark.parametrize(
