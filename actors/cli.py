@@ -43,12 +43,16 @@ def up(
     insecure: Annotated[
         bool, typer.Option("--insecure", help="off this machine, anybody may read events and send sound")
     ] = False,
+    endpoints: Annotated[
+        Path | None, typer.Option(help="a file that says, as JSON, where each server is reached; kept up to date")
+    ] = None,
 ) -> None:
     """Bring the deployment up and say where to send sound and listen to events."""
     from actors.config import ServeConfig  # loads in seconds: not for --help and status
     from actors.ports import chosen_ports
 
     overrides = [*(INSECURE if insecure else []), *(set_ or []), *([f"ray.address={address}"] if address else [])]
+    overrides += [f"endpoints_file={endpoints.absolute()}"] if endpoints else []
     serve = load_config(ServeConfig, config, overrides)
     name = serve.name
     if is_running(name):
@@ -252,9 +256,8 @@ def _show(report: dict[str, Any]) -> None:
     for key in ("audio", "events", "replay", "metrics", "monitor", "model"):
         if key in report:
             console.print(cell(f"{key:<11} {report[key]}"))
-    for protocol, address in report.get("servers", {}).items():
-        if protocol != "link":  # which is `audio`
-            console.print(cell(f"{protocol:<11} {address}"))
+    for protocol, address in _other_servers(report):
+        console.print(cell(f"{protocol:<11} {address}"))
 
 
 def _announce(name: str, endpoints: dict[str, Any]) -> None:
@@ -263,12 +266,20 @@ def _announce(name: str, endpoints: dict[str, Any]) -> None:
         print(f"bcaf-serve: {caveat}", file=sys.stderr)
     print(f"  bcaf-stream listen --connect {endpoints['events']}")
     print(f"  bcaf-stream send CALL.wav --to {endpoints['audio']}")
-    for protocol, address in endpoints["servers"].items():
-        if protocol != "link":
-            print(f"  {protocol}: {address}")
+    for protocol, address in _other_servers(endpoints):
+        print(f"  {protocol}: {address}")
     if endpoints.get("monitor"):
         print(f"  monitor: {endpoints['monitor']}")
     sys.stdout.flush()
+
+
+def _other_servers(report: dict[str, Any]) -> list[tuple[str, str]]:
+    """Protocols and addresses beside `audio`; of several replicas of ingest all, each with its name and node."""
+    found = [each for each in report.get("endpoints", ()) if each["replica"] != "hub"]
+    if len({each["replica"] for each in found}) > 1:
+        where = [f"{each['address']} ({each['replica']} on node {each['node'][:8]})" for each in found]
+        return [(each["protocol"], shown) for each, shown in zip(found, where, strict=True)]
+    return [(protocol, address) for protocol, address in report.get("servers", {}).items() if protocol != "link"]
 
 
 def _command(what: str, name: str, config: Path | None, overrides: list[str], foreground: bool) -> list[str]:

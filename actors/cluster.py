@@ -3,12 +3,11 @@
 import contextlib
 import logging
 import os
-import re
 import secrets
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import ray
 from ray._private import ray_constants, worker
@@ -25,6 +24,15 @@ PROBE_S = 1.0
 SLOW_S = 4.0  # without an answer of the cluster's head: said
 LOST_S = 45.0  # before Ray's own processes give up, one after another (60 s)
 SYSTEM = {"health_check_failure_threshold": 20}  # a node that stood still for half a minute is no dead node
+
+
+class Node(NamedTuple):
+    """A living node: its id in Ray, its address, its labels, and what it has in all."""
+
+    id: str
+    host: str
+    labels: Mapping[str, str]
+    resources: Mapping[str, float]
 
 
 class Cluster:
@@ -48,6 +56,7 @@ class Cluster:
         self._asked_at: float | None = None  # a question that has no answer yet
         self._next_probe = 0.0
         self._node_lost = False
+        self._nodes: list[Node] | None = None
 
     def has(self, kind: str) -> float:
         """How much of a resource (CPU, GPU) there is in all, taken or free."""
@@ -59,10 +68,11 @@ class Cluster:
             if amount > self.has(kind):
                 raise DeploymentError(f"{who} needs {amount:g} {kind}s and Ray has {self.has(kind):g}: {remedy}")
 
-    def has_node(self, labels: Mapping[str, str]) -> bool:
-        """Whether a living node fits a label selector; Ray's richer terms (`!a`, `in(a, b)`) are left to Ray."""
-        exact = {name: value for name, value in labels.items() if not re.search(r"[!()]", value)}
-        return any(node["Alive"] and exact.items() <= node["Labels"].items() for node in ray.nodes())
+    def nodes(self) -> list[Node]:
+        """Those that live, as the head said when it was asked last, in an order that stays."""
+        if self._nodes is None:
+            self._nodes = _living(ray.nodes())
+        return self._nodes
 
     def trouble(self) -> str | None:
         """What is wrong with Ray and may pass: its head gives no answer."""
@@ -99,10 +109,17 @@ class Cluster:
     def _ask_head(self) -> None:
         try:
             nodes = ray.nodes()
+            self._nodes = _living(nodes)
             mine = ray.get_runtime_context().get_node_id()
             self._node_lost = any(node["NodeID"] == mine and not node["Alive"] for node in nodes)
         finally:
             self._asked_at = None
+
+
+def _living(nodes: list[dict[str, Any]]) -> list[Node]:
+    alive = [node for node in nodes if node["Alive"]]
+    found = [Node(n["NodeID"], n["NodeManagerAddress"], n["Labels"], n["Resources"]) for n in alive]
+    return sorted(found, key=lambda node: (node.host, node.id))
 
 
 def plain(error: BaseException, what: str) -> BcafError:

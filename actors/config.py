@@ -1,6 +1,7 @@
 """The configuration of a deployment: what `bcaf-serve up --config` reads."""
 
-from typing import Any, Self
+from pathlib import Path
+from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -23,15 +24,35 @@ class IngestConfig(ServersConfig):
     `record` keeps the sound of some roles for a while, so that the monitor can play what an emotion rests on.
 
     `label_selector` keeps the actor on nodes of a cluster with these labels, in Ray's own terms; so do `hub`'s and
-    `emotion`'s.
+    `emotion`'s. `resources` are others that Ray knows by name.
+
+    `replicas` are that many actors with all servers each, spread over the nodes; `per_node: 1` is one on each,
+    on those that come later too. Of several at the same address each has ports of its own, 100 higher than those
+    of the one before. `advertise` is the host by which those outside reach the servers; `{node}` in it stands for
+    the node's own address.
     """
 
+    replicas: int = Field(1, ge=1)
+    per_node: Literal[1] | None = None
+    advertise: str | None = Field(None, pattern=r"^([A-Za-z0-9._:-]|\{node\})+$")
     num_cpus: float = Field(1.0, ge=0)
     label_selector: dict[str, str] = Field(default_factory=dict)
+    resources: dict[str, float] = Field(default_factory=dict)
     max_calls: int = Field(64, ge=1)
     live: LiveConfig = LiveConfig()
     overload: OverloadConfig = OverloadConfig()
     record: RecordConfig | None = None
+
+    @property
+    def is_spread(self) -> bool:
+        """Whether there may be more than one."""
+        return self.replicas > 1 or self.per_node is not None
+
+    @model_validator(mode="after")
+    def _is_counted_in_one_way(self) -> Self:
+        if self.per_node is not None and self.replicas > 1:
+            raise ValueError("replicas and per_node are two ways to say how many: give one of them")
+        return self
 
 
 class PoolConfig(Config):
@@ -81,7 +102,8 @@ class RayConfig(Config):
 class ServeConfig(Config):
     """`name` is the Ray namespace and what `status` and `down` look for.
 
-    `monitor` serves the supervisor's page; its hub's addresses are those of this deployment.
+    `monitor` serves the supervisor's page; its hub's addresses are those of this deployment. `endpoints_file` is
+    kept up to date with where each server is reached (JSON).
     """
 
     name: str = Field("bcaf", pattern=r"^[A-Za-z0-9_-]+$")
@@ -94,6 +116,7 @@ class ServeConfig(Config):
     metrics: MetricsConfig = MetricsConfig()
     tracing: TracingConfig = TracingConfig()
     monitor: MonitorConfig | None = None
+    endpoints_file: Path | None = None
 
     @model_validator(mode="after")
     def _records_only_who_may_be_heard(self) -> Self:

@@ -11,6 +11,7 @@ from types import FrameType
 from typing import Any, Protocol, TypeVar
 
 from actors.config import ServeConfig
+from actors.endpoints import write_endpoints
 from actors.launch import Deployment, Endpoints
 from actors.metrics_server import MetricsServer
 from actors.monitor_page import MonitorPage
@@ -139,6 +140,7 @@ class Driver:
             deployment.take_new_calls(not draining)
             assert self._reloads
             self._reloads.look()
+            deployment.follow_nodes()
             stats = deployment.stats()
             deployment.keep_model(stats)
             trouble = deployment.trouble(stats)
@@ -149,10 +151,12 @@ class Driver:
                 self._serve_monitor()
                 self._announce()
             else:
+                self._follow_endpoints(deployment, stats)
                 self._serve_monitor()
             if trouble is None and self._endpoints:
                 if draining:
-                    reason = f"calls still running: {stats['ingest']['calls']}; none begins"
+                    calls = sum(its.get("calls", 0) for its in stats.values())
+                    reason = f"calls still running: {calls}; none begins"
                     self._report("draining", actors=stats, reason=reason)
                 else:
                     self._report("up", actors=stats)
@@ -187,7 +191,28 @@ class Driver:
 
     def _announce(self) -> None:
         if self._endpoints:
+            self._write_endpoints()
             self._ready(self._where())
+
+    def _follow_endpoints(self, deployment: Deployment, stats: dict[str, dict[str, Any]]) -> None:
+        """Replicas of ingest come and go with their nodes."""
+        known = {endpoint.replica for endpoint in self._endpoints.endpoints} if self._endpoints else set()
+        listening = {name for name, its in stats.items() if name.startswith("ingest") and its.get("ready")}
+        if self._endpoints and known - {"hub"} != listening and (found := deployment.ready()):
+            self._endpoints = found
+            self._write_endpoints()
+
+    def _write_endpoints(self) -> None:
+        """Raises DeploymentError, at the first start."""
+        path = self._config.endpoints_file
+        if path is None or self._endpoints is None:
+            return
+        try:
+            write_endpoints(path, self._config.name, self._endpoints.endpoints)
+        except DeploymentError as error:
+            if not self._again:
+                raise
+            log.warning("%s", error)
 
     def _report(self, state: str, **more: Any) -> None:
         self._lock.keep()

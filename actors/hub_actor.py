@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import Field
 
 from actors import metrics
+from actors.endpoints import here
 from actors.readiness import Readiness
 from bcaf_stream.events.event import Event
 from bcaf_stream.events.hub import EventHub, EventHubConfig
@@ -46,7 +47,8 @@ class HubActor:
             EventError: with `first`: a port or the journal cannot be opened. Without, it is tried for ever.
         """
         await self._readiness.wait(first)
-        return {"events": self._hub.bus.endpoint, "replay": self._hub.replay.endpoint}
+        servers = {"events": self._hub.bus.endpoint, "replay": self._hub.replay.endpoint}
+        return {**servers, "endpoints": here("hub", servers.items())}
 
     async def endpoint(self) -> str:
         return self._hub.bus.endpoint

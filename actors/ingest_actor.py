@@ -17,6 +17,7 @@ from actors import metrics, tracing
 from actors.call_registry import CallRegistry
 from actors.config import ServeConfig
 from actors.dialogues import EmotionPool
+from actors.endpoints import here
 from actors.policy import rest_s
 from actors.readiness import NotReadyError, Readiness
 from actors.recognition import Recognition, on_thread
@@ -45,18 +46,19 @@ class IngestActor:
     """Owns the calls that come in by its servers. It is made at once; its servers open when the model is known.
 
     Args:
+        name: its own in this Ray namespace.
         hub: name of the HubActor in this Ray namespace. Names, because a restarted actor can look them up again.
         emotions: of the EmotionActors.
         transcribers: of the TranscriberActors; without any, speech is recognised here.
     """
 
     def __init__(
-        self, config: ServeConfig, hub: str, emotions: Sequence[str], transcribers: Sequence[str] = ()
+        self, config: ServeConfig, name: str, hub: str, emotions: Sequence[str], transcribers: Sequence[str] = ()
     ) -> None:
         exit_on_death()
         watch_event_loop()
         tracing.start(config.tracing)
-        self._config = config
+        self._config, self._name = config, name
         self._names = hub, emotions, transcribers
         self._hub: Any = None
         self.model_id = ""
@@ -82,9 +84,8 @@ class IngestActor:
                 for ever.
         """
         await self._readiness.wait(first)
-        names = dict.fromkeys(server.name for server in self._servers)
-        servers = {name: ", ".join(d.endpoint for d in self._servers if d.name == name) for name in names}
-        return {"audio": await self.endpoint(), "servers": servers}
+        bound = [(server.name, server.endpoint) for server in self._servers]
+        return {"bound": bound, "endpoints": here(self._name, bound, self._config.ingest.advertise)}
 
     async def endpoint(self) -> str:
         """Where `bcaf-stream send` goes."""

@@ -13,14 +13,18 @@ from typing import Any
 import ray
 from prometheus_client.metrics_core import Metric
 from ray.exceptions import GetTimeoutError, RayError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from actors.cluster import Cluster, plain
-from actors.config import PoolConfig, ServeConfig
+from actors.config import IngestConfig, PoolConfig, ServeConfig
 from actors.emotion_actor import EmotionActor
+from actors.endpoints import Endpoint
 from actors.hub_actor import HubActor
 from actors.ingest_actor import IngestActor
+from actors.ingest_pool import IngestPool
 from actors.metrics import Restarts, Snapshot, merged
 from actors.model_probe import Probe
+from actors.placement import fits
 from actors.ports import with_ports
 from actors.transcriber_actor import TranscriberActor
 from bcaf_stream.errors import BcafError, DeploymentError
@@ -36,7 +40,8 @@ SWAP_S = 10.0
 class Endpoints:
     """Where the deployment is reached: `send` goes to `audio`, `listen` to `events` and `replay`.
 
-    `servers` are all of those by which live calls come in, by protocol.
+    `servers` are all of those by which live calls come in, by protocol. `endpoints` are all servers, one by one,
+    as somebody outside reaches them.
     """
 
     audio: str
@@ -45,15 +50,26 @@ class Endpoints:
     replay: str
     model: str
     caveats: tuple[str, ...]
+    endpoints: tuple[Endpoint, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class _Needs:
-    """What Ray reserves for an actor, and the labels of the nodes on which it may be."""
+    """What Ray reserves for an actor, and the labels of the nodes on which it may be, or the one node."""
 
     cpus: float = 0
     gpus: float = 0
     labels: Mapping[str, str] = field(default_factory=dict)
+    resources: Mapping[str, float] = field(default_factory=dict)
+    node: str | None = None
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """As Ray has them."""
+        found: dict[str, Any] = {"num_cpus": self.cpus, "num_gpus": self.gpus, "resources": dict(self.resources)}
+        if self.node is None:
+            return found | {"label_selector": dict(self.labels) or None}
+        return found | {"scheduling_strategy": NodeAffinitySchedulingStrategy(self.node, soft=False)}
 
 
 def _needs_of(pool: PoolConfig) -> _Needs:
@@ -70,7 +86,8 @@ class Deployment:
     def __init__(self, config: ServeConfig) -> None:
         self._config = with_ports(config)
         self._cluster: Cluster | None = None
-        self._actors: dict[str, Any] = {}  # by name; the hub comes first
+        self._others: dict[str, Any] = {}  # than the replicas of ingest, by name; the hub comes first
+        self._ingest: IngestPool | None = None
         self._restarts = Restarts()
         model, threads = config.analyzer.model, max(1, int(config.emotion.num_cpus))
         self._model = model.model_copy(update={"threads": model.threads or threads})
@@ -117,31 +134,49 @@ class Deployment:
         config = self._config
         self._cluster = Cluster(config.ray.address, config.ray.num_cpus, config.ray.runtime_env)
         self._check_resources()
-        ingest, emotion, recognition = config.ingest, config.emotion, config.recognition
-        emotions = [f"emotion-{i}" for i in range(emotion.replicas)]
-        transcribers = [f"recognition-{i}" for i in range(recognition.replicas)]
-        self._create("hub", HubActor, _Needs(labels=config.hub.label_selector), config.hub)
-        needs = _Needs(ingest.num_cpus, labels=ingest.label_selector)
-        self._create("ingest", IngestActor, needs, config, "hub", emotions, transcribers)
+        emotion, recognition = config.emotion, config.recognition
+        needs = _Needs(labels=config.hub.label_selector)
+        self._others["hub"] = self._create("hub", HubActor, needs, config.hub)
+        self._ingest = IngestPool(config.ingest, self._cluster, self._create_ingest)
         needs = _needs_of(emotion)
-        for name in emotions:
-            self._create(name, EmotionActor, needs, self._model, emotion.batch, config.tracing)
+        for name in self._names("emotion"):
+            made = self._create(name, EmotionActor, needs, self._model, emotion.batch, config.tracing)
+            self._others[name] = made
         needs = _needs_of(recognition)
-        for name in transcribers:
-            self._create(name, TranscriberActor, needs, config.analyzer.text.asr, recognition.batch)
+        for name in self._names("recognition"):
+            made = self._create(name, TranscriberActor, needs, config.analyzer.text.asr, recognition.batch)
+            self._others[name] = made
+
+    def follow_nodes(self) -> None:
+        """Nodes of a cluster come and go."""
+        assert self._ingest
+        self._ingest.follow_nodes()
+
+    def _create_ingest(self, name: str, ingest: IngestConfig, node: str | None) -> Any:
+        config = self._config.model_copy(update={"ingest": ingest})
+        needs = _Needs(ingest.num_cpus, labels=ingest.label_selector, resources=ingest.resources, node=node)
+        others = ("hub", self._names("emotion"), self._names("recognition"))
+        return self._create(name, IngestActor, needs, config, name, *others)
+
+    def _names(self, pool: str) -> list[str]:
+        return [f"{pool}-{i}" for i in range(getattr(self._config, pool).replicas)]
 
     def ready(self) -> Endpoints | None:
         """Where the deployment is reached, when all of it is ready; None when it is not."""
-        refs = [self._actors[name].ready.remote() for name in ("hub", "ingest", "emotion-0")]
+        assert self._ingest
+        wanted = [self._others["hub"], self._others["emotion-0"], *self._ingest.actors.values()]
+        refs = [actor.ready.remote() for actor in wanted]
         done, _ = ray.wait(refs, num_returns=len(refs), timeout=STATS_S)
         if len(done) < len(refs):
             return None
         try:
-            hub, ingest, emotion = ray.get(refs)
+            hub, emotion, *ingests = ray.get(refs)
         except RayError:
             return None
         emotion.pop("modalities")
-        return Endpoints(**hub, **ingest, **emotion)
+        audio, servers, listening = self._ingest.servers(ingests)
+        endpoints = (*hub.pop("endpoints"), *listening)
+        return Endpoints(audio, servers, **hub, **emotion, endpoints=endpoints)
 
     def wait_for_listener(self, timeout_s: float) -> bool:
         try:
@@ -171,7 +206,8 @@ class Deployment:
             raise
         wanted = described[0]["model"]
         refs = {name: actor.swap.remote(wanted) for name, actor in emotions.items()}
-        self._actors["ingest"].use_model.remote(wanted)
+        for ingest in self._ingests.values():
+            ingest.use_model.remote(wanted)
         with suppress(BcafError):  # one that has died meanwhile gets it later: see keep_model
             self._all_of(refs, SWAP_S)
         self._model, self._wanted = model, wanted
@@ -183,8 +219,9 @@ class Deployment:
         """After `stats`: an actor that was started again since the last reload gets the model of that."""
         if self._wanted is None:
             return
-        if stats["ingest"].get("model", self._wanted) != self._wanted:
-            self._actors["ingest"].use_model.remote(self._wanted)
+        for name, ingest in self._ingests.items():
+            if stats.get(name, {}).get("model", self._wanted) != self._wanted:
+                ingest.use_model.remote(self._wanted)
         for name, actor in self._emotions.items():
             if stats[name].get("model", self._wanted) != self._wanted and name not in self._preparing:
                 self._preparing[name] = actor.prepare.remote(self._model)
@@ -206,12 +243,21 @@ class Deployment:
         return answers
 
     @property
+    def _actors(self) -> dict[str, Any]:
+        return {**self._others, **self._ingests}
+
+    @property
+    def _ingests(self) -> dict[str, Any]:
+        return self._ingest.actors if self._ingest else {}
+
+    @property
     def _emotions(self) -> dict[str, Any]:
         return {name: actor for name, actor in self._actors.items() if name.startswith("emotion-")}
 
     def take_new_calls(self, taken: bool) -> None:
         """Say it again and again: an ingest actor that was started again takes them."""
-        self._actors["ingest"].take_new_calls.remote(taken)
+        for ingest in self._ingests.values():
+            ingest.take_new_calls.remote(taken)
 
     def stats(self) -> dict[str, dict[str, Any]]:
         """What each actor says of itself; an actor that does not answer says `alive: False`."""
@@ -249,7 +295,8 @@ class Deployment:
             if self._wanted and name in self._emotions and its.get("model", self._wanted) != self._wanted
         ]
         head = self._cluster.trouble()
-        return "; ".join([*([head] if head else []), *silent, *waiting, *behind]) or None
+        said = [reason for reason in (head, self._ingest and self._ingest.trouble) if reason]
+        return "; ".join([*said, *silent, *waiting, *behind]) or None
 
     def keep_running(self, timeout_s: float) -> None:
         """Wait for `timeout_s`, unless Ray breaks meanwhile.
@@ -270,15 +317,19 @@ class Deployment:
         """Let running calls end, publish what is left, stop the actors, and leave Ray."""
         if self._cluster is None:
             return
-        for name, farewell in (("ingest", "drain"), ("hub", "close")):
-            if name in self._actors:
+        hub = [name for name in self._others if name == "hub"]
+        for names, farewell in ((list(self._ingests), "drain"), (hub, "close")):
+            refs = [getattr(self._actors[name], farewell).remote() for name in names]
+            deadline = time.monotonic() + 10
+            for name, ref in zip(names, refs, strict=True):
                 try:
-                    ray.get(getattr(self._actors[name], farewell).remote(), timeout=10)
+                    ray.get(ref, timeout=max(0.0, deadline - time.monotonic()))
                 except RayError:
                     log.warning("the %s actor did not answer while going down", name)
         for actor in self._actors.values():
             ray.kill(actor)
-        self._actors.clear()
+        self._others.clear()
+        self._ingest = None
         self._cluster.leave()
         self._cluster = None
 
@@ -287,21 +338,20 @@ class Deployment:
         emotion, ingest, recognition = self._config.emotion, self._config.ingest, self._config.recognition
         for key in ("ingest", "emotion", "recognition", "hub"):
             labels = getattr(self._config, key).label_selector
-            if labels and not self._cluster.has_node(labels):
+            if labels and not any(fits(node.labels, labels) for node in self._cluster.nodes()):
                 wanted = ", ".join(f"{name}: {value}" for name, value in labels.items())
                 raise DeploymentError(f"{key}.label_selector: no node of this Ray has the labels {wanted}")
         needed = {
-            "CPU": sum(pool.replicas * pool.num_cpus for pool in (emotion, recognition)) + ingest.num_cpus,
+            "CPU": sum(pool.replicas * pool.num_cpus for pool in (emotion, recognition, ingest)),
             "GPU": sum(pool.replicas * pool.num_gpus for pool in (emotion, recognition)),
         }
         remedy = "lower replicas, num_cpus or num_gpus of emotion or recognition, or ingest.num_cpus"
         self._cluster.require(needed, "the deployment", remedy)
 
-    def _create(self, name: str, actor: type, needs: "_Needs", *args: Any) -> None:
-        options: dict[str, Any] = {"name": name, "namespace": self._config.name}
-        options |= {"num_cpus": needs.cpus, "num_gpus": needs.gpus, "label_selector": needs.labels or None}
+    def _create(self, name: str, actor: type, needs: "_Needs", *args: Any) -> Any:
+        options: dict[str, Any] = {"name": name, "namespace": self._config.name, **needs.options}
         options |= {"max_restarts": -1, "max_concurrency": 1000}
         try:
-            self._actors[name] = ray.remote(actor).options(**options).remote(*args)
+            return ray.remote(actor).options(**options).remote(*args)
         except (ValueError, RayError) as error:  # ValueError: the name is taken
             raise plain(error, f"the {name} actor does not start") from None

@@ -79,14 +79,16 @@ def drain(name: str, timeout_s: float) -> None:
     _drain_file(name).touch()
     while True:
         status = read_status(name) or {}
-        ingest = status.get("actors", {}).get("ingest", {})
-        told = status.get("reported_at", 0) > asked_at and ingest.get("draining")  # not what an earlier drain left
-        if told and ingest["calls"] == 0:
+        ingests = [its for actor, its in status.get("actors", {}).items() if actor.startswith("ingest")]
+        told = status.get("reported_at", 0) > asked_at  # not what an earlier drain left
+        told = told and bool(ingests) and all(its.get("draining") for its in ingests)
+        if told and not any(its["calls"] for its in ingests):
             return
         if not is_running(name):
             raise DeploymentError(f"the deployment {name} has ended meanwhile")
         if time.monotonic() > deadline:
-            calls = ingest.get("calls", "nobody knows how many")
+            known = [its["calls"] for its in ingests if "calls" in its]
+            calls = sum(known) if known else "nobody knows how many"
             raise DeploymentError(
                 f"calls still running after {timeout_s:g} s: {calls}; none begins (drain --cancel)"
             )

@@ -2,6 +2,9 @@
 
 import errno
 import ipaddress
+import re
+
+EVERYWHERE = ("", "*", "0.0.0.0", "[::]", "::")  # what is bound to these is reached at all addresses
 
 
 def is_local(address: str) -> bool:
@@ -25,3 +28,18 @@ def why_not_bound(address: str, number: int | None, reason: str) -> str:
     if number == errno.EADDRINUSE:
         return f"{address}: the port is in use: stop what listens there, or set another `bind` (port 0: any)"
     return f"{address}: cannot be bound: give tcp://HOST:PORT of this machine ({reason})"
+
+
+def reached_at(address: str, host: str | None, own: str) -> str:
+    """An address as somebody elsewhere would connect to it (scheme://HOST:PORT, and what follows).
+
+    Args:
+        host: the name under which it is known; None: the one that it is bound to, or `own` where that is all.
+    """
+    found = re.fullmatch(r"((?!ipc|inproc)[a-z]+://)(\[[^]]*\]|[^:/]*)(.*)", address)
+    if found is None:
+        return address
+    scheme, bound, rest = found.groups()
+    if host is None and bound not in EVERYWHERE:
+        return address
+    return f"{scheme}{in_url(host or own)}{rest}"

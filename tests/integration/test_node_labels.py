@@ -1,4 +1,4 @@
-"""`label_selector`: actors are on the nodes that the configuration names, on a Ray of two nodes."""
+"""A Ray of two nodes: actors are on those that the configuration names, and ingest on each of them."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +10,10 @@ from ray.cluster_utils import Cluster
 
 from actors.config import ServeConfig
 from actors.launch import Deployment
+from bcaf_stream.client.recorded import send_recording
+from bcaf_stream.demo import CALL
 from bcaf_stream.errors import DeploymentError
+from bcaf_stream.recording import Recording
 
 
 @pytest.fixture(scope="module")
@@ -24,12 +27,15 @@ def nodes() -> Iterator[Cluster]:
     cluster.shutdown()
 
 
-def serve(tmp_path: Path, tiny: Path, **emotion: Any) -> ServeConfig:
+def serve(tmp_path: Path, tiny: Path, ingest: dict[str, Any] | None = None, **emotion: Any) -> ServeConfig:
     loopback = "tcp://127.0.0.1:*"
     return ServeConfig.model_validate(
         {
             "analyzer": {"model": {"checkpoint": str(tiny)}, "text": {"asr": {"kind": "none"}}},
-            "ingest": {"label_selector": {"bcaf-group": "front"}, "link": {"bind": loopback}},
+            "ingest": {
+                **({"label_selector": {"bcaf-group": "front"}} if ingest is None else ingest),
+                "link": {"bind": loopback},
+            },
             "emotion": {"label_selector": {"bcaf-group": "emotion"}, **emotion},
             "hub": {
                 "label_selector": {"bcaf-group": "front"},
@@ -61,3 +67,18 @@ def test_labels_that_no_node_has_are_said_at_once(nodes: Cluster, tmp_path: Path
     config = serve(tmp_path, tiny, label_selector={"bcaf-group": "gpu"})
     with pytest.raises(DeploymentError, match=r"emotion\.label_selector: no node .* bcaf-group: gpu"):
         Deployment(config).up()
+
+
+def test_ingest_on_every_node_is_reached_at_an_address_of_its_own(nodes: Cluster, tmp_path: Path, tiny: Path):
+    config = serve(tmp_path, tiny, {"per_node": 1, "num_cpus": 0, "advertise": "localhost"}, num_cpus=0)
+    with Deployment(config) as deployment:
+        endpoints = deployment.up()
+        listening = {each.replica: each for each in endpoints.endpoints if each.protocol == "link"}
+        assert {each.node for each in listening.values()} == {node["NodeID"] for node in ray.nodes()}
+        assert len({each.address for each in listening.values()}) == 2
+        assert set(deployment.stats()) == {"hub", "ingest-0", "ingest-1", "emotion-0"}
+        for name, each in listening.items():
+            recording = Recording.open(str(CALL), {}, {}, name)
+            assert each.address.startswith("tcp://localhost:")
+            assert send_recording(recording, each.address, 0, "none").reason == "complete"
+            assert deployment.stats()[name]["finished"] == 1

@@ -3,7 +3,7 @@
 import socket
 
 from actors.config import ServeConfig
-from actors.ports import chosen_ports, with_ports
+from actors.ports import PORT_STEP, chosen_ports, with_ports
 from bcaf_stream.config import load_config
 
 
@@ -52,3 +52,11 @@ def test_every_server_is_found_where_it_was_when_its_actor_starts_again():
     assert (first.port > 0, second.port) == (True, 5004)
     assert first == config.ingest.rtp[0].model_copy(update={"port": first.port})
     assert with_ports(config).ingest.rtp[0].port > 0
+
+
+def test_there_is_room_for_the_ports_of_all_replicas():
+    config = load_config(ServeConfig, None, ["ingest.replicas=3", "ingest.link.bind=tcp://127.0.0.1:*"])
+    first = int(with_ports(config).ingest.link.bind.rpartition(":")[2])
+    for slot in range(3):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", first + slot * PORT_STEP))
