@@ -11,6 +11,7 @@
     │   ├── JournalError      the journal cannot be opened, read or written
     │   │   ├── DamagedError  what is asked for lies in a part of it that is damaged
     │   │   └── FencedError   another owner has taken over what is to be written
+    │   ├── SupersededError   the call belongs to another process by now
     │   └── DeliveryError     a bridge's other side did not take an event, and may later
     ├── LinkError             a peer that breaks its protocol, or cannot be reached
     │   └── BusyError         no more calls can be taken now
@@ -68,6 +69,10 @@ class DamagedError(JournalError):
 
 
 class FencedError(JournalError):
+    pass
+
+
+class SupersededError(EventError):
     pass
 
 

@@ -209,7 +209,7 @@ EVENT_FLOORS = [  # low to high, inside the room of the events; what stands on o
     {"event", "subscriptions"},
     {"codec", "progress", "connections"},
     {"writer", "auth", "journal"},
-    {"publisher", "subscriber", "inventory"},
+    {"publisher", "subscriber", "inventory", "owners"},
     {"replay"},
     {"hub", "schema_files"},
 ]

@@ -17,13 +17,14 @@ from pydantic import Field, model_validator
 
 from bcaf_stream.addresses import is_local
 from bcaf_stream.config import Config
-from bcaf_stream.errors import EventError, FencedError, JournalError
+from bcaf_stream.errors import EventError, FencedError, JournalError, SupersededError
 from bcaf_stream.events.codec import draft
 from bcaf_stream.events.event import Event
 from bcaf_stream.events.journal.config import JournalConfig
 from bcaf_stream.events.journal.journal import NOT_STORED, Journal
 from bcaf_stream.events.journal.retention import expire
 from bcaf_stream.events.journal.rows import Entry
+from bcaf_stream.events.owners import LEASE_S, CallOwners, Claim
 from bcaf_stream.events.progress import Progress, progress_of
 from bcaf_stream.events.publisher import BusConfig, EventPublisher
 from bcaf_stream.events.replay.server import ReplayConfig, ReplayServer
@@ -35,6 +36,7 @@ GROUP_EVENTS = 2000  # in one transaction at most: what comes in while the one b
 POLL_S = 0.01  # how soon an idle hub takes up a subscription
 KEEP_S = 2.0
 UPKEEP_S = 10.0
+TIDYING_S = 3600.0
 WARNING_S = 10.0
 SLICE_S = 0.2  # between two slices, while there is more to delete
 
@@ -62,6 +64,16 @@ class _Handed(NamedTuple):
     events: Sequence[Event]
     drafts: list[bytes]
     done: "Future[list[int]]"
+    epoch: int | None
+
+
+class _Claimed(NamedTuple):
+    call: str
+    owner: str
+    after: int | None
+    silent_s: float
+    done: "Future[Claim]"
+    events: Sequence[Event] = ()
 
 
 class EventHub:
@@ -74,7 +86,7 @@ class EventHub:
     def __init__(self, config: EventHubConfig, clock: Callable[[], int] = time.time_ns) -> None:
         self._config = config
         self._clock = clock
-        self._queue: queue.SimpleQueue[_Handed] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[_Handed | _Claimed] = queue.SimpleQueue()
         self._next_warning = 0.0
         self.published = 0
         self.erased = 0  # events of calls that were erased, which were not stored
@@ -83,19 +95,21 @@ class EventHub:
         self.failures = 0  # groups that could not be journalled
         with contextlib.ExitStack() as stack:
             self.journal = stack.enter_context(Journal(config.journal, clock=clock))
+            self.owners = CallOwners(self.journal)
             self.offset = self.journal.last_offset  # of the last event that was journalled
             self.bus = stack.enter_context(EventPublisher(config.bus, self.journal.epoch, self.offset))
             self.replay = stack.enter_context(ReplayServer(config.replay, config.bus, config.journal))
             self._stack = stack.pop_all()
         self._thread = start_thread("event hub", self._run)
 
-    def publish(self, events: Sequence[Event]) -> "Future[list[int]]":
+    def publish(self, events: Sequence[Event], epoch: int | None = None) -> "Future[list[int]]":
         """Hand events over; the offsets come when they are journalled and published. Known ids are stored once.
 
-        An event of a call that was erased is neither stored nor published, and its offset is 0.
+        An event of a call that was erased is neither stored nor published, and its offset is 0. With `epoch`, that
+        of their owner, they are of one call, and taken only while it is that one's.
 
-        The future raises EventError when one of them is no event v1, and JournalError when they could not be
-        journalled; nothing of them was published then.
+        The future raises EventError when one of them is no event v1, SupersededError when another owner has the
+        call, and JournalError when they could not be journalled; nothing of them was published then.
         """
         done: Future[list[int]] = Future()
         try:
@@ -107,10 +121,22 @@ class EventHub:
         if self._thread.ending.is_set():
             done.set_exception(EventError("the hub is closed"))
         else:
-            self._queue.put(_Handed(events, drafts, done))
-            if self._fenced is not None:
-                self._refuse_waiting(self._fenced)
+            self._put(_Handed(events, drafts, done, epoch if events else None))
         return done
+
+    def claim(self, call: str, owner: str, after: int | None = None, silent_s: float = LEASE_S) -> "Future[Claim]":
+        """Give a call to an owner, as `CallOwners.claim`, after all that was handed over before is written."""
+        done: Future[Claim] = Future()
+        if self._thread.ending.is_set():
+            done.set_exception(EventError("the hub is closed"))
+        else:
+            self._put(_Claimed(call, owner, after, silent_s, done))
+        return done
+
+    def _put(self, item: _Handed | _Claimed) -> None:
+        self._queue.put(item)
+        if self._fenced is not None:
+            self._refuse_waiting(self._fenced)
 
     def progress(self, call: str) -> Progress | None:
         """How far this call has got in the journal, None where nothing of it is there; one erased has ended.
@@ -149,13 +175,13 @@ class EventHub:
                 self._queue.get_nowait().done.set_exception(error)
 
     def _write(self, end: threading.Event) -> None:
-        next_beat = next_keep = next_upkeep = 0.0
+        next_beat = next_keep = next_upkeep = next_tidying = 0.0
         rest_s = 0.0
         while True:
             ending = end.is_set()
             group = self._gather(rest_s)
             if group:
-                self._commit(group)
+                self._work_off(group)
             elif ending:
                 return
             now = time.monotonic()
@@ -169,6 +195,9 @@ class EventHub:
             if now >= next_upkeep:
                 more = self._tried(lambda: expire(self.journal, self._clock()))
                 next_upkeep = now + (SLICE_S if more else UPKEEP_S)
+            if now >= next_tidying:
+                next_tidying = now + TIDYING_S
+                self._tried(lambda: self.owners.tidy(self._clock()))
 
     def _keep(self) -> None:
         """Say that this writer lives; and whether the journal can be written, so that no event has to tell."""
@@ -195,7 +224,7 @@ class EventHub:
                 log.warning("the hub goes on, but: %s", error)
             return None
 
-    def _gather(self, rest_s: float) -> list[_Handed]:
+    def _gather(self, rest_s: float) -> list[_Handed | _Claimed]:
         try:
             group = [self._queue.get(timeout=rest_s)]
         except queue.Empty:
@@ -211,7 +240,45 @@ class EventHub:
                 count += len(group[-1].events)
         return group
 
+    def _work_off(self, group: list[_Handed | _Claimed]) -> None:
+        """In the order in which it came: what an owner has written is there when the next one gets the call."""
+        together: list[_Handed] = []
+        try:
+            for item in group:
+                if isinstance(item, _Claimed):
+                    self._commit(together)
+                    together = []
+                    self._answer(item)
+                elif self._may_write(item):
+                    together.append(item)
+            self._commit(together)
+        except FencedError as error:
+            for item in group:
+                if not item.done.done():
+                    item.done.set_exception(error)
+            raise
+
+    def _may_write(self, item: _Handed) -> bool:
+        """Whether its owner still has the call; if not, it is told."""
+        try:
+            if item.epoch is None or self.owners.holds(item.events[0].call, item.epoch):
+                return True
+            raise SupersededError("the call belongs to another process by now")
+        except EventError as error:
+            item.done.set_exception(error)
+        return False
+
+    def _answer(self, item: _Claimed) -> None:
+        try:
+            item.done.set_result(self.owners.claim(item.call, item.owner, item.after, item.silent_s))
+        except FencedError:
+            raise
+        except Exception as error:  # whatever it is: its owner is told, and the hub goes on
+            item.done.set_exception(error)
+
     def _commit(self, group: list[_Handed]) -> None:
+        if not group:
+            return
         try:
             events = [event for handed in group for event in handed.events]
             entries = self.journal.store(events, [data for handed in group for data in handed.drafts])
@@ -243,6 +310,8 @@ class EventHub:
         for handed in group:
             here = entries[at : at + len(handed.events)]
             at += len(here)
+            if here and handed.events[-1].type == "call.end":
+                self.owners.ended(handed.events[-1].call)
             handed.done.set_result([entry.offset for entry in here])
 
     def _fail(self, group: list[_Handed], error: JournalError) -> None:

@@ -10,6 +10,12 @@ from typing import Any, NamedTuple, Protocol
 from bcaf_stream.errors import JournalError
 from bcaf_stream.events.journal.rows import Row
 
+OWNERS = """
+CREATE TABLE IF NOT EXISTS owners (
+    call TEXT PRIMARY KEY, epoch BIGINT NOT NULL, owner TEXT NOT NULL, claimed_at BIGINT NOT NULL
+)
+"""  # see bcaf_stream.events.owners; a journal of an earlier version gets it when a writer opens it
+
 
 class DuplicateError(JournalError):
     """An event of this id is stored already."""

@@ -20,7 +20,7 @@ import psycopg
 
 from bcaf_stream.errors import FencedError, JournalError
 from bcaf_stream.events.journal.config import JournalConfig
-from bcaf_stream.events.journal.database import DuplicateError, End, Statements
+from bcaf_stream.events.journal.database import OWNERS, DuplicateError, End, Statements
 from bcaf_stream.events.journal.postgres_session import Connected, Session
 from bcaf_stream.events.journal.rows import Row
 
@@ -57,6 +57,7 @@ CREATE TABLE latest (
 ) WITH (fillfactor = 70);
 CREATE TABLE audit (at bigint NOT NULL, action text NOT NULL, call text COLLATE "C", events bigint NOT NULL)
 """
+_TABLES = ("journal", "owners")
 _BEGIN = "INSERT INTO journal VALUES (?, ?, 0, '', clock_timestamp(), 0, 0, 0, 0)"
 _COPY = (
     'COPY events ("offset", id, call, channel, type, seq, emotion, stored_at, payload) FROM STDIN (FORMAT BINARY)'
@@ -183,12 +184,18 @@ class PostgresDatabase:
         name = self._config.namespace
         with self._session.transaction() as db:
             db.execute("SELECT pg_advisory_xact_lock(hashtextextended(?, 0))", (f"bcaf journal {name}",))
-            if db.execute("SELECT to_regclass(?)", (f'"{name}".journal',)).fetchone()[0] is not None:
+            there = [
+                db.execute("SELECT to_regclass(?)", (f'"{name}".{table}',)).fetchone()[0] for table in _TABLES
+            ]
+            if there[0] is not None and there[1] is None:
+                db.execute(OWNERS)
+            if there[0] is not None:
                 return
             if db.execute("SELECT 1 FROM pg_namespace WHERE nspname = ?::name", (name,)).fetchone() is None:
                 db.execute(f'CREATE SCHEMA "{name}"')
             for statement in CREATE.split(";\n"):
                 db.execute(statement)
+            db.execute(OWNERS)
             db.execute(_BEGIN, (SCHEMA, secrets.token_hex(8)))
 
     def _take_over(self) -> int:

@@ -18,7 +18,7 @@ from typing import Any
 
 from bcaf_stream.errors import DamagedError, JournalError
 from bcaf_stream.events.journal.config import JournalConfig
-from bcaf_stream.events.journal.database import DuplicateError, End, Statements
+from bcaf_stream.events.journal.database import OWNERS, DuplicateError, End, Statements
 from bcaf_stream.events.journal.rows import COLUMNS, CREATE, INSERT, Row
 
 APPLICATION_ID = 0x42434146  # "BCAF" in the header of the file
@@ -206,6 +206,7 @@ class SqliteDatabase:
         with self.transaction():
             if not self._db.execute("SELECT 1 FROM sqlite_master").fetchone():
                 create(self._db)
+            self._db.execute(OWNERS)
             self._db.execute(f"PRAGMA user_version = {SCHEMA}")  # what is appended is not of the one before
         self._check(config)
         with self.transaction():
