@@ -12,15 +12,20 @@ WAIT_S = 10.0  # only a failing test waits that long
 Held = tuple[set[asyncio.Task[Any]], int]
 
 
+def held_before() -> Held:
+    """What there is before a test, without what one before it forgot to close, which could go meanwhile."""
+    gc.collect()
+    return held_now()
+
+
 def held_now() -> Held:
     """The tasks and sockets that there are."""
-    gc.collect()  # what a test before forgot to close must not go meanwhile
     return asyncio.all_tasks(), open_sockets()
 
 
 def assert_nothing_left(before: Held) -> None:
     """What is there now is what was there before."""
-    assert (asyncio.all_tasks(), open_sockets()) == before, "close must leave no task and no socket"
+    assert held_now() == before, "close must leave no task and no socket"
 
 
 def open_sockets() -> int:

@@ -22,7 +22,7 @@ from bcaf_stream.ingest.transports.udp import DROPPED, RtpServer, Waiting
 from bcaf_stream.types import AudioChunk, Gap
 from tests.collecting_sink import Collected, CollectingCall, CollectingSink
 from tests.components import needs
-from tests.leftovers import WAIT_S, assert_nothing_left, held_now, run
+from tests.leftovers import WAIT_S, assert_nothing_left, held_before, run
 from tests.waiting import elapse, elapsing, eventually
 
 SIZE = 160
@@ -75,7 +75,7 @@ class Setup:
 
 @asynccontextmanager
 async def opened(capacity: int = 100, sink: CollectingSink | None = None, **config: Any) -> AsyncIterator[Setup]:
-    before = held_now()
+    before = held_before()
     server = RtpServer(RtpConfig(**{"port": 0, "name": "line"} | config))
     sink = sink or CollectingSink(capacity)
     await server.start(sink)

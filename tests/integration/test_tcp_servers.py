@@ -26,7 +26,7 @@ from bcaf_stream.ingest.servers import make_server
 from bcaf_stream.ingest.transports.tcp import TcpServer
 from tests.collecting_sink import CollectingCall, CollectingSink
 from tests.components import needs, require
-from tests.leftovers import WAIT_S, held_now, open_sockets, run
+from tests.leftovers import WAIT_S, held_before, held_now, open_sockets, run
 from tests.waiting import elapsing, eventually
 
 SAMPLES = np.random.default_rng(0).integers(-32768, 32767, 16_000, np.int16, endpoint=True)
@@ -124,7 +124,7 @@ async def opened(
     server = make_server((AudioSocketConfig if kind == "audiosocket" else PcmConfig)(port=0, **config))
     assert isinstance(server, TcpServer)
     setup = Setup(server, sink or CollectingSink(capacity), kind)
-    before = held_now()
+    before = held_before()
     await server.start(setup.sink)
     try:
         yield setup
