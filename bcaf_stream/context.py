@@ -1,18 +1,20 @@
 """A call's dialogue with the model: where it stands, and what is needed to take a part of it back.
 
 An utterance whose words come or change later is judged again where it stood, and all that followed is judged
-again after it: the state is then the one that there would be, had the words been there from the start.
+again after it: the state is then the one that there would be, had the words been there from the start. So it is
+with what a speaker said who turns out to be another one.
 """
 
 from collections import deque
 from collections.abc import Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from bcaf_stream.types import EmotionPrediction, Utterance
 
 State = Any  # what a dialogue remembers: given back as it came, and never looked at here
 Answer = tuple[EmotionPrediction, State]
+Judged = list[tuple[Utterance, EmotionPrediction]]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -59,6 +61,35 @@ class DialogueContext:
         if not revisable:
             self._past.clear()
         return prediction
+
+    def rename(self, channel: str, was: str, becomes: str, since_ms: int) -> Generator[Predict, Answer, Judged]:
+        """The speaker `was` of a channel is `becomes`: judge again what they said and that ended after `since_ms`.
+
+        Returns the next revisions of these utterances, and drives as `judge`.
+        """
+        past, found = list(self._past), Judged()
+        state: State | None = None
+        for place, (before, utterance) in enumerate(past):
+            whose = (utterance.channel, utterance.speaker) == (channel, was) and utterance.end_ms > since_ms
+            if not whose and not found:
+                continue
+            state = state if found else before
+            again = replace(utterance, speaker=becomes, revision=utterance.revision + 1) if whose else utterance
+            past[place] = (state, again)
+            prediction, state = yield Predict(state, again)
+            if whose:
+                found.append((again, prediction))
+        if found:
+            self._past = deque(past, self._past.maxlen)
+            self.state = state
+        return found
+
+    def renewed(self, utterance: Utterance) -> Utterance:
+        """A revision that comes from outside, with the number that comes next."""
+        place = self._place(utterance)
+        if place is None:
+            return utterance
+        return replace(utterance, revision=max(utterance.revision, self._past[place][1].revision + 1))
 
     def preview(self, utterance: Utterance) -> Predict:
         """Ask for the emotion of an utterance that is still going on; it leaves no trace in the dialogue."""

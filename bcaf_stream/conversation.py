@@ -16,7 +16,7 @@ import logging
 import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from types import MappingProxyType
 from typing import NamedTuple
@@ -25,7 +25,7 @@ from bcaf_stream.alerts.evaluator import SETTLE_MS, TICK_MS, AlertChange, AlertE
 from bcaf_stream.alerts.rules import AlertRules
 from bcaf_stream.audio.speakers.clustering import Voice
 from bcaf_stream.audio.turns import AudioConfig, CallCutter
-from bcaf_stream.context import Answer, DialogueContext, Predict
+from bcaf_stream.context import Answer, DialogueContext, Judged, Predict
 from bcaf_stream.display import printable
 from bcaf_stream.errors import BcafError
 from bcaf_stream.events.event import Event
@@ -39,8 +39,21 @@ from bcaf_stream.types import AudioChunk, Call, EmotionPrediction, Gap, Modality
 
 log = logging.getLogger(__name__)
 
+RENAMED_MS = 60_000  # how far back what is known of a speaker by now is told of what they said
+RENAMED = 64  # utterances, at most
+
+
+class Rename(NamedTuple):
+    """The speaker `was` of a channel is `becomes`, as is known at `at_ms`."""
+
+    at_ms: int
+    channel: str
+    was: str
+    becomes: str
+
+
 Write = Callable[[], Event]
-Mark = Write | int  # or the stream time up to which all is told
+Mark = Write | Rename | int  # or the stream time up to which all is told
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,12 +76,12 @@ class Step(NamedTuple):
     work: list[Work]
 
 
-class _Judged(NamedTuple):
-    """The utterance whose emotion is asked for."""
+class _Judging(NamedTuple):
+    """What the model is asked for: the emotion of an utterance, or of all that a speaker said who is another."""
 
     at_ms: int
-    utterance: Utterance
-    answers: Generator[Predict, Answer, EmotionPrediction]
+    what: Utterance | Rename
+    answers: Generator[Predict, Answer, EmotionPrediction | Judged]
 
 
 class Conversation:
@@ -115,7 +128,7 @@ class Conversation:
         self._cutter = CallCutter(call, audio, self._text.precedence, voices)
         self.policies = self._text.policies
         self._writer = EventWriter(call, model, clock, self.policies, _redaction(text))
-        self._revisable = text.revisable
+        self._revisable = max(text.revisable, RENAMED) if self._cutter.tells_speakers else text.revisable
         self._interim_ms = interim_ms
         self._resumption = resumption
         if resumption:
@@ -132,9 +145,10 @@ class Conversation:
         if self._alerts:
             self._alerts.reset()
         self._due: deque[tuple[int, Utterance | Mark]] = deque()  # to be judged or written, with the stream time
-        self._judged: _Judged | None = None
+        self._judged: _Judging | None = None
         self._asked: set[Work] = set()  # that is not done
         self._previewed: dict[str, int] = defaultdict(int)  # number of the last preview of an open segment
+        self._names: dict[tuple[str, str], str] = {}  # of speakers who are another: channel and name, and whose
         self._closed: dict[str, int] = {}  # index of the last segment that was closed
         self._at_ms = 0
         self._heard_ms = self._undecided_ms = 0  # of the sound, where it was cut last
@@ -297,7 +311,7 @@ class Conversation:
         """End a call that cannot go on: what was not judged is said to be lost, and why; it ends as `ends`."""
         due = [what for _, what in self._due]
         if self._judged:
-            due.insert(0, self._judged.utterance)
+            due.insert(0, self._judged.what)
         self._due.clear()
         self._asked.clear()
         self._text.close()
@@ -346,8 +360,10 @@ class Conversation:
         self._tick(segment.closed_ms)
         if not (self._resumption and self._resumption.knows(segment.channel, segment.index)):
             self._note(segment.notes)
-            for speaker, becomes in segment.relabelled:
-                self._write_in_turn(partial(self._writer.relabelled, segment.channel, speaker, becomes))
+        for was, becomes in segment.relabelled:
+            if not (self._resumption and self._resumption.progress.name(segment.channel, was) != was):
+                self._write_in_turn(partial(self._writer.relabelled, segment.channel, was, becomes))
+            self._text.mark(Rename(segment.end_ms, segment.channel, was, becomes), self._at_ms)
         self._closed[segment.channel] = segment.index
         self._text.push(segment, heard)
 
@@ -358,24 +374,48 @@ class Conversation:
         if known is None or stale:
             self._text.unsettled.pop((utterance.channel, utterance.index), None)
             return
-        revisable = self._text.may_change or any(later.revision for later in self.upcoming)
-        answers = self._context.judge(known, revisable)
-        self._judged = _Judged(at_ms, known, answers)
+        may_change = self._text.may_change or self._cutter.tells_speakers
+        known = self._context.renewed(self._named(known))
+        answers = self._context.judge(known, may_change or any(later.revision for later in self.upcoming))
+        self._judged = _Judging(at_ms, known, answers)
         self._ask(next(answers))
+
+    def _named(self, utterance: Utterance) -> Utterance:
+        """By the name that its speaker has by now: words may come late."""
+        name = self._names.get((utterance.channel, utterance.speaker or ""))
+        return replace(utterance, speaker=name) if name else utterance
+
+    def _rename(self, at_ms: int, what: Rename) -> None:
+        """Ask again for the emotion of what a speaker said lately who is another one."""
+        for key, name in self._names.items():
+            if key[0] == what.channel and name == what.was:
+                self._names[key] = what.becomes
+        self._names[what.channel, what.was] = what.becomes
+        answers = self._context.rename(what.channel, what.was, what.becomes, what.at_ms - RENAMED_MS)
+        asked = next(answers, None)
+        if asked is not None:
+            self._judged = _Judging(at_ms, what, answers)
+            self._ask(asked)
 
     def _answered(self, result: Answer | BcafError) -> None:
         assert self._judged is not None
-        _, utterance, answers = self._judged
+        _, what, answers = self._judged
         try:
             if isinstance(result, BcafError):
                 raise result
             self._ask(answers.send(result))
         except StopIteration as judged:
             self._judged = None
-            self._finish(utterance, judged.value)
+            outcomes = judged.value if isinstance(what, Rename) else [(what, judged.value)]
+            for utterance, prediction in outcomes:
+                self._finish(utterance, prediction)
         except BcafError as error:
             self._judged = None
-            self._finish(utterance, error)
+            if isinstance(what, Rename):  # what was said of them stands, under the name that they had
+                reason = f"speakers: what {what.was} said is not judged again: {_one_line(error)}"
+                self._tell(self._writer.degraded(reason))
+            else:
+                self._finish(what, error)
 
     def _finish(self, utterance: Utterance, outcome: EmotionPrediction | BcafError) -> None:
         self._text.unsettled.pop((utterance.channel, utterance.index), None)
@@ -442,9 +482,9 @@ class Conversation:
             self._text.mark(second * TICK_MS, self._at_ms)
 
     def _mark(self, mark: Mark) -> None:
-        if not isinstance(mark, int):
+        if callable(mark):
             self._tell(mark())
-        elif self._alerts:
+        elif isinstance(mark, int) and self._alerts:
             self._raise(self._alerts.tick(mark))
 
     def _note(self, notes: Iterable[str]) -> None:
@@ -467,6 +507,8 @@ class Conversation:
             at_ms, what = self._due.popleft()
             if isinstance(what, Utterance):
                 self._judge(at_ms, what)
+            elif isinstance(what, Rename):
+                self._rename(at_ms, what)
             else:
                 self._mark(what)
         return self._ready()

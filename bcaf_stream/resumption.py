@@ -88,7 +88,7 @@ class Resumption:
         told = self.progress.spoken[segment.channel][index]
         if segment.speaker is not None and told.speaker is not None:
             heard_ms = self._heard_ms.setdefault((segment.channel, segment.speaker), Counter())
-            heard_ms[told.speaker] += _shared_ms(segment, told)
+            heard_ms[self.progress.name(segment.channel, told.speaker)] += _shared_ms(segment, told)
         return replace(segment, index=index, speaker=told.speaker, relabelled=())
 
     def preview(self, segment: SpeechSegment, number: int) -> SpeechSegment | None:
@@ -136,6 +136,7 @@ class Resumption:
             text_confidence=spoken.text_confidence,
             degraded=spoken.degraded,
             revision=spoken.revision,
+            speaker=spoken.speaker,
         )
 
     def is_told(self, utterance: Utterance) -> bool:

@@ -38,7 +38,8 @@ class Progress:
     channel that have their final event, `decided` the next index after them, `finals` how many have an emotion;
     `interims` is the last interim result of each utterance that has no final event. `evidence` are the events
     that told those utterances last, by channel and number, and `alerts` the last one of each rule and channel.
-    `speakers` is by channel the highest number that one of its speakers has (3 of S3).
+    `speakers` is by channel the highest number that one of its speakers has (3 of S3), `relabelled` who of them
+    turned out to be whom.
     """
 
     ended: bool = False
@@ -57,6 +58,7 @@ class Progress:
     evidence: dict[tuple[str, int], Event] = field(default_factory=dict)
     alerts: dict[tuple[str | None, str], Event] = field(default_factory=dict)
     speakers: Counter[str] = field(default_factory=Counter)
+    relabelled: dict[str, dict[str, str]] = field(default_factory=dict)
 
     def follow(self, event: Event) -> None:
         """Take note of the next event of the call."""
@@ -67,6 +69,8 @@ class Progress:
         self.told_at = event.emitted_at
         if is_stand_in(event):
             return
+        if event.relabelled:
+            self.relabelled.setdefault(event.channel, {}).update(event.relabelled)
         for speaker in (event.speaker, *(event.relabelled or ())):
             if speaker is not None and speaker[1:].isdecimal():
                 self.speakers[event.channel] = max(self.speakers[event.channel], int(speaker[1:]))
@@ -80,6 +84,13 @@ class Progress:
             self.interims[event.channel, event.utterance] = event.revision
         else:
             self._decide(event, event.utterance)
+
+    def name(self, channel: str, speaker: str) -> str:
+        """The name that a speaker has by now."""
+        names = self.relabelled.get(channel, {})
+        for _ in names:
+            speaker = names.get(speaker, speaker)
+        return speaker
 
     def _decide(self, event: Event, index: int) -> None:
         self.interims.pop((event.channel, index), None)

@@ -25,6 +25,7 @@ VectorD = NDArray[np.float32]
 # (tests/benchmarks/speakers.py): different people have 0.16 in the median, 0.44 at most in nine cases of ten; one
 # and the same 0.57, and 0.36.
 NEW = 0.35  # less like everybody: somebody new
+NOBODY = 0.0  # less like everybody who is not taken: nobody, where too little was heard to be somebody new
 SAME = 0.6  # two local speakers, and
 JOIN = 0.7  # two persons that are one
 CONTINUED = 0.15  # bonus of the person who was found where the windows overlap
@@ -89,7 +90,7 @@ class Clusters:
     def assign(self, local: Sequence[LocalSpeaker]) -> list[int | None]:
         """The person of each local speaker; several may be one. Then learn their voices, and join who is one."""
         scores = np.array([self._scores(speaker) for speaker in local]).reshape(len(local), len(self))
-        fresh = np.full((len(local), len(local)), -3.0)  # to be nobody
+        fresh = np.full((len(local), len(local)), NOBODY)
         known = len(self) - len(self.joined)
         for row, speaker in enumerate(local):
             first = known == self._known
@@ -103,7 +104,7 @@ class Clusters:
         persons = len(self)
         for row, (speaker, column) in enumerate(zip(local, columns, strict=True)):
             if column >= persons and fresh[row, column - persons] < NEW:
-                continue
+                continue  # nobody's: all whom it resembles are others
             if column >= persons:
                 assert speaker.vector is not None
                 people[row] = len(self)

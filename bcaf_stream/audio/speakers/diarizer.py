@@ -66,12 +66,15 @@ class Diarizer:
         self._active = np.zeros((0, columns), bool)  # of the frames from self._from on, as self._speech
         self._scores = np.zeros((0, columns), np.float32)
         self._seen = np.zeros(0, np.float32)
+        self._several = np.zeros(0, np.float32)  # windows that heard more than one
         self._settled = frame
         self._begun: tuple[int, FeaturesTD | None] = (-1, None)  # the block that is not complete
 
     def push(self, samples: PcmN, speech: bool) -> None:
         """Take the next frame, and whether the VAD found speech in it; a channel's last one may be shorter."""
-        self._incoming.append((np.pad(samples, (0, FRAME_SAMPLES - len(samples))), speech))
+        if len(samples) < FRAME_SAMPLES:
+            samples = np.pad(samples, (0, FRAME_SAMPLES - len(samples)))
+        self._incoming.append((samples, speech))
         self.now += 1
         if len(self._incoming) >= WINDOW:  # nobody has spoken for long
             self._take_in()
@@ -107,6 +110,15 @@ class Diarizer:
             found[first - begin : last - begin] = self._active[first - self._from : last - self._from]
         return found
 
+    def several(self, begin: int, end: int) -> NDArray[np.bool_]:
+        """Whether more than one is heard in the decided frames, whether or not it is known who."""
+        found = np.zeros(end - begin, bool)
+        first, last = max(begin, self._from), min(end, self.decided)
+        if first < last:
+            span = slice(first - self._from, last - self._from)
+            found[first - begin : last - begin] = self._several[span] > 0.5 * np.maximum(self._seen[span], 1)
+        return found
+
     def voice(self, begin: int, end: int, person: int) -> VectorD | None:
         """The vector of a person over decided frames; None where too little is heard."""
         active = self.active(begin, end)
@@ -124,13 +136,14 @@ class Diarizer:
         self._incoming.clear()
         rows = ((0, count), (0, 0))
         self._active, self._scores = np.pad(self._active, rows), np.pad(self._scores, rows)
-        self._seen = np.pad(self._seen, (0, count))
+        self._seen, self._several = np.pad(self._seen, (0, count)), np.pad(self._several, (0, count))
         over = len(self._speech) - self._kept
         if over > 0:
             self._from += over
             self._sound = self._sound[over * FRAME_SAMPLES :]
             self._speech, self._seen = self._speech[over:], self._seen[over:]
             self._active, self._scores = self._active[over:], self._scores[over:]
+            self._several = self._several[over:]
             self._features = {b: f for b, f in self._features.items() if (b + 1) * BLOCK > self._from}
 
     def _window(self, final: bool) -> None:
@@ -165,6 +178,7 @@ class Diarizer:
         rows = probs_FK[len(probs_FK) - fresh :]
         target = slice(len(self._seen) - fresh, None)
         self._seen[target] += 1
+        self._several[target] += active_FK[len(probs_FK) - fresh :].sum(1) > 1
         for person in {p for p in people if p is not None}:
             mine = [k for k, p in zip(found, people, strict=True) if p == person]
             self._scores[target, person] += rows[:, mine].max(1)

@@ -22,7 +22,8 @@ from bcaf_stream.audio.speakers.diarizer import Diarizer, Listener
 from bcaf_stream.audio.speakers.voices import enrolled
 from bcaf_stream.types import Role, SpeechSegment
 
-TURN = 20  # frames of the shortest turn: 0.4 s
+TURN = 20  # frames of the shortest turn, and of several at once that are a segment of their own: 0.4 s
+BREAK = 5  # frames of one alone among those of several
 SURE = 0.3  # cosine to an enrolled voice, above which nobody is surely somebody else
 OTHER = 0.5  # the same, of all that was heard of a person
 # Confidence that a segment has the right speaker, by how much more its voice is like theirs than like the next
@@ -69,18 +70,44 @@ def _without_short(turns: Sequence[Turn], active_FP: NDArray[np.bool_]) -> list[
     return kept or ([max(turns, key=lambda turn: turn.end - turn.begin)] if turns else [])
 
 
-def cuts_of(turns: Sequence[Turn], active_FP: NDArray[np.bool_]) -> list[int]:
+def cuts_of(active_FP: NDArray[np.bool_], several_F: NDArray[np.bool_]) -> list[int]:
+    """The frames with which the second and later segments begin, TURN frames or more after each other.
+
+    Where `several_F` are heard at once for TURN frames or more, those are a segment of their own.
+    """
+    both = overlaps(several_F)
+    between = [at for at in changes(turns_of(active_FP), active_FP) if not any(a <= at <= b for a, b in both)]
+    edges = [at for stretch in both for at in stretch if 0 < at < len(active_FP)]
+    cuts: list[int] = []
+    for at in sorted([*between, *edges]):
+        if at - (cuts[-1] if cuts else 0) >= TURN:
+            cuts.append(at)
+    return cuts
+
+
+def changes(turns: Sequence[Turn], active_FP: NDArray[np.bool_]) -> list[int]:
     """The frames with which the second and later turns begin."""
-    cuts = []
+    found = []
     for before, after in pairwise(turns):
         begin = after.begin
         while begin > before.begin and active_FP[begin - 1, after.person]:
             begin -= 1  # it was spoken into the end of the turn before
         begin = max(begin, (before.begin + before.end) // 2)
-        cuts.append(
+        found.append(
             (begin + min(before.end, after.begin)) // 2 if begin < before.end else (before.end + begin) // 2
         )
-    return cuts
+    return found
+
+
+def overlaps(several_F: NDArray[np.bool_]) -> list[tuple[int, int]]:
+    """Begin and end of each stretch of TURN frames or more in which several speak, but for short breaks."""
+    found: list[tuple[int, int]] = []
+    for frame in np.flatnonzero(several_F).tolist():
+        if found and frame - found[-1][1] <= BREAK:
+            found[-1] = (found[-1][0], frame + 1)
+        else:
+            found.append((frame, frame + 1))
+    return [(begin, end) for begin, end in found if end - begin >= TURN]
 
 
 class SpeakerSegmenter:
@@ -167,19 +194,19 @@ class SpeakerSegmenter:
         done: list[SpeechSegment] = []
         while True:
             begin = self._plain.undecided_ms // FRAME_MS
-            active_FP = self.diarizer.active(begin, max(begin, self.diarizer.decided))
-            turns = turns_of(active_FP)
-            cuts = cuts_of(turns, active_FP)
-            if not cuts or cuts[0] < TURN:
+            cuts = self._cuts(begin, max(begin, self.diarizer.decided))
+            if not cuts:
                 return done
             done.append(self._numbered(self._plain.cut(begin + cuts[0])))
+
+    def _cuts(self, begin: int, end: int) -> list[int]:
+        return cuts_of(self.diarizer.active(begin, end), self.diarizer.several(begin, end))
 
     def _ended(self, segment: SpeechSegment) -> list[SpeechSegment]:
         begin = segment.start_ms // FRAME_MS
         self.diarizer.look(begin, final=True)
         end = begin + -(-len(segment.samples) // FRAME_SAMPLES)
-        active_FP = self.diarizer.active(begin, end)
-        cuts = [cut for cut in cuts_of(turns_of(active_FP), active_FP) if TURN <= cut <= end - begin - TURN]
+        cuts = [cut for cut in self._cuts(begin, end) if cut <= end - begin - TURN]
         edges = [0, *cuts, end - begin]
         return [self._numbered(_part(segment, *span)) for span in pairwise(edges)]
 

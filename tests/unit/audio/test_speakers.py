@@ -15,7 +15,7 @@ from bcaf_stream.audio.speakers import models
 from bcaf_stream.audio.speakers.clustering import Clusters, LocalSpeaker
 from bcaf_stream.audio.speakers.config import SpeakerConfig, speakers_of
 from bcaf_stream.audio.speakers.diarizer import Diarizer
-from bcaf_stream.audio.speakers.segmenter import TURN, cuts_of, turns_of
+from bcaf_stream.audio.speakers.segmenter import TURN, changes, cuts_of, overlaps, turns_of
 from bcaf_stream.audio.turns import AudioConfig, CallCutter
 from bcaf_stream.config import load_config
 from bcaf_stream.errors import CheckpointError, ConfigError
@@ -176,32 +176,54 @@ def table(runs):
 
 
 @given(PEOPLE)
-def test_cuts_lie_between_turns_in_order(runs):
+def test_changes_lie_between_turns_in_order(runs):
     active = table(runs)
     turns = turns_of(active)
-    cuts = cuts_of(turns, active)
-    assert len(cuts) == max(0, len(turns) - 1)
-    assert cuts == sorted(cuts)
+    found = changes(turns, active)
+    assert len(found) == max(0, len(turns) - 1)
+    assert found == sorted(found)
     assert all(a.person != b.person for a, b in pairwise(turns))
     assert bool(turns) == bool(active.any())
-    for turn, at in zip(turns[1:], cuts, strict=True):
+    for turn, at in zip(turns[1:], found, strict=True):
         assert at < turn.end
+
+
+@given(PEOPLE)
+def test_cuts_are_as_far_apart_as_a_turn_is_long(runs):
+    active = table(runs)
+    cuts = cuts_of(active, active.sum(1) > 1)
+    assert all(0 < at < len(active) for at in cuts)
+    assert all(b - a >= TURN for a, b in pairwise([0, *cuts]))
+    for begin, end in overlaps(active.sum(1) > 1):
+        inside = [at for at in cuts if begin + TURN <= at <= end - TURN]
+        assert not inside, "several at once are one segment"
 
 
 @pytest.mark.parametrize(
     ("runs", "people", "cuts"),
     [
         ([(50, {0}), (10, set()), (50, {1})], [0, 1], [55]),  # a pause: its middle
-        ([(50, {0}), (20, {0, 1}), (50, {1})], [0, 1], [60]),  # both at once: its middle
+        ([(50, {0}), (TURN - 2, {0, 1}), (50, {1})], [0, 1], [59]),  # both at once, shortly: its middle
+        ([(50, {0}), (TURN, {0, 1}), (50, {1})], [0, 1], [50, 70]),  # both at once: a segment of its own
+        ([(50, {0}), (40, {0, 1}), (50, {0})], [0], [50, 90]),  # the same, and not taken over
+        ([(50, {0}), (9, {0, 1}), (4, {0}), (9, {0, 1}), (50, {0})], [0], [50, 72]),  # with a break
+        ([(10, {0}), (40, {0, 1}), (50, {0})], [0], [50]),  # what is before it is too short to be a segment
         ([(50, {0}), (TURN - 1, {1}), (50, {0})], [0], []),  # too short to be a turn
         ([(50, {0}), (TURN, {1}), (50, {0})], [0, 1, 0], [50, 70]),
-        ([(50, {0}), (40, {0, 1}), (50, {0})], [0], []),  # spoken into, but not taken over
     ],
 )
-def test_where_turns_change(runs, people, cuts):
-    turns = turns_of(table(runs))
-    assert [turn.person for turn in turns] == people
-    assert cuts_of(turns, table(runs)) == cuts
+def test_where_segments_are_cut(runs, people, cuts):
+    active = table(runs)
+    assert [turn.person for turn in turns_of(active)] == people
+    assert cuts_of(active, active.sum(1) > 1) == cuts
+
+
+def test_more_voices_than_there_may_be_are_said_once():
+    both, rate = mixed()
+    segments = cut(both, rate, 1600, config=load_config(AudioConfig, overrides=["speakers.max=1"]))
+    notes = [note for segment in segments for note in segment.notes]
+    assert notes == ["speakers: more than 1 voices in channel room; the others go by the closest one"]
+    assert {segment.speaker for segment in segments} <= {"S1", None}
 
 
 # Clustering
@@ -232,6 +254,13 @@ def test_who_is_heard_too_shortly_is_nobody_new():
     assert clusters.assign(heard(unit(0, 1), seconds=0.3)) == [0]
     assert clusters.assign(heard(unit(0, 1), seconds=0.7)) == [1]
     assert clusters.assign([LocalSpeaker(None, 0.1, np.zeros(2))]) == [None]
+
+
+def test_who_is_heard_too_shortly_takes_nobodys_place():
+    clusters = Clusters(20)
+    clusters.assign(heard(unit(1)))
+    short = LocalSpeaker(unit(0.2, 1), 0.3, np.zeros(0))
+    assert clusters.assign([*heard(unit(1)), short]) == [0, None]
 
 
 def test_more_people_than_there_may_be_go_by_the_closest_and_it_is_known():
