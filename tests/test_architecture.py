@@ -93,10 +93,16 @@ def module_name(path: Path) -> str:
 
 
 @lru_cache(None)
+def nodes(path: Path) -> tuple[ast.AST, ...]:
+    """Every node of a file, which is read and parsed once for all rules."""
+    return tuple(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+
+
+@lru_cache(None)
 def imported(path: Path) -> set[str]:
     """Absolute dotted names imported anywhere in the file, function bodies included."""
     names: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in nodes(path):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -124,35 +130,35 @@ def test_the_scan_is_not_vacuous():
     assert len(FILES) >= 30
 
 
-@pytest.mark.parametrize("path", FILES, ids=module_name)
-def test_imports_point_down(path: Path):
-    me = module_name(path)
-    here = unit_of(me)
-    if me == "bcaf_stream":
-        return  # the package root re-exports the public names
-    assert here is not None, f"{me} is in no layer: add it to LAYERS"
-    for name in imported(path):
-        for package, allowed in MAY_IMPORT.items():
-            if within(name, package):
-                assert any(within(me, a) for a in allowed), f"{me} may not import {package}"
-        there = unit_of(name)
-        if there is None and within(name, "bcaf_stream"):
-            assert not within(me, "bcaf_stream"), f"{me}: import from the module, not the package root"
-        if there is None or there[1] == here[1]:
-            continue
-        sideways = there[0] == here[0] and here[0] != FREE_SIBLINGS
-        assert there[0] <= here[0], f"{me} (layer {here[0]}) imports upwards: {name} (layer {there[0]})"
-        assert not sideways, f"{me} imports its sibling {name} (layer {here[0]})"
+def test_imports_point_down():
+    for path in FILES:
+        me = module_name(path)
+        here = unit_of(me)
+        if me == "bcaf_stream":
+            continue  # the package root re-exports the public names
+        assert here is not None, f"{me} is in no layer: add it to LAYERS"
+        for name in imported(path):
+            for package, allowed in MAY_IMPORT.items():
+                if within(name, package):
+                    assert any(within(me, a) for a in allowed), f"{me} may not import {package}"
+            there = unit_of(name)
+            if there is None and within(name, "bcaf_stream"):
+                assert not within(me, "bcaf_stream"), f"{me}: import from the module, not the package root"
+            if there is None or there[1] == here[1]:
+                continue
+            sideways = there[0] == here[0] and here[0] != FREE_SIBLINGS
+            assert there[0] <= here[0], f"{me} (layer {here[0]}) imports upwards: {name} (layer {there[0]})"
+            assert not sideways, f"{me} imports its sibling {name} (layer {here[0]})"
 
 
-@pytest.mark.parametrize("path", FILES, ids=module_name)
-def test_what_is_private_to_a_library_is_left_alone_or_guarded(path: Path):
-    private = {
-        name.partition(".")[0]
-        for name in imported(path)
-        if any(part.startswith("_") and not part.startswith("__") for part in name.split("."))
-    }
-    assert private == PRIVATE_TO_OTHERS.get(module_name(path), set())
+def test_what_is_private_to_a_library_is_left_alone_or_guarded():
+    for path in FILES:
+        private = {
+            name.partition(".")[0]
+            for name in imported(path)
+            if any(part.startswith("_") and not part.startswith("__") for part in name.split("."))
+        }
+        assert private == PRIVATE_TO_OTHERS.get(module_name(path), set())
 
 
 INGEST = "bcaf_stream.ingest"
@@ -173,35 +179,35 @@ def ingest_floor(name: str) -> int | None:
     return next((floor for floor, parts in enumerate(INGEST_FLOORS) if part in parts), -1)
 
 
-@pytest.mark.parametrize("path", [p for p in FILES if "ingest" in p.parts], ids=module_name)
-def test_ingest_has_floors_too(path: Path):
+def test_ingest_has_floors_too():
     """A protocol does no I/O and knows no other protocol; its own pieces are named after it (rtp, rtp_packets)."""
-    me = module_name(path)
-    here = ingest_floor(me)
-    assert here != -1, f"{me} is on no floor: add it to INGEST_FLOORS"
-    if here is None:
-        return
-    for name in imported(path):
-        there = ingest_floor(name)
-        assert there is None or there <= here, f"{me} imports upwards: {name}"
-        if there == 1 == here:
-            pair = [module.split(".")[3].partition("_")[0] for module in (me, name)]
-            assert pair[0] == pair[1], f"{me} imports another protocol: {name}"
-        if here == 1:
-            assert name.partition(".")[0] not in SOCKETS, f"{me} does I/O: it imports {name}"
+    for path in (p for p in FILES if "ingest" in p.parts):
+        me = module_name(path)
+        here = ingest_floor(me)
+        assert here != -1, f"{me} is on no floor: add it to INGEST_FLOORS"
+        if here is None:
+            continue
+        for name in imported(path):
+            there = ingest_floor(name)
+            assert there is None or there <= here, f"{me} imports upwards: {name}"
+            if there == 1 == here:
+                pair = [module.split(".")[3].partition("_")[0] for module in (me, name)]
+                assert pair[0] == pair[1], f"{me} imports another protocol: {name}"
+            if here == 1:
+                assert name.partition(".")[0] not in SOCKETS, f"{me} does I/O: it imports {name}"
 
 
-@pytest.mark.parametrize("path", [p for p in FILES if within(module_name(p), "training")], ids=module_name)
-def test_imports_point_down_inside_training(path: Path):
-    me = module_name(path)
-    if me == "training":
-        return
-    here = unit_of(me, TRAINING)
-    assert here is not None, f"{me} is in no layer: add it to TRAINING"
-    for name in imported(path):
-        there = unit_of(name, TRAINING)
-        if there is not None and there[1] != here[1]:
-            assert there[0] < here[0], f"{me} (layer {here[0]}) imports {name} (layer {there[0]})"
+def test_imports_point_down_inside_training():
+    for path in (p for p in FILES if within(module_name(p), "training")):
+        me = module_name(path)
+        if me == "training":
+            continue
+        here = unit_of(me, TRAINING)
+        assert here is not None, f"{me} is in no layer: add it to TRAINING"
+        for name in imported(path):
+            there = unit_of(name, TRAINING)
+            if there is not None and there[1] != here[1]:
+                assert there[0] < here[0], f"{me} (layer {here[0]}) imports {name} (layer {there[0]})"
 
 
 EVENTS = "bcaf_stream.events"
@@ -226,18 +232,18 @@ def event_floor(part: str) -> int:
     return next((floor for floor, parts in enumerate(EVENT_FLOORS) if part in parts), -1)
 
 
-@pytest.mark.parametrize("path", [p for p in FILES if "events" in p.parts], ids=module_name)
-def test_events_have_floors_too(path: Path):
-    me = module_name(path)
-    part = event_part(me)
-    if part is None:
-        return
-    here = event_floor(part)
-    assert here != -1, f"{me} is on no floor: add it to EVENT_FLOORS"
-    for name in imported(path):
-        other = event_part(name)
-        if other is not None and other != part:
-            assert event_floor(other) < here, f"{me} imports upwards or sideways: {name}"
+def test_events_have_floors_too():
+    for path in (p for p in FILES if "events" in p.parts):
+        me = module_name(path)
+        part = event_part(me)
+        if part is None:
+            continue
+        here = event_floor(part)
+        assert here != -1, f"{me} is on no floor: add it to EVENT_FLOORS"
+        for name in imported(path):
+            other = event_part(name)
+            if other is not None and other != part:
+                assert event_floor(other) < here, f"{me} imports upwards or sideways: {name}"
 
 
 LOOPS = "bcaf_stream.loops"  # every thread and task begins there: it cannot fail or end unseen
@@ -248,11 +254,10 @@ MAY_START: dict[str, set[str]] = {}  # module -> what it may start by itself, an
 
 def started(path: Path) -> set[str]:
     """Names of threads, tasks and executor jobs that the file starts, or whose end nobody would see."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    awaited = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Await)}
-    statements = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    awaited = {id(node.value) for node in nodes(path) if isinstance(node, ast.Await)}
+    statements = {id(node.value) for node in nodes(path) if isinstance(node, ast.Expr)}
     found: set[str] = set()
-    for node in ast.walk(tree):
+    for node in nodes(path):
         if isinstance(node, ast.ClassDef):
             found |= {called(base) for base in node.bases} & STARTS
         if isinstance(node, ast.Call):
@@ -267,14 +272,14 @@ def called(node: ast.expr) -> str:
     return node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else ""
 
 
-@pytest.mark.parametrize("path", FILES, ids=module_name)
-def test_threads_and_tasks_begin_in_one_module(path: Path):
-    me = module_name(path)
-    allowed = MAY_START.get(me, set())
-    if me == LOOPS:
-        return
-    assert started(path) <= allowed, f"{me}: start it with bcaf_stream/loops.py, so that its end is seen"
-    assert allowed <= started(path), f"{me} starts nothing by itself any more: take it out of MAY_START"
+def test_threads_and_tasks_begin_in_one_module():
+    for path in FILES:
+        me = module_name(path)
+        allowed = MAY_START.get(me, set())
+        if me == LOOPS:
+            continue
+        assert started(path) <= allowed, f"{me}: start it with bcaf_stream/loops.py, so that its end is seen"
+        assert allowed <= started(path), f"{me} starts nothing by itself any more: take it out of MAY_START"
 
 
 def test_the_scan_for_threads_sees_them(tmp_path: Path):
@@ -284,6 +289,7 @@ def test_the_scan_for_threads_sees_them(tmp_path: Path):
         "pool.submit(f)\nf = loop.run_in_executor(None, g)\n"
     )
     assert started(file) == {"Thread", "create_task", "submit", "run_in_executor"}
+    file = tmp_path / "other.py"
     file.write_text("async def f():\n    await asyncio.to_thread(g)\n    return await b.submit(1)\n")
     assert started(file) == set()
 
@@ -302,7 +308,7 @@ BARS = {"bcaf_stream.console", "training.cli"}  # who may draw a progress bar: w
 def global_settings(path: Path) -> set[str]:
     """Classes whose constructor changes torch for the whole process."""
     found = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in nodes(path):
         if not isinstance(node, ast.ClassDef):
             continue
         made = (one for one in node.body if isinstance(one, ast.FunctionDef) and one.name == "__init__")
@@ -312,12 +318,12 @@ def global_settings(path: Path) -> set[str]:
     return found
 
 
-@pytest.mark.parametrize("path", FILES, ids=module_name)
-def test_a_library_has_no_side_effects(path: Path):
-    me = module_name(path)
-    assert global_settings(path) == OWN_PROCESS.get(me, set()), f"{me}: a constructor sets torch for everybody"
-    if not any(within(me, allowed) for allowed in BARS):
-        assert not any(within(name, "rich.progress") or within(name, "tqdm") for name in imported(path))
+def test_a_library_has_no_side_effects():
+    for path in FILES:
+        me = module_name(path)
+        assert global_settings(path) == OWN_PROCESS.get(me, set()), f"{me}: a constructor sets torch for everybody"
+        if not any(within(me, allowed) for allowed in BARS):
+            assert not any(within(name, "rich.progress") or within(name, "tqdm") for name in imported(path))
 
 
 def test_the_scan_for_side_effects_sees_them(tmp_path: Path):
@@ -332,7 +338,7 @@ WAITS = ROOT / "tests" / "waiting.py"  # the one place where a test sleeps: unti
 
 def sleeps(path: Path) -> list[str]:
     """Where a file sleeps; `sleep(0)`, which lets the other tasks of a loop run once, is no sleep."""
-    calls = (node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.Call))
+    calls = (node for node in nodes(path) if isinstance(node, ast.Call))
     slept = (
         call for call in calls if called(call.func) == "sleep" and [ast.unparse(a) for a in call.args] != ["0"]
     )
@@ -356,9 +362,7 @@ NAMED_TUPLE = {"_replace", "_fields", "_asdict"}  # public, whatever their names
 
 def asserted_privates(path: Path) -> list[str]:
     """Private attributes of somebody else on which a file's assertions look."""
-    asserts = (
-        node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.Assert)
-    )
+    asserts = (node for node in nodes(path) if isinstance(node, ast.Assert))
     return [
         f"{path}:{node.lineno} {node.attr}"
         for statement in asserts
@@ -397,23 +401,23 @@ DIALECT = re.compile(
 )
 
 
-@pytest.mark.parametrize("path", FILES, ids=module_name)
-def test_names_are_those_of_the_field(path: Path):
+def test_names_are_those_of_the_field():
     """Where a configuration used such a word before, `former_names` reads it, with a note."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        for kind in ("name", "arg", "attr", "id"):
-            assert not DIALECT.search(str(getattr(node, kind, ""))), f"{path}:{node.lineno}"
+    for path in FILES:
+        for node in nodes(path):
+            for kind in ("name", "arg", "attr", "id"):
+                assert not DIALECT.search(str(getattr(node, kind, ""))), f"{path}:{node.lineno}"
 
 
 LOGGING = {"debug", "info", "warning", "error", "critical", "exception"}
 FROM_OUTSIDE = {"id", "call", "channel"}  # names of calls and channels, which callers choose
 
 
-@pytest.mark.parametrize("path", FILES, ids=module_name)
-def test_names_from_outside_are_logged_as_data(path: Path):
+def test_names_from_outside_are_logged_as_data():
     """A line break in a call's id would forge a line of the log: bcaf_stream.display.printable."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in LOGGING:
-            for argument in node.args:
-                bare = argument.attr if isinstance(argument, ast.Attribute) else getattr(argument, "id", "")
-                assert bare not in FROM_OUTSIDE, f"{path}:{node.lineno}: printable({ast.unparse(argument)})"
+    for path in FILES:
+        for node in nodes(path):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in LOGGING:
+                for argument in node.args:
+                    bare = argument.attr if isinstance(argument, ast.Attribute) else getattr(argument, "id", "")
+                    assert bare not in FROM_OUTSIDE, f"{path}:{node.lineno}: printable({ast.unparse(argument)})"
