@@ -38,8 +38,9 @@ from bcaf_stream.audio.containers import (
 )
 from bcaf_stream.audio.raw import RawFormat, raw_by_name
 from bcaf_stream.audio.sample_fifo import SampleFifo
+from bcaf_stream.audio.sniffing import SNIFF_BYTES
 from bcaf_stream.audio.track_clock import BlockCN, Silence, TrackClock
-from bcaf_stream.audio.wav_layout import WavPart, notes_of, promised_by_head, promised_bytes, wav_parts
+from bcaf_stream.audio.wav_layout import WavPart, is_misread, notes_of, promised_by_head, promised_bytes, wav_parts
 from bcaf_stream.errors import SourceError
 
 _SHORT_S = 0.25  # encoders pad and trim up to some 2000 samples at either end, and headers are off by a little
@@ -119,6 +120,8 @@ class Decoder:
         try:
             self.tracks = tracks_of(self._container)
             self._stream = self._choose(track)
+            if is_misread(self._head(), self._stream.codec_context.name):
+                raise self._fail("is a big-endian WAV (RIFX), which FFmpeg misreads: sox IN.wav OUT.wav")
         except SourceError:
             self._container.close()
             raise
@@ -216,6 +219,12 @@ class Decoder:
         if not isinstance(stream, av.AudioStream) or stream.channels < 1 or stream.rate < 1:
             raise self._fail("holds no audio stream; give a file with sound")
         return stream
+
+    def _head(self) -> bytes:
+        if self._path is None:
+            return self._piped.head if self._piped else b""
+        with self._path.open("rb") as file:
+            return file.read(SNIFF_BYTES)
 
     def _take(self, item: BlockCN | Silence) -> None:
         if isinstance(item, Silence):

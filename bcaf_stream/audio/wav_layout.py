@@ -57,6 +57,14 @@ def wav_parts(path: Path) -> list[WavPart]:
     return parts
 
 
+def is_misread(head: bytes, codec: str) -> bool:
+    """Whether FFmpeg swaps the bytes of every sample: it reads the header of a big-endian WAV (RIFX), and not that
+    its samples are big-endian as well.
+    """
+    wide = codec.startswith("pcm_") and codec.endswith("le")
+    return head[:4] == b"RIFX" and wide
+
+
 def promised_by_head(head: bytes) -> int | None:
     """Bytes that a RIFF file has to the end of its sound, by its first ones; None where they do not say."""
     if head[:4] != b"RIFF" or head[8:12] != b"WAVE":

@@ -129,7 +129,8 @@ def read_nemo(data: Any) -> Iterator[Cue]:
             where = f"segment {number}"
             item = json_object(where, raw)
             start, end = (seconds(where, key, item.get(key)) for key in ("start_time", "end_time"))
-            text = next((str(item[k]) for k in ("words", "sentence", "text", "word") if item.get(k)), "")
+            key = next((k for k in ("words", "sentence", "text", "word") if item.get(k) is not None), "words")
+            text = string(where, item, key)
             yield Cue(where, start, end, text, None, person(item.get("speaker")), person(item.get("session_id")))
         return
     for item in data if isinstance(data, list) else [data]:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from bcaf_stream.errors import TranscriptError
-from bcaf_stream.transcripts import json_clouds, json_engines, json_services
+from bcaf_stream.transcripts import json_clouds, json_engines, json_platforms, json_services
 from bcaf_stream.transcripts.cues import Cue, milliseconds
 from bcaf_stream.transcripts.json_values import json_object, loads, person, string
 
@@ -28,6 +28,12 @@ READERS = (  # the first that knows it reads it
     Reader("IBM Watson", json_clouds.is_watson, json_clouds.read_watson),
     Reader("Google Speech-to-Text", json_clouds.is_google, json_clouds.read_google),
     Reader("Azure Speech", json_clouds.is_azure, json_clouds.read_azure),
+    Reader("Genesys Cloud", json_platforms.is_genesys, json_platforms.read_genesys),
+    Reader("Twilio", json_platforms.is_twilio, json_platforms.read_twilio),
+    Reader("Gladia", json_platforms.is_gladia, json_platforms.read_gladia),
+    Reader("Retell AI", json_platforms.is_retell, json_platforms.read_retell),
+    Reader("Recall.ai", json_platforms.is_recall, json_platforms.read_recall),
+    Reader("Fireflies", json_platforms.is_fireflies, json_platforms.read_fireflies),
     Reader("Rev AI", json_services.is_rev, json_services.read_rev),
     Reader("whisper.cpp", json_engines.is_whisper_cpp, json_engines.read_whisper_cpp),
     Reader("Hugging Face pipelines", json_engines.is_hugging_face, json_engines.read_hugging_face),

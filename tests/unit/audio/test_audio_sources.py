@@ -2,6 +2,7 @@ import contextlib
 import functools
 import gc
 import http.server
+import io
 import os
 import socket
 import struct
@@ -88,6 +89,40 @@ def test_formats_keep_rate_and_samples(tmp_path, name, codec, rate):
     assert info.duration_ms == pytest.approx(2000, abs=60)
     assert info.samples == pytest.approx(2 * rate, abs=0.06 * rate)
     np.testing.assert_array_equal(collect(FileSource(path))["mono"], decode(path)[0])
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "error"),
+    [
+        ("a.w64", "pcm_s16le", 0),
+        ("a.aifc", "pcm_mulaw", 300),
+        ("a.aiff", "pcm_s16be", 0),
+        ("a.au", "pcm_alaw", 300),
+        ("eight.wav", "pcm_u8", 256),
+        ("double.wav", "pcm_f64le", 1),
+        ("a.caf", "pcm_s24be", 0),
+        ("a.mka", "flac", 0),
+        ("sp ace \N{HEADPHONE} call#1.wav", "pcm_s16le", 0),
+        ("-dash.wav", "pcm_s16le", 0),
+    ],
+)
+def test_what_was_written_is_read_channel_by_channel(tmp_path, name, codec, error):
+    sides_CN = np.stack([tone(1, 8000, 440), tone(1, 8000, 700, peak=5000)])
+    got = collect(FileSource(write(tmp_path / name, sides_CN, 8000, codec)))
+    assert list(got) == ["customer", "agent"]
+    assert np.abs(np.stack(list(got.values())).astype(int) - sides_CN).max() <= error
+
+
+@pytest.mark.parametrize("piped", [False, True])
+def test_a_big_endian_wav_is_not_played_as_noise(tmp_path, piped):
+    """FFmpeg takes the samples of RIFX for little-endian ones."""
+    sound = tone(1, 8000).astype(">i2").tobytes()
+    fmt = struct.pack(">4sIHHIIHH", b"fmt ", 16, 1, 1, 8000, 16_000, 2, 16)
+    body = b"WAVE" + fmt + struct.pack(">4sI", b"data", len(sound)) + sound
+    path = tmp_path / "a.wav"
+    path.write_bytes(struct.pack(">4sI", b"RIFX", len(body)) + body)
+    with pytest.raises(SourceError, match="big-endian WAV"):
+        probe(io.BytesIO(path.read_bytes()) if piped else path)
 
 
 def test_the_sound_of_a_video_file(tmp_path):

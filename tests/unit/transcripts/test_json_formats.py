@@ -460,6 +460,89 @@ BY_NOBODY["IBM Watson"] = (watson(speakers=False), True)
 BY_NOBODY["Vosk"] = (vosk(), True)
 
 
+BEGAN_AT = 1_700_000_000_000  # unix ms
+
+
+def genesys() -> dict[str, Any]:
+    def times(start: int, end: int) -> dict[str, Any]:
+        return {"startTimeMs": BEGAN_AT + start, "duration": {"milliseconds": end - start}}
+
+    phrases = [
+        {"text": t[1], "participantPurpose": ("external", "internal")[t[0]], **times(t[2], t[3])}
+        | {"words": [{"word": w[1], "confidence": 0.9, **times(w[2], w[3])} for w in words_in(t)]}
+        for t in TURNS
+    ]
+    return {
+        "conversationId": "c",
+        "startTime": BEGAN_AT,
+        "transcripts": [{"transcriptId": "t", "phrases": phrases}],
+    }
+
+
+def twilio() -> dict[str, Any]:
+    return {
+        "meta": {"page": 0},
+        "sentences": [
+            {"media_channel": 1 + t[0], "sentence_index": n, "transcript": t[1], "words": None}
+            | {"start_time": str(t[2] / 1000), "end_time": str(t[3] / 1000)}
+            for n, t in enumerate(TURNS)
+        ],
+    }
+
+
+def gladia(channels: bool) -> dict[str, Any]:
+    utterances = [
+        {"text": t[1], "start": t[2] / 1000, "end": t[3] / 1000, "channel": t[0] if channels else 0}
+        | ({} if channels else {"speaker": 1 - t[0]})
+        | {"words": [{"word": f" {w[1]}", "start": w[2] / 1000, "end": w[3] / 1000} for w in words_in(t)]}
+        for t in TURNS
+    ]
+    return {"status": "done", "result": {"transcription": {"full_transcript": "x", "utterances": utterances}}}
+
+
+def retell() -> dict[str, Any]:
+    turns = [
+        {"role": ("user", "agent")[t[0]], "content": t[1]}
+        | {"words": [{"word": w[1], "start": w[2] / 1000, "end": w[3] / 1000} for w in words_in(t)]}
+        for t in TURNS
+    ]
+    return {"call_id": "c", "transcript": "x", "transcript_object": turns}
+
+
+def recall() -> list[dict[str, Any]]:
+    def at(ms: int) -> dict[str, Any]:
+        return {"relative": ms / 1000, "absolute": "2026-01-01T00:00:00Z"}
+
+    return [
+        {"participant": {"id": 1, "name": ("Maria Lopez", "Daniel Reyes")[t[0]]}}
+        | {"words": [{"text": w[1], "start_timestamp": at(w[2]), "end_timestamp": at(w[3])} for w in words_in(t)]}
+        for t in TURNS
+    ]
+
+
+def fireflies() -> dict[str, Any]:
+    sentences = [
+        {"index": n, "speaker_name": ("Maria Lopez", "Daniel Reyes")[t[0]], "speaker_id": t[0], "text": t[1]}
+        | {"start_time": t[2] / 1000, "end_time": t[3] / 1000}
+        for n, t in enumerate(TURNS)
+    ]
+    return {"data": {"transcript": {"title": "x", "sentences": sentences}}}
+
+
+BY_CHANNEL |= {
+    "Genesys Cloud": (genesys(), True),
+    "Twilio": (twilio(), False),
+    "Gladia, channels": (gladia(True), True),
+    "Retell AI": (retell(), True),
+}
+BY_SPEAKER |= {
+    "Gladia": (gladia(False), True, "speaker 0"),
+    "Recall.ai": (recall(), True, "Daniel Reyes"),
+    "Fireflies": (fireflies(), False, "Daniel Reyes"),
+    "Fireflies, bare": (fireflies()["data"]["transcript"], False, "Daniel Reyes"),
+}
+
+
 def read(folder: Path, data: Any, channels=STEREO, speakers=()) -> list[Words]:
     path = folder / "call.json"
     path.write_text(json.dumps(data), encoding="utf-8")
