@@ -455,7 +455,8 @@ class Conversation:
         try:
             if isinstance(result, BcafError):
                 raise result
-            self._events.append(self._writer.interim(utterance, result[0]))
+            if result[0].decided:  # else there is nothing to show yet, and a guess would be one
+                self._events.append(self._writer.interim(utterance, result[0]))
         except BcafError as error:
             log.warning("call %s: no interim result: %s", printable(self.call.id), type(error).__name__)
 

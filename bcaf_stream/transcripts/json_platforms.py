@@ -107,11 +107,15 @@ def read_recall(data: Any) -> Iterator[Cue]:
         turn = json_object(where, raw)
         name = person(json_object(where, turn.get("participant")).get("name"))
         words = [
-            TimedWord(*(_relative(where, word, key) for key in ("start_timestamp", "end_timestamp")), word["text"])
+            TimedWord(
+                _relative(where, word, "start_timestamp"),
+                _relative(where, word, "end_timestamp"),
+                f" {word['text']}",
+            )
             for word in turn["words"]
         ]
         if words:
-            yield timed_cue(where, [TimedWord(w.start_ms, w.end_ms, f" {w.text}") for w in words], None, name)
+            yield timed_cue(where, words, None, name)
 
 
 def _relative(where: str, word: Json, key: str) -> int:

@@ -7,12 +7,16 @@ import numpy as np
 import pytest
 
 from bcaf_stream.analyzer import AnalyzerConfig, ConversationAnalyzer
+from bcaf_stream.audio.turns import AudioConfig
+from bcaf_stream.context import Predict
+from bcaf_stream.conversation import Conversation
 from bcaf_stream.demo import CALL as DEMO
 from bcaf_stream.emotion_model import EmotionEngine
 from bcaf_stream.events.writer import EventWriter
 from bcaf_stream.model.decision import Calibration
 from bcaf_stream.transcripts.pairing import TextConfig
 from bcaf_stream.types import UNSURE, AudioChunk, Call, Channel, EmotionPrediction, Utterance
+from tests.unit.audio.signals import babble
 
 CALL = Call("c", (Channel("customer", "customer"),))
 SOUND = np.random.default_rng(0).normal(0, 1000, 8000).astype(np.int16)
@@ -65,3 +69,18 @@ def test_words_that_say_the_same_alone_decide():
     assert not calibration.is_decided((0.2, 0.32, 0.3))
     assert calibration.is_decided((0.2, 0.32, 0.3), (0.2, 0.4, 0.3))
     assert not calibration.is_decided((0.2, 0.32, 0.3), (0.4, 0.3, 0.2)), "they say something else"
+
+
+@pytest.mark.parametrize("decided", [True, False])
+def test_while_nothing_is_decided_no_interim_result_names_an_emotion(decided: bool):
+    shown = EmotionPrediction(("neutral", "joy"), (0.52, 0.48), None, None, ("audio",), decided=decided)
+    conversation = Conversation(CALL, AudioConfig(), TextConfig(), "m", ("audio",), interim_ms=500)
+    sound, events, previews = babble(3), [], 0
+    for start in range(0, len(sound), 1600):
+        for work in conversation.push(AudioChunk("customer", start, 16_000, sound[start : start + 1600])).work:
+            if isinstance(work, Predict) and work.preview:
+                previews += 1
+                events += conversation.done(work, (shown, object())).events
+    conversation.close()
+    assert previews
+    assert [event.type for event in events] == (["emotion.interim"] * previews if decided else [])
