@@ -162,7 +162,7 @@ def drain(
 
 @app.command()
 def reload(
-    checkpoint: Annotated[str, typer.Option(help="compact, a folder on every node, or a hub id")],
+    checkpoint: Annotated[str, typer.Option(help="compact, compact-open, a folder on every node, or a hub id")],
     name: Name = "bcaf",
     timeout: Annotated[float, typer.Option(min=0, help="seconds to wait")] = 120.0,
 ) -> None:

@@ -30,7 +30,8 @@ T = TypeVar("T")
 
 
 class ModelConfig(Config):
-    """`checkpoint`: "compact" (the shipped one), a folder, or a hub id.
+    """`checkpoint`: "compact" or "compact-open" (the shipped ones; their cards say what each may be used for), a
+    folder, or a hub id.
 
     `audio_encoder` and `text_encoder` are needed only where the encoders that the checkpoint was trained with
     lie elsewhere than where it says; their weights must still be the same. `device`: "auto" takes a GPU when

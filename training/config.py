@@ -175,7 +175,7 @@ class TrainConfig(Config):
 
     `encoders`: None where the manifest carries vectors of encoders that the project does not know; in it,
     `audio: null` or `text: null` where it carries those of one modality.
-    `encoders_from`: the checkpoint (compact, folder or hub id) whose own encoders are used for kind: compact;
+    `encoders_from`: the checkpoint (shipped, folder or hub id) whose own encoders are used for kind: compact;
     they are copied into the new checkpoint. `init`: a checkpoint whose weights training starts from. `teacher`: a
     checkpoint for the same labels and vectors, whose logits are learned beside the labels, see LoopConfig.
     `model.linear_path` is on unless something else is said, or `init` says of what shape the model is.

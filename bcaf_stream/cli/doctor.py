@@ -6,6 +6,7 @@ import socket
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Literal
@@ -17,7 +18,7 @@ from rich.table import Table
 from bcaf_stream.emotion_model import ModelConfig, load_encoders
 from bcaf_stream.errors import BcafError
 from bcaf_stream.folders import ray_folder, why_home_is_no_use, why_ray_cannot_use
-from bcaf_stream.model.checkpoint import find_checkpoint, load_checkpoint
+from bcaf_stream.model.checkpoint import SHIPPED, find_checkpoint, load_checkpoint
 from bcaf_stream.transcripts.asr import AsrConfig, load_transcriber
 
 PACKAGES = (
@@ -67,7 +68,9 @@ def findings() -> Iterator[Finding]:
         yield _package(package)
     yield _gpu()
     yield _checked("speech recognition", _asr, "give --transcript FILE or --text none")
-    yield _checked("compact checkpoint", _compact, "install the package again: its weights are part of it")
+    for name in SHIPPED:
+        advice = "install the package again: its weights are part of it"
+        yield _checked(f"{name} checkpoint", partial(_shipped, name), advice)
     yield _hub()
     for port, use in PORTS.items():
         yield _port(port, use)
@@ -108,15 +111,15 @@ def _asr() -> Finding:
         transcriber.close()
 
 
-def _compact() -> Finding:
-    checkpoint = load_checkpoint(find_checkpoint("compact"))
+def _shipped(name: str) -> Finding:
+    checkpoint = load_checkpoint(find_checkpoint(name))
     encoders = load_encoders(checkpoint, ModelConfig(), "cpu")
     found = "; ".join(
         (checkpoint.model_id, *(f"{one.name} ({one.width}-d)" for one in encoders if one is not None))
     )
     if checkpoint.provisional:
-        return Finding("compact checkpoint", "note", found, "provisional weights: do not rely on them yet")
-    return Finding("compact checkpoint", "ok", found)
+        return Finding(f"{name} checkpoint", "note", found, "provisional weights: do not rely on them yet")
+    return Finding(f"{name} checkpoint", "ok", found)
 
 
 def _hub() -> Finding:

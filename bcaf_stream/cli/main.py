@@ -104,6 +104,9 @@ def analyze(
     plot: Annotated[Path | None, typer.Option(help="draw the call there, e.g. timeline.png")] = None,
     call: Annotated[str | None, typer.Option(help="the call's id; default: the file's name")] = None,
     alerts: Annotated[Path | None, typer.Option(help="a YAML file of rules; see configs/alerts")] = None,
+    checkpoint: Annotated[
+        str | None, typer.Option(metavar="NAME", help="compact, compact-open, a folder, or a hub id")
+    ] = None,
     config: ConfigFile = None,
     set_: Overrides = None,
 ) -> None:
@@ -118,8 +121,9 @@ def analyze(
     if plot and not plot.absolute().parent.is_dir():
         raise UsageError(f"--plot {plot}: no such folder")
     rules = [f"alerts={json.dumps(str(alerts))}"] if alerts else []
+    weights = [f"model.checkpoint={json.dumps(checkpoint)}"] if checkpoint else []
     people = _people(speakers, _pairs(enrol, "--enrol"))
-    settings = load_config(AnalyzerConfig, config, [*rules, *people, *(set_ or ())])
+    settings = load_config(AnalyzerConfig, config, [*rules, *weights, *people, *(set_ or ())])
     recording = Recording.open(
         source,
         _pairs(channel, "--channel"),

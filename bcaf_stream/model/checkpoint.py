@@ -33,7 +33,9 @@ from bcaf_stream.types import Modality
 SCHEMA = 2  # of Manifest and of the weights' names; another number is refused
 CONFIG_NAME = "config.json"
 ENCODERS_NAME = "encoders"
-COMPACT = Path(__file__).parents[1] / "checkpoints" / "compact"  # what the package ships
+_FOLDER = Path(__file__).parents[1] / "checkpoints"
+COMPACT = _FOLDER / "compact"
+SHIPPED: Mapping[str, Path] = {"compact": COMPACT, "compact-open": _FOLDER / "compact-open"}  # with the package
 DTYPES = {"float32": torch.float32, "float16": torch.float16}
 
 
@@ -185,16 +187,18 @@ def save_checkpoint(
 
 
 def find_checkpoint(name: str) -> Path:
-    """The folder of a checkpoint: the shipped one, a local folder, or one fetched from the model hub.
+    """The folder of a checkpoint: a shipped one, a local folder, or one fetched from the model hub.
 
     Raises:
         CheckpointError: no such folder, and no such model on a hub that can be reached.
     """
-    folder = COMPACT if name == "compact" else Path(name).expanduser()
+    folder = SHIPPED.get(name) or Path(name).expanduser()
     if folder.is_dir():
         return folder
-    if name == "compact" or name.startswith((".", "/", "~")) or name.count("/") != 1:
-        raise CheckpointError(f"{name}: no such checkpoint folder; give compact, a folder, or a hub id OWNER/NAME")
+    if name in SHIPPED or name.startswith((".", "/", "~")) or name.count("/") != 1:
+        raise CheckpointError(
+            f"{name}: no such checkpoint folder; give {', '.join(SHIPPED)}, a folder, or a hub id OWNER/NAME"
+        )
     try:
         from huggingface_hub import snapshot_download  # a tenth of a start, which the shipped weights do not need
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def adapt(
-    checkpoint: Annotated[str, typer.Argument(help="a folder, a hub id, or compact")],
+    checkpoint: Annotated[str, typer.Argument(help="a folder, a hub id, compact or compact-open")],
     manifest: Annotated[Path, typer.Option(help="what prepare wrote: a few hundred labelled utterances")],
     out: Annotated[Path, typer.Option(help="folder for the checkpoint and the log")],
     set_: Annotated[

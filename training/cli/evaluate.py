@@ -12,7 +12,7 @@ from training.cli.show import console, progress
 
 
 def evaluate(
-    checkpoint: Annotated[str, typer.Argument(help="a folder, a hub id, or compact")],
+    checkpoint: Annotated[str, typer.Argument(help="a folder, a hub id, compact or compact-open")],
     manifest: Annotated[Path, typer.Option(help="what prepare wrote")],
     split: Annotated[Literal["train", "dev", "test"], typer.Option(help="which part of the corpus")] = "test",
     through: Annotated[

@@ -1,4 +1,4 @@
-"""The recipe of the compact checkpoint as one strict configuration: `configs/train/compact.yaml`."""
+"""The recipe of a compact checkpoint as one strict configuration: `configs/train/compact.yaml`."""
 
 from collections.abc import Mapping
 from typing import ClassVar, Literal

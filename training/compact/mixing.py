@@ -90,9 +90,13 @@ class Mixer:
         acted_NC = ~everyday_N[:, None] & (labels_N[:, None] == np.arange(len(LABELS)))
         self._all = WeightedClips(np.ones(len(self._voices), dtype=bool), weight_N)
         self._acted = WeightedClips(~everyday_N, weight_N)
-        self._by_label = [WeightedClips(acted_N, weight_N) for acted_N in acted_NC.T]
+        neutral = WeightedClips(acted_NC[:, NEUTRAL], weight_N)
+        self._everyday = WeightedClips(everyday_N, weight_N) if everyday_N.any() else neutral
+        # what no corpus has sound of is said like everyday talk
+        self._by_label = [
+            WeightedClips(own_N, weight_N) if own_N.any() else self._everyday for own_N in acted_NC.T
+        ]
         self._by_speaker = {one: WeightedClips(speakers_N == one, weight_N) for one in set(speakers_N)}
-        self._everyday = WeightedClips(everyday_N, weight_N) if everyday_N.any() else self._by_label[NEUTRAL]
         self._plain_KT = data.plain_KT
         self._neutral_VNT = np.concatenate([s.vectors_VUT[:, s.labels_U == NEUTRAL] for s in data.scripts], axis=1)
 

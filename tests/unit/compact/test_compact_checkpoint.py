@@ -1,7 +1,6 @@
-"""The checkpoint inside the package: whole, small enough, and sensible on plain sentences."""
+"""The checkpoints inside the package: whole, small enough, and sensible on plain sentences."""
 
 import hashlib
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,40 +9,44 @@ import torch
 from bcaf_stream.dialogue import DialogueAnalyzer
 from bcaf_stream.encoders.base import AudioEncoderConfig, TextEncoderConfig
 from bcaf_stream.encoders.load import load_audio_encoder, load_text_encoder
-from bcaf_stream.model.checkpoint import load_checkpoint
+from bcaf_stream.model.checkpoint import SHIPPED, find_checkpoint, load_checkpoint
 from bcaf_stream.types import Features
 
-ROOT = Path(__file__).resolve().parents[3]
-FOLDER = ROOT / "bcaf_stream" / "checkpoints" / "compact"
 MEGABYTES = 40
 
 
+@pytest.fixture(scope="module", params=SHIPPED)
+def folder(request):
+    return find_checkpoint(request.param)
+
+
 @pytest.fixture(scope="module")
-def checkpoint():
+def checkpoint(folder):
     torch.set_num_threads(1)
-    return load_checkpoint(FOLDER)
+    return load_checkpoint(folder)
 
 
 @pytest.fixture(scope="module")
-def text_encoder():
-    return load_text_encoder(TextEncoderConfig(), FOLDER)
+def text_encoder(folder):
+    return load_text_encoder(TextEncoderConfig(), folder)
 
 
 @pytest.fixture(scope="module")
-def audio_encoder():
-    return load_audio_encoder(AudioEncoderConfig(), FOLDER)
+def audio_encoder(folder):
+    return load_audio_encoder(AudioEncoderConfig(), folder)
 
 
-def test_it_is_whole_and_fits_the_package(checkpoint, text_encoder, audio_encoder):
-    size = sum(path.stat().st_size for path in FOLDER.rglob("*") if path.is_file())
+def test_it_is_whole_and_fits_the_package(folder, checkpoint, text_encoder, audio_encoder):
+    assert checkpoint.name == folder.name
+    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     assert size < MEGABYTES * 1e6
     for spec, encoder in ((checkpoint.encoders.audio, audio_encoder), (checkpoint.encoders.text, text_encoder)):
         assert (spec.sha256, spec.width) == (encoder.weights_hash, encoder.width)
 
 
-def test_the_card_names_every_weights_file():
-    card = (FOLDER / "README.md").read_text(encoding="utf-8")
-    for path in FOLDER.rglob("*.safetensors"):
+def test_the_card_names_every_weights_file(folder):
+    card = (folder / "README.md").read_text(encoding="utf-8")
+    for path in folder.rglob("*.safetensors"):
         assert hashlib.sha256(path.read_bytes()).hexdigest() in card, path
 
 

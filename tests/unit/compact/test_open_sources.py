@@ -9,7 +9,15 @@ import pytest
 from bcaf_stream.errors import DataError
 from training.compact import clips, open_sources
 from training.compact.config import LABELS
-from training.compact.open_sources import LINES, LONGEST_LINE, MOST, NAMES, open_texts, read_open_clips
+from training.compact.open_sources import (
+    FROM_SPEAKER,
+    LINES,
+    LONGEST_LINE,
+    MOST,
+    NAMES,
+    open_texts,
+    read_open_clips,
+)
 
 
 def packed(path, text):
@@ -44,6 +52,8 @@ def sound(tmp_path, monkeypatch):
         (speech / "emodb" / f"{name}.flac").touch()
     (speech / "cremad").mkdir()
     rows = [f"{1000 + n}_X.opus\tjoy\tHAP\t{1000 + n}\tIEO_HI\t1.0" for n in range(16)]
+    rows += [f"1000_X{n}.opus\tsadness\tSAD\t1000\tIEO_X\t1.0" for n in range(FROM_SPEAKER + 3)]
+    rows.append("1000_X.opus\tneutral\tNEU\t1000\tIEO_X\t1.0")
     head = "file\temotion\toriginal_label\tspeaker\ttext\tseconds"
     (speech / "cremad" / "labels.tsv").write_text("\n".join([head, *rows]) + "\n")
     talk.mkdir()
@@ -101,12 +111,13 @@ def test_what_was_taken_out_of_a_line_is_a_name_again_and_unlabelled_rows_are_no
 
 def test_clips_keep_their_speakers_in_one_split_and_know_their_words(sound):
     found = read_open_clips(*sound)
-    assert Counter(clip.corpus for clip in found) == {"emodb": 4, "cremad": 16, "anchor": 2}
+    assert Counter(clip.corpus for clip in found) == {"emodb": 4, "cremad": 16 + FROM_SPEAKER, "anchor": 2}
     splits = defaultdict(set)
     for clip in found:
         splits[clip.speaker].add(clip.split)
     assert all(len(one) == 1 for one in splits.values())
-    assert Counter(clip.split for clip in found if clip.corpus == "cremad") == {"train": 12, "dev": 2, "test": 2}
+    of_cremad = Counter(clip.split for clip in found if clip.corpus == "cremad")
+    assert of_cremad == {"train": 12, "dev": 2 + FROM_SPEAKER, "test": 2}
     assert {clip.words for clip in found if clip.corpus == "cremad"} == {"It's eleven o'clock."}
 
 
