@@ -20,16 +20,19 @@ from tests.tiny import tiny_checkpoint
 
 ROOT = Path(__file__).parents[1]
 
-# Test files that start Ray or a whole deployment: one after the other, in one of pytest's processes.
-# The other processes take the rest by files.
-WHOLE_MACHINE = {
-    "e2e/test_commands.py",
-    "integration/test_deployment.py",
+# Test files that start Ray or a whole deployment: one after the other, in this order, in one of pytest's
+# processes. The other processes take the rest by files.
+WHOLE_MACHINE = (
+    "integration/test_node_labels.py",  # a Ray of two nodes, in this process: before the one that all others share
+    "e2e/test_commands.py",  # the Rays of processes of their own
     "integration/test_faults.py",
-    "integration/test_fuzz_deployment.py",
-    "integration/test_ray_train.py",
+    "integration/test_ray_train.py",  # from here on `ray_session`; training needs all its CPUs
+    "integration/test_recognition_pool.py",
+    "integration/test_ingest_replicas.py",
     "parity/test_actors_equal_one_process.py",
-}
+    "integration/test_deployment.py",
+    "integration/test_fuzz_deployment.py",
+)
 
 # Nothing is asserted about time: a busy machine must not fail an example for being slow.
 settings.register_profile("untimed", deadline=None)
@@ -62,8 +65,9 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> ByFile:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What takes longest begins first."""
+    order = {name: number for number, name in enumerate(WHOLE_MACHINE)}
     here = ROOT / "tests"
-    items.sort(key=lambda item: item.path.relative_to(here).as_posix() not in WHOLE_MACHINE)
+    items.sort(key=lambda item: order.get(item.path.relative_to(here).as_posix(), len(order)))
 
 
 def pytest_collection_finish() -> None:

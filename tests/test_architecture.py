@@ -357,6 +357,23 @@ def test_the_scan_for_sleeps_sees_them(tmp_path: Path):
     assert len(sleeps(WAITS)) == 4
 
 
+def starts_ray(path: Path) -> bool:
+    """Whether a file of tests starts Ray in its process, or shares the one that is started for all."""
+    nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+    arguments = {ast.unparse(node) for node in nodes if isinstance(node, ast.arg)}
+    calls = {ast.unparse(node.func) for node in nodes if isinstance(node, ast.Call)}
+    marked = any(isinstance(node, ast.Constant) and node.value == "ray_session" for node in nodes)
+    return bool({"ray_session: None", "running: Running"} & arguments) or "ray.init" in calls or marked
+
+
+def test_what_starts_ray_does_it_in_one_process_in_the_order_that_is_said():
+    said = (ROOT / "tests" / "conftest.py").read_text(encoding="utf-8")
+    files = [path for path in TESTS if path.name.startswith("test_") and path != Path(__file__)]
+    starting = [path.relative_to(ROOT / "tests").as_posix() for path in files if starts_ray(path)]
+    assert len(starting) >= 6
+    assert [name for name in starting if f'"{name}"' not in said] == [], "WHOLE_MACHINE of tests/conftest.py"
+
+
 NAMED_TUPLE = {"_replace", "_fields", "_asdict"}  # public, whatever their names say
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from actors.call_session import MOST_WAITING, CallSession
+from actors import call_session
+from actors.call_session import CallSession
 from actors.load_shedding import Lags
 from actors.watchdog import LiveConfig
 from bcaf_stream.analyzer import AnalyzerConfig
@@ -521,8 +522,12 @@ def test_no_more_words_wait_for_their_sound_than_may(runtime: LocalRuntime):
     assert runtime.types[-1] == "call.end"
 
 
-def test_new_versions_of_words_wait_where_they_are_bounded(runtime: LocalRuntime, audio: list[AudioChunk]):
+def test_new_versions_of_words_wait_where_they_are_bounded(
+    runtime: LocalRuntime, audio: list[AudioChunk], monkeypatch: pytest.MonkeyPatch
+):
     """Each of them is one more utterance to be judged: more than the model can judge are left unread."""
+    most = 100  # as 500, in a fifth of the time
+    monkeypatch.setattr(call_session, "MOST_WAITING", most)
     config = AnalyzerConfig(text=TextConfig(wait_ms=0))
 
     async def script(session: CallSession, line: CallHandle) -> None:
@@ -530,13 +535,13 @@ def test_new_versions_of_words_wait_where_they_are_bounded(runtime: LocalRuntime
         await eventually(lambda: runtime.of("emotion.final"))
         runtime.hangs.set()
         before = session.inbox.received["agent"]
-        for number in range(MOST_WAITING + 100):
+        for number in range(2 * most):
             line.accept(TextUpdate((Words(5600, 10_400, f"hello {number}", "customer", "w1"),)))
-            if number % 100 == 0:
+            if number % 20 == 0:
                 await asyncio.sleep(0)
-        await eventually(lambda: session.conversation.waiting > MOST_WAITING)
+        await eventually(lambda: session.conversation.waiting > most)
         await elapsing(0.1, "time in which too many could be read")
-        assert session.conversation.waiting <= MOST_WAITING + 10
+        assert session.conversation.waiting <= most + 10
         assert not session.inbox.empty
         assert session.inbox.received["agent"] == before
         runtime.hangs.clear()
@@ -545,7 +550,7 @@ def test_new_versions_of_words_wait_where_they_are_bounded(runtime: LocalRuntime
 
     play(lambda: runtime.session("given", config=config), script)
     assert runtime.types[-1] == "call.end"
-    assert runtime.of("emotion.revised")[-1].text == f"hello {MOST_WAITING + 99}"
+    assert runtime.of("emotion.revised")[-1].text == f"hello {2 * most - 1}"
 
 
 def test_an_outage_of_the_model_does_not_look_like_an_overload_of_recognition(

@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -16,38 +15,10 @@ from bcaf_stream.emotion_model import EmotionEngine, ModelConfig
 from bcaf_stream.errors import CheckpointError
 from bcaf_stream.types import EmotionPrediction, Utterance
 from tests.tiny import tiny_checkpoint
+from tests.unit.actors.local_actor import Handle
 from tests.waiting import eventually
 
 TURNS = 12
-
-
-class Handle:
-    """An actor of this process, asked as one of Ray's."""
-
-    def __init__(self, actor: EmotionActor) -> None:
-        self.actor = actor
-
-    def __getattr__(self, method: str) -> "Method":
-        return Method(getattr(self.actor, method))
-
-
-class Method:
-    def __init__(self, call: Callable[..., Any]) -> None:
-        self._call = call
-
-    def remote(self, *arguments: Any) -> "Asked":
-        return Asked(self._call(*arguments))
-
-
-class Asked:
-    def __init__(self, work: Any) -> None:
-        self._loop, self._work = asyncio.get_running_loop(), work
-
-    def future(self) -> Any:
-        return asyncio.run_coroutine_threadsafe(self._work, self._loop)
-
-    def __await__(self) -> Any:
-        return self._work.__await__()
 
 
 @pytest.fixture(autouse=True)

@@ -4,6 +4,7 @@ import wave
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cache
 from pathlib import Path
 
 import av
@@ -25,6 +26,11 @@ def tone(seconds: float, rate: int = 16_000, hz: float = 440.0, peak: int = 8000
 
 def babble(seconds: float, rate: int = 16_000, seed: int = 1) -> NDArray[np.int16]:
     """A gliding pulse train through moving formants, five and a half syllables a second."""
+    return _babble(seconds, rate, seed).copy()
+
+
+@cache
+def _babble(seconds: float, rate: int, seed: int) -> NDArray[np.int16]:
     rng = np.random.default_rng(seed)
     count = round(seconds * rate)
     t = np.arange(count) / rate
