@@ -15,8 +15,8 @@ from actors.services import CallRuntime
 from actors.sound_recording import SoundRecording
 from bcaf_stream.analyzer import AnalyzerConfig
 from bcaf_stream.display import printable
-from bcaf_stream.errors import BcafError, BusyError, JournalError, LinkError
-from bcaf_stream.events.progress import Progress
+from bcaf_stream.errors import BcafError, BusyError, JournalError, LinkError, SupersededError
+from bcaf_stream.events.owners import Claim
 from bcaf_stream.events.writer import EventWriter
 from bcaf_stream.ingest.media import CallEnd, CallOutcome, CallStart, TextUpdate
 from bcaf_stream.loops import faults, spawn_task
@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 LOOK_S = 0.25  # how often the lag is looked at
 DRAIN_S = 7.0  # for what was heard of the running calls, when the deployment goes down
 GOING_DOWN = "the deployment is going down"
+ELSEWHERE = "busy: the call goes on at another process"  # to a sender of our own: look there
 
 
 class CallRegistry:
@@ -47,8 +48,9 @@ class CallRegistry:
         self._closing: set[str] = set()  # calls that are being ended, because nobody went on with them
         self._tasks: set[asyncio.Task[None]] = set()
         self._is_draining = False
+        self.hands_over = False  # True: calls go on at another process, and none comes here
         self.takes_new = True  # False: running calls go on and end naturally, no other begins
-        self.finished = self.failed = self.busy = self.refused_words = 0
+        self.finished = self.failed = self.busy = self.refused_words = self.handed_over = 0
 
     async def open(
         self, begin: CallStart, credit: Callable[[int], None] | None = None
@@ -69,28 +71,49 @@ class CallRegistry:
         session = self._sessions.get(begin.call)
         if session is not None:
             return session.attach(begin, credit)
+        if self.hands_over:
+            self.busy += 1
+            raise BusyError("busy: this process hands its calls over; go on at another one")
         self._check_new(begin)
         self._opening.add(begin.call)  # counted before anything is waited for
         try:
-            progress = await self._progress(begin.call)
-            if self._is_draining:
-                raise BusyError(f"busy: {GOING_DOWN}")
-            if progress is None and not self.takes_new:  # one that the journal knows has begun, and may go on
-                self.busy += 1
-                raise BusyError("busy: the deployment is draining and takes no new calls")
+            claim = await self._claim(begin)
+            try:
+                return self._begin(begin, credit, claim)
+            except BaseException:
+                self._runtime.release(begin.call, claim.epoch)
+                raise
         finally:
             self._opening.discard(begin.call)
+
+    def _begin(
+        self, begin: CallStart, credit: Callable[[int], None] | None, claim: Claim
+    ) -> CallConnection | FinishedCall:
+        progress = claim.progress
+        if self._is_draining:
+            raise BusyError(f"busy: {GOING_DOWN}")
+        if progress is None and not self.takes_new:  # one that the journal knows has begun, and may go on
+            self.busy += 1
+            raise BusyError("busy: the deployment is draining and takes no new calls")
         if progress and progress.ended and begin.resume is not None:
+            self._runtime.release(begin.call, claim.epoch)
             return FinishedCall(begin.call, CallOutcome(progress.finals, progress.reason or ""))
         if (progress and progress.ended) or begin.call in self._closing:
             raise LinkError(f"call {begin.call} is over, and in the journal already")
-        return self._start(begin, credit, progress)
+        return self._start(begin, credit, claim)
 
     def behind(self, protocol: str) -> "ServedCalls":
         """The same for one server, whose sound is counted as that of its protocol."""
         return ServedCalls(self, protocol)
 
     async def words(self, call: str, message: TextUpdate) -> None:
+        if call in self._sessions:
+            self.take_words(call, message)
+        else:
+            await self._runtime.forward(call, message)
+
+    def take_words(self, call: str, message: TextUpdate) -> None:
+        """Give words to a call of this process; raises LinkError where there is none, or it takes none."""
         if call not in self._sessions:
             raise LinkError("no such call is running: begin its audio first, with text: given")
         try:
@@ -137,6 +160,7 @@ class CallRegistry:
             "overload": self.shedding.level,
             "shed": self.shedding.taken,
             "refused_words": self.refused_words,
+            **({"handed_over": self.handed_over} if self.handed_over else {}),
         }
 
     async def drain(self, timeout_s: float = DRAIN_S) -> None:
@@ -158,15 +182,46 @@ class CallRegistry:
                 continue
             self._closing.add(name)
             try:
-                progress = await self._runtime.progress(name)
-                if progress and not progress.ended and name not in self._sessions:
+                claim = await self._runtime.claim_orphan(name)
+                if claim is None:
+                    continue
+                if claim.progress and not claim.progress.ended and name not in self._sessions:
                     writer = EventWriter(Call(name, ()), self._runtime.model_id)
-                    writer.resume(progress)
-                    await self._runtime.publish([writer.end("sender lost")])
+                    writer.resume(claim.progress)
+                    await self._runtime.publish([writer.end("sender lost")], claim.epoch)
+                self._runtime.release(name, claim.epoch)
+            except SupersededError:
+                pass  # its sender has come back elsewhere
             except JournalError as error:  # of this call: the others are ended all the same
                 faults.count("ending an orphaned call", error)
             finally:
                 self._closing.discard(name)
+
+    async def let_go(self, begin: CallStart) -> None:
+        """Another process goes on with a call, for its sender is there; nothing more is published here then.
+
+        Raises:
+            LinkError: it is another sender, or the call is being opened or ended here.
+        """
+        session = self._sessions.get(begin.call)
+        if session is not None:
+            session.check_same(begin)
+            session.leave(finish=begin.earliest is None)
+            await asyncio.shield(session.ended)
+        elif begin.call in self._opening or begin.call in self._closing:
+            raise LinkError(f"call {begin.call} is running already")
+
+    def hand_over(self, wanted: bool) -> None:
+        """Take no call any more, and let go of those whose senders can send again; the others end here."""
+        self.hands_over = wanted
+        for session in self._sessions.values():
+            if wanted and session.sender is not None:
+                session.leave(finish=False)
+
+    def lost(self, call: str) -> None:
+        """The call is another process's by now: nothing of it is published here any more."""
+        if call in self._sessions:
+            self._sessions[call].leave(finish=False)
 
     def _check_new(self, begin: CallStart) -> None:
         if begin.call in self._opening:
@@ -182,23 +237,21 @@ class CallRegistry:
                 "this deployment has no speech recognition: the call must bring its words, or need none"
             )
 
-    async def _progress(self, call: str) -> Progress | None:
+    async def _claim(self, begin: CallStart) -> Claim:
         try:
-            return await self._runtime.progress(call)
+            return await self._runtime.claim(begin)
         except LinkError:
             raise
         except BcafError as error:  # of this call alone
             faults.count("opening a call", error)
             raise LinkError(
-                f"call {call}: its events in the journal cannot be read: it needs another name"
+                f"call {begin.call}: its events in the journal cannot be read: it needs another name"
             ) from None
 
-    def _start(
-        self, begin: CallStart, credit: Callable[[int], None] | None, progress: Progress | None
-    ) -> CallConnection:
+    def _start(self, begin: CallStart, credit: Callable[[int], None] | None, claim: Claim) -> CallConnection:
         recorder = self._recording.of(Call(begin.call, begin.channels)) if self._recording else None
         session = CallSession(
-            begin, self._analyzer, self._config.live, self._runtime, self.shedding, progress, recorder
+            begin, self._analyzer, self._config.live, self._runtime, self.shedding, claim, recorder
         )
         connection = session.attach(begin, credit)
         self._sessions[begin.call] = session
@@ -214,6 +267,10 @@ class CallRegistry:
             self.finished += 1
         except asyncio.CancelledError:
             await session.fail(GOING_DOWN, f"failed: {GOING_DOWN}")
+        except SupersededError:
+            self.handed_over += 1
+            log.info("call %s goes on at another process", printable(session.call.id))
+            ended = CallOutcome(session.conversation.utterances, ELSEWHERE)
         except Exception as error:
             # The boundary of one call: whatever broke in it, the others go on, and its sender is told.
             self.failed += 1
@@ -226,6 +283,7 @@ class CallRegistry:
             session.ended.set_result(ended)
             session.room.set()
             del self._sessions[session.call.id]
+            self._runtime.release(session.call.id, session.epoch)
 
 
 class ServedCalls:

@@ -10,6 +10,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 
 from actors import tracing
 from actors.call_connection import CallConnection, Inbox, Item, words_in
@@ -21,7 +22,8 @@ from bcaf_stream.analyzer import AnalyzerConfig
 from bcaf_stream.context import Predict
 from bcaf_stream.conversation import Conversation, Cuttable, Result, Stall, Step, Work
 from bcaf_stream.display import printable
-from bcaf_stream.errors import BcafError, DeploymentError, LinkError
+from bcaf_stream.errors import BcafError, DeploymentError, LinkError, SupersededError
+from bcaf_stream.events.owners import Claim
 from bcaf_stream.events.progress import Progress
 from bcaf_stream.evidence import CallRecorder
 from bcaf_stream.ingest.media import CallEnd, CallOutcome, CallStart, TextUpdate
@@ -46,7 +48,7 @@ class CallSession:
         config: the analysis; the same as for `analyze`.
         live: clocks and limits of a running call.
         shedding: what is left out now, for all calls.
-        progress: where the call stood when the process that ran it died.
+        claim: by what right it is run here, and where it stood when the process that ran it before let go of it.
         recorder: keeps its sound, where somebody wants that.
     """
 
@@ -57,7 +59,7 @@ class CallSession:
         live: LiveConfig,
         runtime: CallRuntime,
         shedding: LoadShedding,
-        progress: Progress | None = None,
+        claim: Claim,
         recorder: CallRecorder | None = None,
     ) -> None:
         self.call = Call(begin.call, begin.channels, begin.protocol)
@@ -72,7 +74,8 @@ class CallSession:
         self._recorder = recorder
         self._most_words = config.text.max_words
         self._recognition = runtime.recognition if begin.text == "asr" else None
-        resumption = self._resumption(begin, progress) if progress else None
+        self.epoch = claim.epoch
+        resumption = self._resumption(begin, claim.progress) if claim.progress else None
         self._begin_ms = resumption.begin * 1000 // self.rate if resumption else 0
         self.conversation = Conversation(
             self.call,
@@ -86,10 +89,11 @@ class CallSession:
             resumption=resumption,
             alerts=config.alerts,
         )
-        self._outbox = Outbox(runtime.publish, self._moved)
+        self._outbox = Outbox(partial(runtime.publish, epoch=claim.epoch), self._moved)
         self._asked_s: dict[Work, float] = {}  # when the work was asked for that is not done
         self._tasks: set[asyncio.Task[None]] = set()
         self._error: Exception | None = None  # that nobody thought of
+        self._leaving = False  # another process goes on when what was heard here is published
         self._news = asyncio.Event()  # some work is done, or events are safe
         self._results = 0  # pieces of work that are done
         self._stand: object = None  # what was done when this was last looked at, and since when that stands
@@ -108,7 +112,7 @@ class CallSession:
         """
         received, base = max(self.inbox.received.values()), 0
         if self.connection is not None:
-            self._check_same(begin)
+            self.check_same(begin)
             self.sender = begin.sender
         if begin.earliest is not None:
             base = max(received, begin.earliest)
@@ -145,7 +149,8 @@ class CallSession:
             self._watchdog.spoke(self._loop.time())
         self._see_room()
 
-    def _check_same(self, begin: CallStart) -> None:
+    def check_same(self, begin: CallStart) -> None:
+        """Raises LinkError where this is no return of the call's sender."""
         comes_back = begin.resume is not None and begin.sender == self.sender  # before its loss has been noticed
         if self._watchdog.is_connected and not comes_back:
             raise LinkError(f"call {self.call.id} is running already")
@@ -160,6 +165,21 @@ class CallSession:
         """The connection is gone."""
         self._watchdog.disconnected(self._now_s())
         self.inbox.wake()
+
+    def leave(self, finish: bool) -> None:
+        """Another process goes on with the call. It has no end here.
+
+        With `finish`, what was heard is analysed and published first: for a sender that cannot send it again.
+        """
+        if self.ended.done() or self._leaving:
+            return
+        if finish:
+            self._leaving = True
+            self.inbox.put(CallEnd(""))
+        else:
+            self._error = SupersededError("the call goes on at another process")
+            self._news.set()
+            self.inbox.wake()
 
     @property
     def settled_ms(self) -> int:
@@ -212,6 +232,8 @@ class CallSession:
         reason = await self._consume()
         await self._push(CallEnd(reason))
         await self._finish()
+        if self._leaving:
+            raise SupersededError("the call goes on at another process")
         return CallOutcome(self.conversation.utterances, reason)
 
     async def fail(self, reason: str, ends: str) -> None:
@@ -301,7 +323,8 @@ class CallSession:
             task = spawn_task("work of a call", self._do(work))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
-        self._outbox.put(step.events, self._mark)
+        events = [event for event in step.events if not (self._leaving and event.type == "call.end")]
+        self._outbox.put(events, self._mark)
 
     async def _do(self, work: Work) -> None:
         try:

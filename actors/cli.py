@@ -145,19 +145,24 @@ def down(name: Name = "bcaf", timeout: Annotated[float, typer.Option(help="secon
 
 @app.command()
 def drain(
+    actor: Annotated[str | None, typer.Argument(help="one replica of ingest, as ingest-1; default: all")] = None,
     name: Name = "bcaf",
     timeout: Annotated[float, typer.Option(min=0, help="seconds to wait for running calls")] = 600.0,
     cancel: Annotated[bool, typer.Option("--cancel", help="take new calls again")] = False,
 ) -> None:
-    """Let no new call begin, and wait until the running ones have ended. Exit code 1 when some have not."""
+    """Let no new call begin, and wait until the running ones have ended. Exit code 1 when some have not.
+
+    Of one of several replicas, the calls that can go on at another one do so at once.
+    """
+    who = f"{actor} of {name}" if actor else name
     if cancel:
         if not is_running(name):
             raise DeploymentError(f"no deployment named {name} is running here")
-        cancel_drain(name)
-        print(f"{name} takes new calls")
+        cancel_drain(name, actor)
+        print(f"{who} takes new calls")
     else:
-        drain_deployment(name, timeout)
-        print(f"{name} is drained: no call is running, and none begins (bcaf-serve down, or drain --cancel)")
+        drain_deployment(name, timeout, actor)
+        print(f"{who} is drained: no call is running, and none begins (bcaf-serve down, or drain --cancel)")
 
 
 @app.command()

@@ -9,6 +9,7 @@ from actors.batching import BatchConfig
 from actors.hub_actor import HubConfig as HubConfig
 from actors.load_shedding import OverloadConfig
 from actors.metrics_server import MetricsConfig
+from actors.scaling import ScalingConfig
 from actors.tracing import TracingConfig
 from actors.watchdog import LiveConfig
 from bcaf_stream.analyzer import AnalyzerConfig
@@ -70,9 +71,21 @@ class PoolConfig(Config):
 
 
 class EmotionConfig(PoolConfig):
-    """`replicas` engines, each with its own weights."""
+    """`replicas` engines, each with its own weights; with `scaling`, as many between its `min` and `max` as their
+    load asks for."""
 
     replicas: int = Field(1, ge=1)
+    scaling: ScalingConfig | None = None
+
+    @model_validator(mode="after")
+    def _starts_with_min(self) -> Self:
+        if self.scaling is not None and "replicas" in self.model_fields_set:
+            raise ValueError("replicas: with scaling there are min of them at first: leave replicas out")
+        return self
+
+    @property
+    def at_first(self) -> int:
+        return self.scaling.min if self.scaling else self.replicas
 
 
 class RecognitionConfig(PoolConfig):

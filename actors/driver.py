@@ -137,12 +137,13 @@ class Driver:
     def _watch(self, deployment: Deployment) -> None:
         while not self._stopping:
             draining = is_draining(self._config.name)
-            deployment.take_new_calls(not draining)
+            deployment.take_new_calls(not draining, lambda actor: is_draining(self._config.name, actor))
             assert self._reloads
             self._reloads.look()
             deployment.follow_nodes()
             stats = deployment.stats()
             deployment.keep_model(stats)
+            deployment.follow_load(stats)
             trouble = deployment.trouble(stats)
             self._trouble = trouble or ("draining" if draining else None if self._endpoints else "starting")
             self._serve_metrics(deployment)

@@ -14,7 +14,7 @@ from actors.endpoints import here
 from actors.readiness import Readiness
 from bcaf_stream.events.event import Event
 from bcaf_stream.events.hub import EventHub, EventHubConfig
-from bcaf_stream.events.progress import Progress
+from bcaf_stream.events.owners import Claim
 from bcaf_stream.loops import exit_on_death, faults, spawn_task, watch_event_loop
 
 
@@ -36,6 +36,7 @@ class HubActor:
         exit_on_death()
         watch_event_loop()
         self._opened: EventHub | None = None
+        self._recalled = False  # the calls that had no end when it was opened
         self._readiness = Readiness("the event hub")
         self._watch = metrics.Watch(metrics.HUB, self._look)
         spawn_task("hub actor start", self._start(config))
@@ -56,21 +57,39 @@ class HubActor:
     async def replay_endpoint(self) -> str:
         return self._hub.replay.endpoint
 
-    async def publish(self, events: Sequence[Event]) -> list[int]:
+    async def publish(self, events: Sequence[Event], epoch: int | None = None) -> list[int]:
         """Journal `events`, publish them, and return their offsets. Known ids are stored once.
 
         Raises:
             EventError: the journal cannot be written; then nothing of it is published.
+            SupersededError: the call has another owner than the one of this epoch.
         """
-        return await asyncio.wrap_future(self._hub.publish(events))
+        return await asyncio.wrap_future(self._hub.publish(events, epoch))
 
-    async def progress(self, call: str) -> Progress | None:
-        """How far this call has got in the journal, None where there is nothing of it; one erased has ended."""
-        return await asyncio.to_thread(self._hub.progress, call)
+    async def claim(self, call: str, owner: str, after: int | None, silent_s: float) -> Claim:
+        """Give a call to an owner, and say how far it has got. See CallOwners.claim; raises JournalError."""
+        claim = await asyncio.wrap_future(self._hub.claim(call, owner, after, silent_s))
+        if not claim.granted:
+            return claim
+        progress = await asyncio.to_thread(self._hub.progress, call)
+        if progress is not None and progress.ended:
+            self._hub.owners.ended(call)  # it has been, and nobody runs it
+        return claim._replace(progress=progress)
 
-    async def unfinished(self) -> list[str]:
-        """The calls of the journal that have no end."""
-        return await asyncio.to_thread(self._hub.journal.unfinished)
+    async def beat(self, owner: str, held: dict[str, int]) -> list[str]:
+        """An owner lives; which of the calls that it holds with these epochs are others' by now."""
+        return await asyncio.to_thread(self._hub.owners.beat, owner, held)
+
+    async def owner_of(self, call: str) -> str | None:
+        """The living owner of a running call."""
+        return await asyncio.to_thread(self._hub.owners.owner_of, call)
+
+    async def orphans(self, silent_s: float) -> list[str]:
+        """The running calls whose owner has been silent for so long."""
+        if not self._recalled:
+            await asyncio.to_thread(self._hub.owners.recall)
+            self._recalled = True
+        return self._hub.owners.orphans(silent_s)
 
     async def wait_for_subscriber(self, timeout_s: float) -> bool:
         """Whether somebody listens within `timeout_s`, so that a first listener misses nothing."""

@@ -11,13 +11,14 @@ from itertools import count
 from typing import Any, TypeVar
 
 import ray
-from ray.exceptions import RayError, RayTaskError
+from ray.exceptions import RayError
 
 from actors import metrics, tracing
 from actors.call_registry import CallRegistry
 from actors.config import ServeConfig
 from actors.dialogues import EmotionPool
 from actors.endpoints import here
+from actors.ownership import Ownership, in_time, is_final
 from actors.policy import rest_s
 from actors.readiness import NotReadyError, Readiness
 from actors.recognition import Recognition, on_thread
@@ -25,9 +26,10 @@ from actors.replica_pool import ReplicaPool
 from actors.sound_recording import SoundRecording
 from bcaf_stream.audio.speakers.config import require_voices
 from bcaf_stream.context import Answer, State
-from bcaf_stream.errors import BcafError, BusyError, JournalError
+from bcaf_stream.errors import BcafError, JournalError
 from bcaf_stream.events.event import Event
-from bcaf_stream.events.progress import Progress
+from bcaf_stream.events.owners import Claim
+from bcaf_stream.ingest.media import CallStart, TextUpdate
 from bcaf_stream.ingest.servers import make_servers
 from bcaf_stream.ingest.sink import IngestServer
 from bcaf_stream.loops import exit_on_death, faults, start_task, watch_event_loop
@@ -37,7 +39,7 @@ from bcaf_stream.types import Modality, Utterance
 log = logging.getLogger(__name__)
 
 HUB_REST_S = 0.2  # between two tries
-HUB_ANSWER_S = 5.0  # a hub that gave no answer for so long is asked again: it knows by their ids what it has
+LEAST_GRACE_S = 0.5  # between two looks for calls that nobody owns
 
 T = TypeVar("T")
 
@@ -71,6 +73,7 @@ class IngestActor:
         self._calls = CallRegistry(config.analyzer, config.ingest, self, self._recording)
         self._emotions: EmotionPool
         self._transcribers: ReplicaPool
+        self._ownership: Ownership
         self._readiness = Readiness("the ingest actor")
         self._retried = 0  # times that the hub did not take events
         self._watch = metrics.Watch(metrics.INGEST, self._calls.look)
@@ -96,35 +99,52 @@ class IngestActor:
         with metrics.timed("emotion"):
             return await self._emotions.predict(state, utterance, urgent)
 
-    async def publish(self, events: Sequence[Event]) -> object:
-        """Hand events over and keep them until they are acknowledged: the hub drops what it knows already.
+    async def publish(self, events: Sequence[Event], epoch: int) -> object:
+        """Hand a call's events over, and keep them until they are acknowledged: the hub drops what it knows.
 
         Meanwhile their call waits, and its sender with it, for no credit is given. Raises EventError, RayError or
-        TimeoutError when the hub could not take them for `hub.retry_s`.
+        TimeoutError when the hub could not take them for `hub.retry_s`; SupersededError when the call is not this
+        process's any more.
         """
         loop = asyncio.get_running_loop()
         give_up = loop.time() + self._config.hub.retry_s
         while True:
             try:
                 with metrics.timed("journal"):
-                    offsets = await _in_time(self._hub.publish.remote(list(events)))
+                    offsets = await in_time(self._hub.publish.remote(list(events), epoch))
                 metrics.count_events(events, time.time_ns())
                 return offsets
             except (RayError, JournalError, NotReadyError, TimeoutError) as error:
-                if loop.time() > give_up or _is_final(error):
+                if loop.time() > give_up or is_final(error):
                     raise
                 self._retried += 1
                 await asyncio.sleep(HUB_REST_S)
 
-    async def progress(self, call: str) -> Progress | None:
-        """How far the journal says that the call has got; raises BusyError while nobody can say."""
-        try:
-            progress: Progress | None = await _in_time(self._hub.progress.remote(call))
-        except (RayError, NotReadyError, TimeoutError) as error:
-            if _is_final(error):
-                raise
-            raise BusyError("busy: the event hub is starting again; try again in a few seconds") from None
-        return progress
+    async def claim(self, begin: CallStart) -> Claim:
+        """Make a call this process's. Raises as Ownership.claim."""
+        return await self._ownership.claim(begin)
+
+    async def claim_orphan(self, call: str) -> Claim | None:
+        return await self._ownership.claim_orphan(call, self._config.ingest.live.grace_s)
+
+    def release(self, call: str, epoch: int) -> None:
+        self._ownership.release(call, epoch)
+
+    async def forward(self, call: str, message: TextUpdate) -> None:
+        """Give words to a call that runs elsewhere. Raises LinkError."""
+        await self._ownership.forward(call, message)
+
+    async def take_words(self, call: str, message: TextUpdate) -> None:
+        """Words that came to another replica. Raises LinkError."""
+        self._calls.take_words(call, message)
+
+    async def let_go(self, begin: CallStart) -> None:
+        """The sender of a call of this process came to another replica: that one goes on with it.
+
+        Raises:
+            LinkError: it is not that sender, or it is here.
+        """
+        await self._calls.let_go(begin)
 
     async def stats(self) -> dict[str, Any]:
         counted = {
@@ -133,7 +153,7 @@ class IngestActor:
         return {
             **self._readiness.stats,
             **self._calls.stats(),
-            **({} if self._calls.takes_new else {"draining": True}),
+            **({"draining": True} if self._calls.hands_over or not self._calls.takes_new else {}),
             **({"model": self.model_id} if self.model_id else {}),
             "refused": sum(server.refused for server in self._servers),
             "failovers": self._emotions.replicas.failovers + self._transcribers.failovers if self._hub else 0,
@@ -150,9 +170,19 @@ class IngestActor:
         if self._hub:
             self.model_id = self._emotions.model = model_id
 
-    async def take_new_calls(self, taken: bool) -> None:
-        """False: calls that have begun go on, also when their senders come back, and no other begins."""
+    async def use_emotions(self, names: Sequence[str]) -> None:
+        """Ask these emotion actors from now on; raises ValueError where one does not exist (any more)."""
+        if self._hub:
+            replicas = self._emotions.replicas
+            replicas.use(names, await self._handles([name for name in names if name not in replicas.names]))
+
+    async def take_new_calls(self, taken: bool, hands_over: bool = False) -> None:
+        """False: calls that have begun go on, also when their senders come back, and no other begins.
+
+        With `hands_over` none comes back either, and those that can go on at another replica do.
+        """
         self._calls.takes_new = taken
+        self._calls.hand_over(hands_over)
 
     async def drain(self) -> None:
         """Let the running calls end at once, with what was heard of them, and hang up."""
@@ -184,15 +214,17 @@ class IngestActor:
     async def _find_actors(self) -> None:
         hub, emotions, transcribers = self._names
 
-        def find() -> list[Any]:
-            return [ray.get_actor(name, self._config.name) for name in (hub, *emotions, *transcribers)]
-
-        found, *handles = await self._on_thread(find)
-        replicas = ReplicaPool("emotion", handles[: len(emotions)], self._config.emotion.retry_s)
+        found = await self._on_thread(lambda: ray.get_actor(hub, self._config.name))
+        replicas = ReplicaPool("emotion", await self._handles(emotions), self._config.emotion.retry_s)
         self._emotions = EmotionPool(replicas)
         retry_s = self._config.recognition.retry_s
-        self._transcribers = ReplicaPool("recognition", handles[len(emotions) :], retry_s)
+        self._transcribers = ReplicaPool("recognition", await self._handles(transcribers), retry_s)
+        self._ownership = Ownership(self._name, self._config.name, found, self._calls.lost)
         self._hub = found
+
+    async def _handles(self, names: Sequence[str]) -> dict[str, Any]:
+        """Raises ValueError where one does not exist."""
+        return await self._on_thread(lambda: {name: ray.get_actor(name, self._config.name) for name in names})
 
     async def _make_recognition(self) -> Recognition | None:
         asr, replicas = self._config.analyzer.text.asr, self._config.recognition.replicas
@@ -215,10 +247,12 @@ class IngestActor:
         self._readiness.done()
 
     async def _close_orphans(self) -> None:
-        """End what died with the last IngestActor, after its senders had time to come back."""
-        names = await self._until_answered(lambda: _in_time(self._hub.unfinished.remote()))
-        await asyncio.sleep(self._config.ingest.live.grace_s)
-        await self._until_answered(lambda: self._calls.close_orphans(names))
+        """End what died with an IngestActor, after its senders had time to come back."""
+        grace_s = self._config.ingest.live.grace_s
+        while True:
+            await asyncio.sleep(max(LEAST_GRACE_S, grace_s))
+            names = await self._until_answered(lambda: in_time(self._hub.orphans.remote(grace_s)))
+            await self._until_answered(partial(self._calls.close_orphans, names))
 
     async def _until_answered(self, ask: Callable[[], Awaitable[T]]) -> T:
         for failures in count(1):
@@ -245,14 +279,3 @@ def _recording(config: ServeConfig) -> SoundRecording | None:
     if folder and folder.exists():
         log.warning("sound of earlier calls stays in %s: nothing deletes it while ingest.record is off", folder)
     return None
-
-
-async def _in_time(answer: Awaitable[T]) -> T:
-    """The hub's answer; raises TimeoutError when it gives none."""
-    async with asyncio.timeout(HUB_ANSWER_S):
-        return await answer
-
-
-def _is_final(error: BaseException) -> bool:
-    """Whether it is the hub's answer: asked again, it would say the same."""
-    return isinstance(error, RayTaskError) and not isinstance(error, JournalError | NotReadyError)

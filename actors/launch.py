@@ -5,7 +5,7 @@ The process that holds a Deployment owns it: when it ends, the actors end, and a
 
 import logging
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -18,6 +18,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from actors.cluster import Cluster, plain
 from actors.config import IngestConfig, PoolConfig, ServeConfig
 from actors.emotion_actor import EmotionActor
+from actors.emotion_scaler import EmotionScaler
 from actors.endpoints import Endpoint
 from actors.hub_actor import HubActor
 from actors.ingest_actor import IngestActor
@@ -88,6 +89,7 @@ class Deployment:
         self._cluster: Cluster | None = None
         self._others: dict[str, Any] = {}  # than the replicas of ingest, by name; the hub comes first
         self._ingest: IngestPool | None = None
+        self._scaler: EmotionScaler | None = None
         self._restarts = Restarts()
         model, threads = config.analyzer.model, max(1, int(config.emotion.num_cpus))
         self._model = model.model_copy(update={"threads": model.threads or threads})
@@ -138,10 +140,11 @@ class Deployment:
         needs = _Needs(labels=config.hub.label_selector)
         self._others["hub"] = self._create("hub", HubActor, needs, config.hub)
         self._ingest = IngestPool(config.ingest, self._cluster, self._create_ingest)
-        needs = _needs_of(emotion)
         for name in self._names("emotion"):
-            made = self._create(name, EmotionActor, needs, self._model, emotion.batch, config.tracing)
-            self._others[name] = made
+            self._create_emotion(name)
+        if emotion.scaling:
+            names = self._names("emotion")
+            self._scaler = EmotionScaler(emotion.scaling, names, self._create_emotion, self._end)
         needs = _needs_of(recognition)
         for name in self._names("recognition"):
             made = self._create(name, TranscriberActor, needs, config.analyzer.text.asr, recognition.batch)
@@ -158,8 +161,27 @@ class Deployment:
         others = ("hub", self._names("emotion"), self._names("recognition"))
         return self._create(name, IngestActor, needs, config, name, *others)
 
+    def _create_emotion(self, name: str) -> None:
+        emotion, tracing = self._config.emotion, self._config.tracing
+        made = self._create(name, EmotionActor, _needs_of(emotion), self._model, emotion.batch, tracing)
+        self._others[name] = made
+
+    def _end(self, name: str) -> None:
+        ray.kill(self._others.pop(name))
+        self._preparing.pop(name, None)
+
+    def follow_load(self, stats: dict[str, dict[str, Any]]) -> None:
+        """After `stats`: as many emotion actors as are wanted, and those that are ready are asked."""
+        if self._scaler is None:
+            return
+        with suppress(DeploymentError):  # said by Ray as long as a name is taken: at the next look
+            names = self._scaler.look(stats, time.monotonic())
+            for ingest in self._ingests.values():
+                ingest.use_emotions.remote(names)
+
     def _names(self, pool: str) -> list[str]:
-        return [f"{pool}-{i}" for i in range(getattr(self._config, pool).replicas)]
+        of = {"emotion": self._config.emotion.at_first, "recognition": self._config.recognition.replicas}
+        return [f"{pool}-{i}" for i in range(of[pool])]
 
     def ready(self) -> Endpoints | None:
         """Where the deployment is reached, when all of it is ready; None when it is not."""
@@ -254,10 +276,13 @@ class Deployment:
     def _emotions(self) -> dict[str, Any]:
         return {name: actor for name, actor in self._actors.items() if name.startswith("emotion-")}
 
-    def take_new_calls(self, taken: bool) -> None:
-        """Say it again and again: an ingest actor that was started again takes them."""
-        for ingest in self._ingests.values():
-            ingest.take_new_calls.remote(taken)
+    def take_new_calls(self, taken: bool, hands_over: Callable[[str], bool] = lambda _: False) -> None:
+        """Say it again and again: an ingest actor that was started again takes them.
+
+        A replica that `hands_over` takes none, and its calls go on at others.
+        """
+        for name, ingest in self._ingests.items():
+            ingest.take_new_calls.remote(taken, hands_over(name))
 
     def stats(self) -> dict[str, dict[str, Any]]:
         """What each actor says of itself; an actor that does not answer says `alive: False`."""
@@ -287,6 +312,8 @@ class Deployment:
     def trouble(self, stats: dict[str, dict[str, Any]]) -> str | None:
         """What keeps the deployment from working as it should at the moment; None: nothing."""
         assert self._cluster
+        coming = self._scaler.coming if self._scaler else ()
+        stats = {name: its for name, its in stats.items() if name not in coming}
         silent = [f"{name} does not answer" for name, its in stats.items() if not its["alive"]]
         waiting = [f"{name}: {its['not_ready']}" for name, its in stats.items() if "not_ready" in its]
         behind = [
@@ -342,9 +369,10 @@ class Deployment:
                 wanted = ", ".join(f"{name}: {value}" for name, value in labels.items())
                 raise DeploymentError(f"{key}.label_selector: no node of this Ray has the labels {wanted}")
         needed = {
-            "CPU": sum(pool.replicas * pool.num_cpus for pool in (emotion, recognition, ingest)),
-            "GPU": sum(pool.replicas * pool.num_gpus for pool in (emotion, recognition)),
+            "CPU": sum(pool.replicas * pool.num_cpus for pool in (recognition, ingest)),
+            "GPU": recognition.replicas * recognition.num_gpus + emotion.at_first * emotion.num_gpus,
         }
+        needed["CPU"] += emotion.at_first * emotion.num_cpus
         remedy = "lower replicas, num_cpus or num_gpus of emotion or recognition, or ingest.num_cpus"
         self._cluster.require(needed, "the deployment", remedy)
 

@@ -34,7 +34,7 @@ from bcaf_stream.types import Call, Channel, PcmN, Words
 STEP_S = 0.1
 LOOK_S = 5.0  # between two looks at the memory
 TAIL_S = 60.0  # for the last events, after the last call was closed
-KILLED = ("ingest", "emotion-0", "hub")  # in turn
+KILLED = ("ingest", "emotion", "hub")  # in turn; of several replicas the first
 Stages = dict[tuple[str, str], tuple[float, float]]  # by actor and stage: seconds and requests so far
 ROLES = (Channel("customer", "customer"), Channel("agent", "agent"))
 
@@ -105,10 +105,13 @@ def _read(path: Path, words: tuple[Words, ...] = ()) -> Material:
 class Caller:
     """Plays one call on a thread of its own, for so many seconds."""
 
-    def __init__(self, number: int, run: str, endpoint: str, material: Material, plan: LoadPlan) -> None:
+    def __init__(
+        self, number: int, run: str, endpoints: Sequence[str], material: Material, plan: LoadPlan
+    ) -> None:
         self.call = Call(f"{run}{number}", ROLES)
         self.error: str | None = None
-        self._endpoint, self._plan = endpoint, plan
+        first = number % len(endpoints)
+        self._endpoints, self._plan = [*endpoints[first:], *endpoints[:first]], plan
         self._dice = random.Random(f"{plan.seed}-{number}")
         begin_s = self._dice.uniform(0, len(material.samples_NC) / material.rate)
         self._material = material.from_place(begin_s)
@@ -125,7 +128,7 @@ class Caller:
 
     def _play(self) -> None:
         rate, text = self._material.rate, self._plan.text
-        with LinkSender(self._endpoint, self.call, rate, text, live=True) as sender:
+        with LinkSender(self._endpoints, self.call, rate, text, live=True) as sender:
             play(sender, self._material, self._plan.minutes * 60, text, self._late_s)
             sender.close()
 
@@ -187,9 +190,11 @@ class LoadTest:
             self._status["events"], self._status["replay"], [f"emo.v1.{self._run}"], "start"
         ) as subscriber:
             callers = []
+            several = self._status.get("endpoints", ())
+            audio = [each["address"] for each in several if each["protocol"] == "link"] or [self._status["audio"]]
             for number in range(self._plan.calls):  # over a second: as calls come
                 material = self._material[number % len(self._material)]
-                callers.append(Caller(number, self._run, self._status["audio"], material, self._plan))
+                callers.append(Caller(number, self._run, audio, material, self._plan))
                 time.sleep(1 / self._plan.calls)
             self._note(f"{len(callers)} calls of {self._plan.minutes:g} min are running")
             self._follow(subscriber, begun + self._plan.minutes * 60 + TAIL_S, callers)
@@ -225,8 +230,9 @@ class LoadTest:
         for number in range(10**6):
             if self._over.wait(self._plan.kill_every_s) or time.monotonic() > end:
                 return
-            name = KILLED[number % len(KILLED)]
-            pid = self._pids().get(name)
+            pids, kind = self._pids(), KILLED[number % len(KILLED)]
+            name = next((name for name in sorted(pids) if name.startswith(kind)), kind)
+            pid = pids.get(name)
             if pid is not None:
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)

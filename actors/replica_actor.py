@@ -43,6 +43,7 @@ class ReplicaActor(Generic[Model, Request, Answer]):
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=stage)
         self._batcher: MicroBatcher[Request, Answer] = MicroBatcher(self._run, seconds, batch)
         self._busy_since: float | None = None
+        self._worked_s = 0.0  # in batches that are done
         self._readiness = Readiness(f"the {stage} actor")
         self._watch = metrics.Watch(registry, self._look)
         spawn_task(f"{stage} actor start", self._start(load))
@@ -62,8 +63,9 @@ class ReplicaActor(Generic[Model, Request, Answer]):
         return 0.0 if self._busy_since is None else time.monotonic() - self._busy_since
 
     async def stats(self) -> dict[str, Any]:
+        worked = {"busy_total_s": round(self._worked_s + await self.busy_s(), 3)}
         made = {"batches": self._batcher.batches, "utterances": self._batcher.items}
-        return {**self._readiness.stats, **made, "faults": faults.counts}
+        return {**self._readiness.stats, **made, **worked, "faults": faults.counts}
 
     async def metrics(self) -> metrics.Snapshot:
         return self._watch.snapshot()
@@ -92,6 +94,7 @@ class ReplicaActor(Generic[Model, Request, Answer]):
         try:
             return await asyncio.get_running_loop().run_in_executor(self._thread, self._answers, requests)
         finally:
+            self._worked_s += await self.busy_s()
             self._busy_since = None
 
     def _answers(self, requests: Sequence[Request]) -> Sequence[Answer | BaseException]:

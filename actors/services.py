@@ -7,7 +7,8 @@ from typing import Protocol
 from actors.recognition import Recognition
 from bcaf_stream.context import Answer, State
 from bcaf_stream.events.event import Event
-from bcaf_stream.events.progress import Progress
+from bcaf_stream.events.owners import Claim
+from bcaf_stream.ingest.media import CallStart, TextUpdate
 from bcaf_stream.types import Modality, Utterance
 
 
@@ -25,6 +26,14 @@ class CallRuntime(Protocol):
 
     def predict(self, state: State | None, utterance: Utterance, urgent: bool = True) -> Awaitable[Answer]: ...
 
-    def publish(self, events: Sequence[Event]) -> Awaitable[object]: ...
+    def publish(self, events: Sequence[Event], epoch: int) -> Awaitable[object]: ...  # of one call, by its owner
 
-    def progress(self, call: str) -> Awaitable[Progress | None]: ...
+    def claim(self, begin: CallStart) -> Awaitable[Claim]: ...
+
+    def claim_orphan(self, call: str) -> Awaitable[Claim | None]: ...  # None: somebody has it
+
+    def release(self, call: str, epoch: int) -> None: ...
+
+    def forward(
+        self, call: str, message: TextUpdate
+    ) -> Awaitable[None]: ...  # words of a call that runs elsewhere

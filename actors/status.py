@@ -67,19 +67,21 @@ def end(name: str, timeout_s: float) -> None:
         time.sleep(0.1)
 
 
-def drain(name: str, timeout_s: float) -> None:
+def drain(name: str, timeout_s: float, actor: str | None = None) -> None:
     """Let no new call begin, and wait until those that run have ended; it stays so until `cancel_drain`.
+
+    With `actor`, one of several replicas of ingest, it is about that one: the calls whose senders can send their
+    sound again are given up there, and go on at another one.
 
     Raises:
         DeploymentError: there is none, it ends meanwhile, or calls are running still after `timeout_s`.
     """
-    if not is_running(name):
-        raise DeploymentError(f"no deployment named {name} is running here")
+    _check_drained(name, actor)
     deadline, asked_at = time.monotonic() + timeout_s, time.time_ns()
-    _drain_file(name).touch()
+    _drain_file(name, actor).touch()
     while True:
         status = read_status(name) or {}
-        ingests = [its for actor, its in status.get("actors", {}).items() if actor.startswith("ingest")]
+        ingests = [its for who, its in status.get("actors", {}).items() if _is_meant(who, actor)]
         told = status.get("reported_at", 0) > asked_at  # not what an earlier drain left
         told = told and bool(ingests) and all(its.get("draining") for its in ingests)
         if told and not any(its["calls"] for its in ingests):
@@ -95,17 +97,31 @@ def drain(name: str, timeout_s: float) -> None:
         time.sleep(0.1)
 
 
-def cancel_drain(name: str) -> None:
-    _drain_file(name).unlink(missing_ok=True)
+def cancel_drain(name: str, actor: str | None = None) -> None:
+    """Without `actor` that of the whole deployment, and of each replica."""
+    for file in [_drain_file(name, actor)] if actor else state_folder(name).glob("draining*"):
+        file.unlink(missing_ok=True)
 
 
-def is_draining(name: str) -> bool:
-    return _drain_file(name).exists()
+def is_draining(name: str, actor: str | None = None) -> bool:
+    return _drain_file(name, actor).exists()
 
 
-def _drain_file(name: str) -> Path:
-    """It is there while the deployment drains: so a driver or an actor that starts again knows it."""
-    return state_folder(name) / "draining"
+def _check_drained(name: str, actor: str | None) -> None:
+    if not is_running(name):
+        raise DeploymentError(f"no deployment named {name} is running here")
+    replicas = [who for who in (read_status(name) or {}).get("actors", {}) if _is_meant(who, None)]
+    if actor is not None and (actor not in replicas or len(replicas) < 2):
+        raise DeploymentError(f"drain {actor}: one of several replicas of ingest: {', '.join(replicas)}")
+
+
+def _is_meant(who: str, actor: str | None) -> bool:
+    return who == actor if actor else who == "ingest" or who.startswith("ingest-")
+
+
+def _drain_file(name: str, actor: str | None) -> Path:
+    """It is there while the deployment, or that replica, drains: so one that starts again knows it."""
+    return state_folder(name) / (f"draining.{actor}" if actor else "draining")
 
 
 def _status_file(name: str) -> Path:

@@ -68,6 +68,7 @@ TextMode = Annotated[
 ]
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="a YAML file; see configs/analyze")]
 Overrides = Annotated[list[str] | None, typer.Option("--set", help="dotted.key=value, over the file")]
+LINK = "tcp://127.0.0.1:5560"
 Output = Annotated[Path | None, typer.Option(help="write there instead of to standard output")]
 
 
@@ -191,7 +192,10 @@ def analyze(
 @app.command()
 def send(
     source: SendSource = None,
-    to: Annotated[str, typer.Option(help="where the deployment takes audio")] = "tcp://127.0.0.1:5560",
+    to: Annotated[
+        list[str] | None,
+        typer.Option(help="where the deployment takes audio; repeat it for several replicas", show_default=LINK),
+    ] = None,
     speed: Annotated[
         float | None, typer.Option(min=0, help="1 = as it was spoken, the default; 0 = as fast as accepted")
     ] = None,
@@ -241,7 +245,7 @@ def send(
             words = given.words if sides else [replace(entry, channel=None) for entry in given.words]
             _note(given.notes)
         with _own_options():
-            closed = send_live(live, named, to, mode, words, config)
+            closed = send_live(live, named, to or [LINK], mode, words, config)
     else:
         from bcaf_stream.client.recorded import send_recording
         from bcaf_stream.recording import Recording
@@ -264,9 +268,8 @@ def send(
             _note(given.notes)
         named = recording.call
         with _own_options():
-            closed = send_recording(
-                recording, to, 1.0 if speed is None else speed, mode, words, config, connection_note
-            )
+            pace = 1.0 if speed is None else speed
+            closed = send_recording(recording, to or [LINK], pace, mode, words, config, connection_note)
     print(printable(f"call {named.id}: {closed.utterances} utterances, {closed.reason}"))
 
 

@@ -10,6 +10,7 @@ import socket
 import threading
 import time
 import uuid
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -28,6 +29,8 @@ from bcaf_stream.loops import spawn_thread
 from bcaf_stream.types import Call, PcmN, TextSource, Words
 
 MOST_FRUITLESS = 20  # losses without any sound between them that was new to the server: it fails at this call
+NEXT_CONNECT_S = 3.0  # for the answer of one of several replicas, before the next one is tried
+NEXT_BEAT_S, NEXT_SILENT_S = 0.5, 2.0  # between two signs of life, and until it is lost, where others can go on
 DROP_AHEAD_S = 2  # of sound that a full backlog gives up while a server is asked to go on
 
 
@@ -56,6 +59,7 @@ class LinkSender:
     it keeps, or from `again`. What neither has is a gap of the call, which the server says.
 
     Args:
+        endpoint: its address; or those of several replicas, of which the next one is tried when one is lost.
         text: where the words come from: the server's "asr", "given" through `send_words`, or "none".
         live: the source cannot wait: `send` takes its sound at once while there is room to keep it.
         drop: where there is no room either, the oldest sound that was not sent is given up; else `send` waits.
@@ -70,7 +74,7 @@ class LinkSender:
 
     def __init__(
         self,
-        endpoint: str,
+        endpoint: str | Sequence[str],
         call: Call,
         rate: int,
         text: TextSource = "asr",
@@ -82,7 +86,7 @@ class LinkSender:
         source: str | None = None,
         note: Callable[[str], None] = lambda _: None,
     ) -> None:
-        self._endpoint = endpoint
+        self._endpoints = deque([endpoint] if isinstance(endpoint, str) else endpoint)
         self._config = config or SenderConfig()
         self._run_id = uuid.uuid4().hex
         self._words_id = source or self._run_id
@@ -144,6 +148,10 @@ class LinkSender:
         with self._changed:
             self._words += words_messages(self._named(words), last)
         self._tell()
+
+    @property
+    def _endpoint(self) -> str:
+        return self._endpoints[0]
 
     @property
     def _keeps_all(self) -> bool:
@@ -225,17 +233,22 @@ class LinkSender:
 
     def _stay_connected(self) -> None:
         lost_at, pause_s, fruitless, reached_ms = 0.0, self._config.retry_s, 0, 0
+        untried = len(self._endpoints) - 1
         while not self._leaving:
             conversation = _Conversation(self, lost_at)
             try:
                 conversation.run()
                 return
             except ConnectionLostError as lost:
-                if not self._opened:
-                    raise LinkError(f"{self._endpoint}: {lost}") from None
                 reason = str(lost)
+                if not self._opened and not untried:
+                    raise LinkError(f"{self._endpoint}: {reason}") from None
             finally:
                 conversation.close()
+            self._endpoints.rotate(-1)
+            if not self._opened:
+                untried -= 1
+                continue
             if conversation.state.accepted:
                 lost_at, pause_s = time.monotonic(), self._config.retry_s
                 fruitless = 0 if conversation.state.credit_ms > reached_ms else fruitless + 1
@@ -269,7 +282,8 @@ class _Conversation:
         self._config = sender._config
         self._backlog = sender._backlog
         self._resumed = sender._opened
-        self.state = SenderState(sender._opening.rate, self._resumed)
+        several = len(sender._endpoints) > 1
+        self.state = SenderState(sender._opening.rate, self._resumed, several)
         self._seq = self._words_sent = 0
         self._open_sent = self._close_sent = False
         self._next = 0  # the sample that continues what was sent over this connection
@@ -280,8 +294,10 @@ class _Conversation:
         self._socket.setsockopt(zmq.SNDHWM, 0)  # the credit is the limit
         self._socket.setsockopt(zmq.RECONNECT_IVL_MAX, math.ceil(self._config.longest_retry_s * 1000))
         self._socket.setsockopt(zmq.RCVHWM, 0)  # heartbeats and such a limit abort a process: see LinkServer
-        self._socket.setsockopt(zmq.HEARTBEAT_IVL, math.ceil(self._config.heartbeat_s * 1000))
-        self._socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, math.ceil(self._config.heartbeat_s * 3000))
+        own_s = self._config.heartbeat_s
+        beat_s, silent_s = (NEXT_BEAT_S, NEXT_SILENT_S) if several else (own_s, 3 * own_s)
+        self._socket.setsockopt(zmq.HEARTBEAT_IVL, math.ceil(beat_s * 1000))
+        self._socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, math.ceil(silent_s * 1000))
         self._monitor = self._socket.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED)
         self._poller = zmq.Poller()
         for readable in (self._socket, self._monitor, sender._woken):
@@ -300,6 +316,8 @@ class _Conversation:
             text = f"not an address: give tcp://HOST:PORT ({error.strerror})"
             raise LinkError(f"{self._sender._endpoint}: {text}") from None
         patience_s = self._config.connect_s
+        if len(self._sender._endpoints) > 1:
+            patience_s = min(patience_s, NEXT_CONNECT_S)
         if self._resumed:
             patience_s = min(patience_s, max(0.0, self._lost_at + self._config.give_up_s - time.monotonic()))
         deadline = time.monotonic() + patience_s

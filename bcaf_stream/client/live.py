@@ -81,7 +81,7 @@ def live_call(word: str, channels: int, roles: Mapping[str, str], call: str | No
 def send_live(
     source: LiveSource,
     call: Call,
-    endpoint: str,
+    endpoint: str | Sequence[str],
     text: TextMode,
     words: Sequence[Words] | None = None,
     config: SenderConfig | None = None,

@@ -26,7 +26,7 @@ PcmNC = NDArray[np.int16]
 
 def send_recording(
     recording: Recording,
-    endpoint: str,
+    endpoint: str | Sequence[str],
     speed: float,
     text: TextMode,
     words: Sequence[Words] | None = None,

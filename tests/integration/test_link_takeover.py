@@ -42,7 +42,7 @@ class Journalled(LocalRuntime):
         self.events = events
         self.is_dead = False
 
-    async def publish(self, events: Sequence[Event]) -> None:
+    async def publish(self, events: Sequence[Event], epoch: int) -> None:
         if self.is_dead:
             await asyncio.Event().wait()
         known = {event.id for event in self.events}

@@ -59,7 +59,7 @@ def test_the_same_words_as_here_also_when_one_of_them_dies(actors: Any):
     sounds = segments()
     expected = [here.transcribe(samples) for samples in sounds]
     assert sum(bool(one.text) for one in expected) >= 4
-    pool = ReplicaPool("recognition", actors(2, asr), retry_s=60)
+    pool = ReplicaPool("recognition", dict(zip("ab", actors(2, asr), strict=True)), retry_s=60)
 
     async def check() -> None:
         told = await pool.describe()

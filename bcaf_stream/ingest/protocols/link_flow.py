@@ -29,11 +29,13 @@ class SenderState:
 
     Args:
         resumed: the call was open before, over another connection.
+        several: it can be opened elsewhere, where one has no room for it.
     """
 
-    def __init__(self, rate: int, resumed: bool = False) -> None:
+    def __init__(self, rate: int, resumed: bool = False, several: bool = False) -> None:
         self._rate = rate
         self._resumed = resumed
+        self._several = several
         self.credit_ms = self.settled_ms = 0
         self.accepted: Accepted | None = None
         self.closing = False  # the sender said that it is done
@@ -64,7 +66,7 @@ class SenderState:
                     raise LinkError(f"the server ended the call: {reason}")
                 self.closed = message
             case Refused(text):
-                if (self._resumed or self.accepted) and text.startswith(PASSING):
+                if (self._resumed or self.accepted or self._several) and text.startswith(PASSING):
                     raise ConnectionLostError(text)
                 raise LinkError(f"refused: {text}")
 

@@ -1,6 +1,7 @@
 """The runtime of live calls for their tests: a real engine, and a list in place of the journal."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -15,10 +16,11 @@ from bcaf_stream.audio.sources import FileSource
 from bcaf_stream.context import Answer, State
 from bcaf_stream.demo import CALL
 from bcaf_stream.emotion_model import EmotionEngine
-from bcaf_stream.errors import JournalError, ModelError
+from bcaf_stream.errors import JournalError, LinkError, ModelError, SupersededError
 from bcaf_stream.events.event import Event
-from bcaf_stream.events.progress import Progress, progress_of
-from bcaf_stream.ingest.media import CallStart
+from bcaf_stream.events.owners import Claim
+from bcaf_stream.events.progress import progress_of
+from bcaf_stream.ingest.media import CallStart, TextUpdate
 from bcaf_stream.ingest.sink import CallHandle
 from bcaf_stream.transcripts.transcriber import Transcriber
 from bcaf_stream.types import AudioChunk, Channel, Gap, TextSource, Utterance
@@ -43,6 +45,8 @@ class LocalRuntime:
         self.breaking: set[str] = set()  # calls on which something breaks that nobody thought of
         self.asked: list[Utterance] = []
         self.damaged: set[str] = set()  # calls of which the journal cannot be read
+        self.epochs: Counter[str] = Counter()
+        self.released: list[tuple[str, int]] = []
         self.hangs = asyncio.Event()  # set: the model answers nobody; until `resumes`
         self.resumes = asyncio.Event()
 
@@ -65,14 +69,27 @@ class LocalRuntime:
         predictions, states = self.engine.step([state or self.engine.initial_state()], features)
         return predictions[0], states[0]
 
-    async def publish(self, events: Sequence[Event]) -> None:
+    async def publish(self, events: Sequence[Event], epoch: int) -> None:
+        if epoch != self.epochs[events[0].call]:
+            raise SupersededError("the call belongs to another process by now")
         self.events.extend(events)
 
-    async def progress(self, call: str) -> Progress | None:
+    async def claim(self, begin: CallStart) -> Claim:
+        return await self.claim_orphan(begin.call)
+
+    async def claim_orphan(self, call: str) -> Claim:
         await asyncio.sleep(0)
         if call in self.damaged:
             raise JournalError("journal events.sqlite: an event cannot be read")
-        return progress_of(event for event in self.events if event.call == call)
+        self.epochs[call] += 1
+        progress = progress_of(event for event in self.events if event.call == call)
+        return Claim(True, self.epochs[call], "here", progress)
+
+    def release(self, call: str, epoch: int) -> None:
+        self.released.append((call, epoch))
+
+    async def forward(self, call: str, message: TextUpdate) -> None:
+        raise LinkError("no such call is running: begin its audio first, with text: given")
 
     def session(
         self,
@@ -83,7 +100,7 @@ class LocalRuntime:
     ) -> CallSession:
         live = live or LiveConfig(interim_ms=0)
         begin = CallStart("c1", channels, RATE, text)
-        return CallSession(begin, config or AnalyzerConfig(), live, self, self.shedding)
+        return CallSession(begin, config or AnalyzerConfig(), live, self, self.shedding, Claim(True, 0, "here"))
 
     @property
     def types(self) -> list[str]:

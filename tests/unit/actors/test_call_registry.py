@@ -303,3 +303,67 @@ def test_going_down_takes_bounded_time_with_a_hung_model(runtime: LocalRuntime):
     end = runtime.events[-1]
     assert {event.reason for event in runtime.of("degraded")} == {"the deployment is going down"}
     assert (end.type, end.reason) == ("call.end", "failed: the deployment is going down")
+
+
+def test_a_call_whose_sender_comes_back_elsewhere_goes_on_there(runtime: LocalRuntime):
+    """What cannot be sent again is analysed first; no end is published, and nothing is told twice."""
+    chunks = demo_chunks(12)
+
+    async def script(here: CallRegistry) -> None:
+        elsewhere = CallRegistry(AnalyzerConfig(), IngestConfig(live=LiveConfig(interim_ms=0)), runtime)
+        connection = await here.open(begin("a"))
+        await send(connection, chunks)
+        with pytest.raises(LinkError, match="running already"):
+            await here.let_go(begin("a"))
+        connection.lost()
+        with pytest.raises(LinkError, match="goes on with the channels"):
+            await here.let_go(replace(begin("a"), rate=16_000))
+        await here.let_go(begin("a"))
+        assert (await connection.ended()).reason.startswith("busy: the call goes on at another process")
+        assert (runtime.types[-1], "call.end" in runtime.types) == ("emotion.final", False)
+        assert here.stats()["handed_over"] == 1
+        again = await elsewhere.open(begin("a"))
+        again.end()
+        assert (await again.ended()).reason == "complete"
+        await here.let_go(begin("a"))  # which it has not
+
+    run(runtime, script)
+    assert [event.seq for event in runtime.events] == list(range(len(runtime.events)))
+    assert len({event.id for event in runtime.events}) == len(runtime.events)
+    assert runtime.types[-1] == "call.end"
+
+
+def test_who_has_lost_a_call_publishes_nothing_more_of_it(runtime: LocalRuntime):
+    async def script(here: CallRegistry) -> None:
+        connection, other = [await here.open(begin(name)) for name in "ab"]
+        await eventually(lambda: runtime.types.count("call.start") == 2)
+        await runtime.claim_orphan("a")  # by another process, while this one stood still
+        await send(connection, demo_chunks(12))
+        assert (await connection.ended()).reason.startswith("busy: ")
+        await runtime.claim_orphan("b")
+        here.lost("b")
+        assert (await other.ended()).reason.startswith("busy: ")
+
+    calls = run(runtime, script)
+    assert runtime.types == ["call.start"] * 2
+    assert (calls.failed, calls.handed_over) == (0, 2)
+    assert sorted(runtime.released) == [("a", 1), ("b", 1)]
+
+
+def test_a_replica_that_hands_over_keeps_only_what_cannot_go_on_elsewhere(runtime: LocalRuntime):
+    async def script(calls: CallRegistry) -> None:
+        movable, fixed = [await calls.open(one) for one in (replace(begin("a"), sender="me"), begin("b"))]
+        calls.hand_over(True)
+        assert (await movable.ended()).reason.startswith("busy: ")
+        for call in "ac":
+            with pytest.raises(BusyError, match="hands its calls over"):
+                await calls.open(begin(call))
+        fixed.end()
+        assert (await fixed.ended()).reason == "complete"
+        calls.hand_over(False)
+        again = await calls.open(begin("a"))
+        again.end()
+        await again.ended()
+
+    assert run(runtime, script).handed_over == 1
+    assert [event.call for event in runtime.of("call.end")] == ["b", "a"]

@@ -15,6 +15,7 @@ from actors.watchdog import LiveConfig
 from bcaf_stream.analyzer import AnalyzerConfig
 from bcaf_stream.emotion_model import EmotionEngine, ModelConfig
 from bcaf_stream.errors import DeploymentError, LinkError
+from bcaf_stream.events.owners import Claim
 from bcaf_stream.ingest.media import CallStart, Degraded, TextUpdate
 from bcaf_stream.ingest.sink import CallHandle
 from bcaf_stream.transcripts.pairing import TextConfig
@@ -435,7 +436,7 @@ def test_given_words_do_not_wait_for_the_recognition_of_other_calls(
 
         def session(name: str, text: TextSource) -> CallSession:
             live, begin = LiveConfig(interim_ms=0), CallStart(name, CHANNELS, RATE, text)
-            return CallSession(begin, AnalyzerConfig(), live, runtime, runtime.shedding)
+            return CallSession(begin, AnalyzerConfig(), live, runtime, runtime.shedding, Claim(True, 0, "here"))
 
         other, mine = session("other", "asr"), session("mine", "given")
         lines = [one.attach(CallStart(one.call.id, CHANNELS, RATE)) for one in (other, mine)]

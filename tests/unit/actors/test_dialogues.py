@@ -55,7 +55,7 @@ def judged_by(folder: Path) -> list[EmotionPrediction]:
 def run(tiny: Path, script: Callable[[list[EmotionActor], EmotionPool], Awaitable[None]]) -> None:
     async def whole() -> None:
         actors = [EmotionActor(model(tiny), BatchConfig()) for _ in range(2)]
-        handles = [Handle(actor) for actor in actors]
+        handles = {str(n): Handle(actor) for n, actor in enumerate(actors)}
         pool = EmotionPool(ReplicaPool("emotion", handles, 20))
         pool.model = (await pool.replicas.describe())["model"]
         await asyncio.gather(*(actor.ready(True) for actor in actors))
