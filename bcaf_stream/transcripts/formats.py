@@ -15,6 +15,14 @@ from itertools import pairwise
 from pysubs2 import SSAFile
 
 from bcaf_stream.errors import TranscriptError
+from bcaf_stream.transcripts.annotations import (
+    is_eaf,
+    is_exb,
+    is_textgrid,
+    parse_eaf,
+    parse_exb,
+    parse_textgrid,
+)
 from bcaf_stream.transcripts.cues import Cue, TimedWord, is_number, lines_of, seconds, timed_cue
 from bcaf_stream.transcripts.json_formats import parse_json, parse_json_lines
 from bcaf_stream.transcripts.rolling import Screen, unrolled
@@ -98,7 +106,11 @@ PARSERS: dict[str, Callable[[str], Iterator[Cue]]] = {
     "table": parse_table,
     "ass": parse_ass,
     "ttml": parse_ttml,
+    "textgrid": parse_textgrid,
+    "eaf": parse_eaf,
+    "exb": parse_exb,
 }
+XML_KINDS = {"ttml": lambda head: "<tt" in head[:1000], "eaf": is_eaf, "exb": is_exb}
 
 
 def sniff(text: str) -> str | None:
@@ -115,8 +127,10 @@ def sniff(text: str) -> str | None:
         return "sbv"
     if head.startswith("[Script Info]"):
         return "ass"
-    if head.startswith("<") and "<tt" in head[:1000]:
-        return "ttml"
+    if head.startswith("<"):
+        return next((kind for kind, is_one in XML_KINDS.items() if is_one(head)), None)
+    if is_textgrid(head):
+        return "textgrid"
     if is_table(lines):
         return "table"
     if ARROW in text:

@@ -21,11 +21,13 @@ from bcaf_stream.types import Channel, Words
 
 SUFFIXES = {".srt": "srt", ".vtt": "vtt", ".ctm": "ctm", ".stm": "stm", ".jsonl": "jsonl", ".ndjson": "jsonl"}
 SUFFIXES |= {".sbv": "sbv", ".ass": "ass", ".ssa": "ass", ".ttml": "ttml", ".dfxp": "ttml", ".lrc": "turns"}
+SUFFIXES |= {".textgrid": "textgrid", ".eaf": "eaf", ".exb": "exb"}
 FORMATS = (
     "SRT, WebVTT, SBV, ASS, TTML, CTM, STM, JSON lines (start_ms, end_ms, channel, text), a recogniser's JSON,"
-    " or text with a clock at each turn"
+    " a TextGrid, EAF or EXB, or text with a clock at each turn"
 )
 BOMS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
+ZIP = b"PK\x03\x04"  # DOCX, ODT, XLSX
 OVERHANG_MS = 1000  # the last cue of a well-made file may stay on the screen a little longer than the sound
 BREATH_MS, LONGEST_CUE_MS = 400, 10_000
 MS_PER_CHAR = 80  # of speech whose end is not known
@@ -131,6 +133,8 @@ def _read(path: Path) -> str:
         ) from None
     if not text.strip():
         raise TranscriptError(f"{path}: empty: give {FORMATS}")
+    if data.startswith(ZIP):
+        raise TranscriptError(f"{path}: is a packed document, not text: save it as plain text with its times")
     if "\0" in text:
         raise TranscriptError(f"{path}, line {text[: text.index(chr(0))].count(chr(10)) + 1}: not text")
     return mend_encoding(text)  # before anything takes U+0085, which was three dots, for the end of a line

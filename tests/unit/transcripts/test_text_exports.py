@@ -121,3 +121,139 @@ def test_any_text_gives_cues_or_a_transcript_error(text, kind):
     sniff(text)
     with suppress(TranscriptError):
         assert all(cue.start_ms >= 0 for cue in PARSERS[kind](text))
+
+
+TEXTGRID = """File type = "ooTextFile"
+Object class = "TextGrid"
+
+xmin = 0
+xmax = 20
+tiers? <exists>
+size = 3
+item []:
+    item [1]:
+        class = "IntervalTier"
+        name = "Daniel"
+        xmin = 0
+        xmax = 20
+        intervals: size = 2
+        intervals [1]:
+            xmin = 0
+            xmax = 0.4
+            text = ""
+        intervals [2]:
+            xmin = 0.4
+            xmax = 5
+            text = "Thank ""you"", 24 times."
+    item [2]:
+        class = "IntervalTier"
+        name = "Maria"
+        xmin = 0
+        xmax = 20
+        intervals: size = 1
+        intervals [1]:
+            xmin = 5.6
+            xmax = 10.2
+            text = "Hi there."
+    item [3]:
+        class = "TextTier"
+        name = "clicks"
+        xmin = 0
+        xmax = 20
+        points: size = 1
+        points [1]:
+            number = 3
+            mark = "click"
+"""
+SHORT_TEXTGRID = """File type = "ooTextFile"
+Object class = "TextGrid"
+
+0
+20
+<exists>
+2
+"IntervalTier"
+"Daniel"
+0
+20
+2
+0
+0.4
+""
+0.4
+5
+"Thank ""you"", 24 times."
+"IntervalTier"
+"Maria"
+0
+20
+1
+5.6
+10.2
+"Hi there."
+"""
+ALIGNER = """File type = "ooTextFile"
+Object class = "TextGrid"
+0 1 <exists> 2
+"IntervalTier" "words" 0 1 3  0 0.3 "hi"  0.3 0.5 "sp"  0.5 1 "there"
+"IntervalTier" "phones" 0 1 1  0 1 "HH"
+"""
+EAF = """<?xml version="1.0" encoding="UTF-8"?>
+<ANNOTATION_DOCUMENT FORMAT="3.0"><TIME_ORDER>
+<TIME_SLOT TIME_SLOT_ID="t1" TIME_VALUE="400"/><TIME_SLOT TIME_SLOT_ID="t2" TIME_VALUE="5000"/>
+<TIME_SLOT TIME_SLOT_ID="t3" TIME_VALUE="5600"/><TIME_SLOT TIME_SLOT_ID="t4" TIME_VALUE="10200"/></TIME_ORDER>
+<TIER TIER_ID="A" PARTICIPANT="Daniel"><ANNOTATION><ALIGNABLE_ANNOTATION TIME_SLOT_REF1="t1"
+TIME_SLOT_REF2="t2"><ANNOTATION_VALUE>Thank "you", 24 times.</ANNOTATION_VALUE>
+</ALIGNABLE_ANNOTATION></ANNOTATION>
+</TIER><TIER TIER_ID="A-translation"><ANNOTATION><REF_ANNOTATION ANNOTATION_ID="a3" ANNOTATION_REF="a1">
+<ANNOTATION_VALUE>Danke.</ANNOTATION_VALUE></REF_ANNOTATION></ANNOTATION></TIER>
+<TIER TIER_ID="Maria"><ANNOTATION><ALIGNABLE_ANNOTATION ANNOTATION_ID="a2" TIME_SLOT_REF1="t3" TIME_SLOT_REF2="t4">
+<ANNOTATION_VALUE>Hi there.</ANNOTATION_VALUE></ALIGNABLE_ANNOTATION></ANNOTATION></TIER></ANNOTATION_DOCUMENT>
+"""
+EXB = """<?xml version="1.0" encoding="UTF-8"?><basic-transcription><head><speakertable>
+<speaker id="S0"><abbreviation>Daniel</abbreviation></speaker>
+<speaker id="S1"><abbreviation>Maria</abbreviation></speaker></speakertable></head>
+<basic-body><common-timeline><tli id="T0" time="0.4"/><tli id="T1" time="5"/><tli id="T2" time="5.6"/>
+<tli id="T3" time="10.2"/></common-timeline>
+<tier id="X" speaker="S0" category="v" type="t"><event start="T0" end="T1">Thank "you", 24 times.</event></tier>
+<tier id="Z" speaker="S0" category="en" type="a"><event start="T0" end="T1">a gloss</event></tier>
+<tier id="Y" speaker="S1" category="v" type="t"><event start="T2" end="T3">Hi there.</event></tier>
+</basic-body></basic-transcription>"""
+
+
+@pytest.mark.parametrize("text", [TEXTGRID, SHORT_TEXTGRID, EAF, EXB])
+def test_tiers_are_people(tmp_path, text):
+    path = tmp_path / "call.txt"
+    path.write_text(text)
+    transcript = read_transcript(path, MONO)
+    assert [(w.start_ms, w.end_ms, w.text, w.channel) for w in transcript.words] == [
+        (400, 5000, 'Thank "you", 24 times.', "Daniel"),
+        (5600, 10200, "Hi there.", "Maria"),
+    ]
+
+
+def test_the_words_of_an_aligner(tmp_path):
+    path = tmp_path / "call.TextGrid"
+    path.write_text(ALIGNER)
+    assert [(w.start_ms, w.end_ms, w.text) for w in read_transcript(path, MONO).words] == [
+        (0, 300, "hi"),
+        (500, 1000, "there"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "said"),
+    [
+        ("a.TextGrid", TEXTGRID.encode()[:600], "a TextGrid, but it ends too early"),
+        ("a.eaf", EAF.encode()[:300], "line 5: not valid XML"),
+        ("a.eaf", EAF.replace(' TIME_VALUE="5000"', "").encode(), "tier A, annotation 1: has no times"),
+        ("a.exb", b"<!DOCTYPE x []>" + EXB.encode(), "DOCTYPE"),
+        ("a.docx", b"PK\x03\x04" + bytes(40), "is a packed document, not text"),
+    ],
+)
+def test_annotations_that_cannot_be_read(tmp_path, name, data, said):
+    path = tmp_path / name
+    path.write_bytes(data)
+    with pytest.raises(TranscriptError, match=said) as caught:
+        read_transcript(path, MONO)
+    assert "\n" not in str(caught.value)
