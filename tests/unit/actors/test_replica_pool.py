@@ -37,7 +37,7 @@ def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def pool_of(*replicas: Replica, retry_s: float = 10.0) -> ReplicaPool:
-    return ReplicaPool("emotion", [Handle(replica) for replica in replicas], retry_s)
+    return ReplicaPool("emotion", {replica.name: Handle(replica) for replica in replicas}, retry_s)
 
 
 def run(script: Callable[[], Awaitable[None]]) -> None:
