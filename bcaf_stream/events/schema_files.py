@@ -137,7 +137,8 @@ hub; `seq` counts since that start.
 """
 
 _REPLAY = f"""
-A DEALER sends one frame for each request, a msgpack map, and no empty frame before it (a REQ would send one).
+A DEALER sends one frame for each request, a msgpack map, and no empty frame before it (a REQ would send one),
+and sets no routing id: of two connections with the same one, ZeroMQ hears the first alone, and the second nothing.
 An answer is a frame with a msgpack map and, of kind events, after it topic, event, topic, event... Answers to a
 request come in order. A replay gives events as long as it has credit, each costs one, and credit requests add
 to it; `end` follows when all up to the end of the journal was given, also when the credit is then used up
