@@ -50,6 +50,10 @@ class Run:
         return processes(self.status)[part]
 
     def send(self) -> None:
+        """Begin to send, anew where it was begun."""
+        if self.sender:
+            self.sender.kill()
+            self.sender.communicate()
         command = [BIN / "bcaf-stream", "send", CALL, "--to", self.status["audio"], "--call", self.call]
         command += ["--transcript", SCRIPT, "--speed", str(SPEED)]
         self.sender = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
