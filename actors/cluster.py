@@ -4,6 +4,7 @@ import contextlib
 import logging
 import os
 import secrets
+import socket
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,6 +21,7 @@ from bcaf_stream.loops import spawn_thread
 
 TOKEN = Path(".ray") / "auth_token"  # in the home folder
 NEVER_RAN = "The actor never ran"  # so ends a token that meets a cluster without tokens
+ANSWER_S = 5.0  # for a cluster's head to take a connection
 PROBE_S = 1.0
 SLOW_S = 4.0  # without an answer of the cluster's head: said
 LOST_S = 45.0  # before Ray's own processes give up, one after another (60 s)
@@ -153,6 +155,7 @@ def _own(error: BaseException | None) -> BcafError | None:
 
 def _connect(address: str | None, num_cpus: int | None, runtime_env: dict[str, Any] | None) -> None:
     if address:
+        _require_listener(address)
         maybe_enable_token_auth_if_token_available(warn_if_disabled=False)  # Ray does it for address="auto" alone
     else:
         if problem := why_ray_cannot_use(*ray_folder()):
@@ -172,6 +175,18 @@ def _connect(address: str | None, num_cpus: int | None, runtime_env: dict[str, A
     except (OSError, RuntimeError, ValueError, RayError) as error:  # OSError: ConnectionError and TimeoutError too
         where = f"the Ray cluster at {address} cannot be reached" if address else "a local Ray cannot be started"
         raise DeploymentError(f"{where}: {_reason(error)}") from None
+
+
+def _require_listener(address: str) -> None:
+    """Ray itself goes on for minutes where nobody answers; `auto` and the like are left to it."""
+    host, _, port = address.rpartition(":")
+    if "/" in address or not host or not port.isdecimal():
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), ANSWER_S).close()
+    except (OSError, OverflowError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise DeploymentError(f"the Ray cluster at {address} cannot be reached: {reason}") from None
 
 
 def _stay_on_loopback() -> None:

@@ -2,13 +2,16 @@
 
 import os
 import stat
+import time
 from pathlib import Path
 
 import pytest
 from ray.exceptions import RayActorError, RayTaskError
 
-from actors.cluster import _close_token, _reason, plain
+from actors.cluster import Cluster, _close_token, _reason, plain
+from actors.config import RayConfig
 from bcaf_stream.errors import CheckpointError, DeploymentError
+from tests.deployed import free_address
 
 
 def token_of(home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -72,3 +75,13 @@ def test_what_ray_itself_says_is_its_last_line():
     error = plain(RayActorError(error_msg="The actor died.\n\nits node was lost\n"), "the hub does not start")
     assert isinstance(error, DeploymentError)
     assert str(error) == "the hub does not start: its node was lost"
+
+
+def test_an_address_where_no_cluster_is_is_said_at_once():
+    address = free_address().removeprefix("tcp://")
+    begun = time.monotonic()
+    with pytest.raises(
+        DeploymentError, match=rf"the Ray cluster at {address} cannot be reached: Connection refused"
+    ):
+        Cluster(RayConfig(address=address))
+    assert time.monotonic() - begun < 20, "Ray itself goes on for minutes"
