@@ -310,11 +310,16 @@ def _start_in_background(name: str, command: list[str]) -> dict[str, Any]:
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True
         )
-    while process.poll() is None:
-        report = read_status(name)
-        if report and report["state"] == "up":
-            return report
-        time.sleep(0.1)
+    try:
+        while process.poll() is None:
+            report = read_status(name)
+            if report and report["state"] == "up":
+                return report
+            time.sleep(0.1)
+    except KeyboardInterrupt:
+        process.terminate()  # what whoever started it does not want any more goes down again
+        process.wait()
+        raise
     lines = log.read_text(encoding="utf-8").strip().splitlines()
     said = [line.removeprefix("bcaf-serve: ") for line in lines if line.startswith("bcaf-serve: ")]
     raise DeploymentError((said or lines or [f"it ended with code {process.returncode}"])[-1])
