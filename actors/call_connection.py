@@ -9,6 +9,7 @@ from prometheus_client import Counter
 
 from bcaf_stream.errors import LinkError
 from bcaf_stream.ingest.media import CallEnd, CallOutcome, Degraded, Media, MissingSound, TextUpdate, sound
+from bcaf_stream.transcripts.timeline import LONGEST_WORD
 from bcaf_stream.types import AudioChunk, Call, Gap
 
 Item = AudioChunk | Gap | MissingSound | TextUpdate | Degraded | CallEnd
@@ -17,7 +18,6 @@ MOST_QUEUED_MS = 120_000  # of sound: what a sender without credit may be ahead
 MOST_QUEUED_ITEMS = 50_000
 MOST_QUEUED_TEXT = 2_000_000  # characters of live words, and ITEM_CHARS for each item
 ITEM_CHARS = 50
-LONGEST_WORD = 50  # characters
 
 
 class Inbox:

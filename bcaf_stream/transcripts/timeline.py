@@ -31,6 +31,7 @@ SAME_BREATH_MS = 500  # words with times of their own and no longer pause betwee
 
 # A cue may stay on the screen after its last word; slower than this nobody speaks (usual: 60 to 90 ms a letter).
 SLOWEST_MS_PER_CHAR = 120
+LONGEST_WORD = 200  # characters; what goes on without a space, as other scripts do, is several: words are counted
 MOST_IN_A_SEGMENT = 1000  # words; a segment lasts 15 s at most, and nobody says a tenth of that in it
 MOST_UNDECIDED = 1000  # cues of nobody whose time has come; it is decided of each 15 s later at the latest
 
@@ -73,7 +74,8 @@ def spread(cue: Words, first_order: int = 0) -> tuple[int, list[Moment]]:
         The end of the cue's speech in ms (before the cue's end, if it lasts longer than its words can), and
         the words in order.
     """
-    tokens = cue.text.split()
+    words = cue.text.split()
+    tokens = [word[at : at + LONGEST_WORD] for word in words for at in range(0, len(word), LONGEST_WORD)]
     letters = sum(map(len, tokens))
     length = min(cue.end_ms - cue.start_ms, letters * SLOWEST_MS_PER_CHAR)
     moments, before = [], 0

@@ -9,7 +9,6 @@ import pytest
 from ray.exceptions import RayActorError, RayTaskError
 
 from actors.cluster import Cluster, _close_token, _reason, plain
-from actors.config import RayConfig
 from bcaf_stream.errors import CheckpointError, DeploymentError
 from tests.deployed import free_address
 
@@ -83,5 +82,5 @@ def test_an_address_where_no_cluster_is_is_said_at_once():
     with pytest.raises(
         DeploymentError, match=rf"the Ray cluster at {address} cannot be reached: Connection refused"
     ):
-        Cluster(RayConfig(address=address))
+        Cluster(address)
     assert time.monotonic() - begun < 20, "Ray itself goes on for minutes"

@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bcaf_stream.transcripts.timeline import MOST_IN_A_SEGMENT, MOST_UNDECIDED, Timeline
+from bcaf_stream.transcripts.timeline import LONGEST_WORD, MOST_IN_A_SEGMENT, MOST_UNDECIDED, Timeline
 from bcaf_stream.types import SpeechSegment, Words
 
 CHANNELS = ["a", "b"]
@@ -35,6 +35,16 @@ def told_apart(messages: list[list[Words]]) -> list[list[Words]]:
         [replace(w, text=" ".join(f"{token}-{next(numbers)}" for token in w.text.split())) for w in words]
         for words in messages
     ]
+
+
+@given(st.lists(st.integers(1, 3 * LONGEST_WORD), min_size=1, max_size=6))
+def test_a_word_without_an_end_is_counted_as_the_many_that_it_is(lengths: list[int]):
+    timeline, text = Timeline(CHANNELS, 500), " ".join("x" * length for length in lengths)
+    timeline.add([Words(0, 1000, text, "a")])
+    assert len(timeline) == sum(-(-length // LONGEST_WORD) for length in lengths)
+    zone = timeline.zone(segment("a", 0, 0, 2000))
+    waiting = timeline.claim(segment("a", 0, 0, 2000), zone)
+    assert "".join(waiting) == text.replace(" ", "")
 
 
 @given(st.lists(st.lists(WORDS, max_size=4), max_size=12), st.sampled_from([2, 1000]))
