@@ -13,11 +13,16 @@ def replacing(path: Path, mode: int = 0o666, sync: bool = False, shared: bool = 
     """The name of an empty draft beside `path`, which takes its place when the block ends without an error.
 
     `mode` is the file's from its first moment, less the umask; with `sync` its content survives a power cut;
-    `shared`: other processes may replace it at the same time, and the last one wins.
+    `shared`: other processes may replace it at the same time, and the last one wins. Of a link its target is
+    replaced. What is no file (/dev/null, a pipe) is written itself: nothing takes its place.
 
     Raises:
         OSError, ValueError: it cannot be written there; what was there before is as it was.
     """
+    path = path.resolve() if path.is_symlink() else path
+    if path.exists() and not path.is_file() and not path.is_dir():
+        yield path
+        return
     draft = path.with_name(f".{path.name}.{os.getpid()}.part" if shared else f".{path.name}.part")
     draft.unlink(missing_ok=True)
     os.close(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode))

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from bcaf_stream.cli.doctor import findings
+from bcaf_stream.files import replacing
 from bcaf_stream.folders import MOST_BYTES, ray_folder, why_home_is_no_use, why_ray_cannot_use
 
 
@@ -38,3 +39,21 @@ def test_a_home_that_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert why_home_is_no_use() is None
     monkeypatch.setenv("HOME", str(tmp_path / "nothing"))
     assert "no such folder" in (why_home_is_no_use() or "")
+
+
+def test_what_is_written_takes_the_place_of_files_alone(tmp_path: Path):
+    pipe, file, link = tmp_path / "pipe", tmp_path / "file", tmp_path / "link"
+    os.mkfifo(pipe)
+    file.write_text("before")
+    link.symlink_to(file)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    with replacing(pipe) as draft:
+        draft.write_text("through")
+    assert os.read(reader, 100) == b"through"
+    os.close(reader)
+    with replacing(link) as draft:
+        draft.write_text("after")
+    assert pipe.is_fifo()
+    assert link.is_symlink()
+    assert file.read_text() == "after"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "link", "pipe"]
