@@ -2,8 +2,10 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from actors import metrics
@@ -14,13 +16,15 @@ from actors.load_shedding import Lags, LoadShedding
 from actors.services import CallRuntime
 from actors.sound_recording import SoundRecording
 from bcaf_stream.analyzer import AnalyzerConfig
+from bcaf_stream.audio.speakers import config
+from bcaf_stream.audio.speakers.config import load_networks, speakers_of
 from bcaf_stream.display import printable
-from bcaf_stream.errors import BcafError, BusyError, JournalError, LinkError, SupersededError
+from bcaf_stream.errors import BcafError, BusyError, CheckpointError, JournalError, LinkError, SupersededError
 from bcaf_stream.events.owners import Claim
 from bcaf_stream.events.writer import EventWriter
 from bcaf_stream.ingest.media import CallEnd, CallOutcome, CallStart, TextUpdate
 from bcaf_stream.loops import faults, spawn_task
-from bcaf_stream.types import Call
+from bcaf_stream.types import Call, Role
 
 log = logging.getLogger(__name__)
 
@@ -53,10 +57,13 @@ class CallRegistry:
         self.finished = self.failed = self.busy = self.refused_words = self.handed_over = 0
 
     async def open(
-        self, begin: CallStart, credit: Callable[[int], None] | None = None
+        self,
+        begin: CallStart,
+        credit: Callable[[int], None] | None = None,
+        analyzer: AnalyzerConfig | None = None,
     ) -> CallConnection | FinishedCall:
         try:
-            connection = await self._open(begin, credit)
+            connection = await self._open(begin, credit, analyzer or self._analyzer)
         except BusyError:
             metrics.refused.labels("busy").inc()
             raise
@@ -67,7 +74,9 @@ class CallRegistry:
             connection.counted = metrics.audio.labels(begin.protocol), metrics.audio_gap.labels(begin.protocol)
         return connection
 
-    async def _open(self, begin: CallStart, credit: Callable[[int], None] | None) -> CallConnection | FinishedCall:
+    async def _open(
+        self, begin: CallStart, credit: Callable[[int], None] | None, analyzer: AnalyzerConfig
+    ) -> CallConnection | FinishedCall:
         session = self._sessions.get(begin.call)
         if session is not None:
             return session.attach(begin, credit)
@@ -77,9 +86,11 @@ class CallRegistry:
         self._check_new(begin)
         self._opening.add(begin.call)  # counted before anything is waited for
         try:
+            if speakers_of(analyzer.audio.speakers, begin.channels):
+                await self._load_networks()
             claim = await self._claim(begin)
             try:
-                return self._begin(begin, credit, claim)
+                return self._begin(begin, credit, claim, analyzer)
             except BaseException:
                 self._runtime.release(begin.call, claim.epoch)
                 raise
@@ -87,7 +98,11 @@ class CallRegistry:
             self._opening.discard(begin.call)
 
     def _begin(
-        self, begin: CallStart, credit: Callable[[int], None] | None, claim: Claim
+        self,
+        begin: CallStart,
+        credit: Callable[[int], None] | None,
+        claim: Claim,
+        analyzer: AnalyzerConfig,
     ) -> CallConnection | FinishedCall:
         progress = claim.progress
         if self._is_draining:
@@ -100,11 +115,11 @@ class CallRegistry:
             return FinishedCall(begin.call, CallOutcome(progress.finals, progress.reason or ""))
         if (progress and progress.ended) or begin.call in self._closing:
             raise LinkError(f"call {begin.call} is over, and in the journal already")
-        return self._start(begin, credit, claim)
+        return self._start(begin, credit, claim, analyzer)
 
-    def behind(self, protocol: str) -> "ServedCalls":
-        """The same for one server, whose sound is counted as that of its protocol."""
-        return ServedCalls(self, protocol)
+    def behind(self, protocol: str, enrol: Mapping[Role, Path] = MappingProxyType({})) -> "ServedCalls":
+        """The same for one server, whose sound is counted as that of its protocol; `enrol` are voices it knows."""
+        return ServedCalls(self, protocol, with_voices(self._analyzer, enrol))
 
     async def words(self, call: str, message: TextUpdate) -> None:
         if call in self._sessions:
@@ -237,6 +252,13 @@ class CallRegistry:
                 "this deployment has no speech recognition: the call must bring its words, or need none"
             )
 
+    async def _load_networks(self) -> None:
+        """Other calls go on meanwhile."""
+        try:
+            await asyncio.get_running_loop().run_in_executor(self._runtime.cutting, load_networks)
+        except CheckpointError as error:
+            raise LinkError(str(error)) from None
+
     async def _claim(self, begin: CallStart) -> Claim:
         try:
             return await self._runtime.claim(begin)
@@ -248,11 +270,15 @@ class CallRegistry:
                 f"call {begin.call}: its events in the journal cannot be read: it needs another name"
             ) from None
 
-    def _start(self, begin: CallStart, credit: Callable[[int], None] | None, claim: Claim) -> CallConnection:
+    def _start(
+        self,
+        begin: CallStart,
+        credit: Callable[[int], None] | None,
+        claim: Claim,
+        analyzer: AnalyzerConfig,
+    ) -> CallConnection:
         recorder = self._recording.of(Call(begin.call, begin.channels)) if self._recording else None
-        session = CallSession(
-            begin, self._analyzer, self._config.live, self._runtime, self.shedding, claim, recorder
-        )
+        session = CallSession(begin, analyzer, self._config.live, self._runtime, self.shedding, claim, recorder)
         connection = session.attach(begin, credit)
         self._sessions[begin.call] = session
         task = spawn_task("call", self._run(session))
@@ -286,16 +312,22 @@ class CallRegistry:
             self._runtime.release(session.call.id, session.epoch)
 
 
-class ServedCalls:
-    """The `CallSink` of one ingest server."""
+def with_voices(analyzer: AnalyzerConfig, enrol: Mapping[Role, Path]) -> AnalyzerConfig:
+    speakers = config.with_voices(analyzer.audio.speakers, enrol, "enrol")
+    audio = analyzer.audio.model_copy(update={"speakers": speakers})
+    return analyzer.model_copy(update={"audio": audio})
 
-    def __init__(self, calls: CallRegistry, protocol: str) -> None:
-        self._calls, self._protocol = calls, protocol
+
+class ServedCalls:
+    """The `CallSink` of one ingest server, whose calls are analysed so."""
+
+    def __init__(self, calls: CallRegistry, protocol: str, analyzer: AnalyzerConfig) -> None:
+        self._calls, self._protocol, self._analyzer = calls, protocol, analyzer
 
     async def open(
         self, begin: CallStart, credit: Callable[[int], None] | None = None
     ) -> CallConnection | FinishedCall:
-        return await self._calls.open(replace(begin, protocol=self._protocol), credit)
+        return await self._calls.open(replace(begin, protocol=self._protocol), credit, self._analyzer)
 
     async def words(self, call: str, message: TextUpdate) -> None:
         await self._calls.words(call, message)

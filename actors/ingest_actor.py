@@ -4,10 +4,11 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import count
+from pathlib import Path
 from typing import Any, TypeVar
 
 import ray
@@ -24,17 +25,17 @@ from actors.readiness import NotReadyError, Readiness
 from actors.recognition import Recognition, on_thread
 from actors.replica_pool import ReplicaPool
 from actors.sound_recording import SoundRecording
-from bcaf_stream.audio.speakers.config import require_voices
+from bcaf_stream.audio.speakers.config import SpeakerConfig, require_voices, with_voices
 from bcaf_stream.context import Answer, State
 from bcaf_stream.errors import BcafError, JournalError
 from bcaf_stream.events.event import Event
 from bcaf_stream.events.owners import Claim
 from bcaf_stream.ingest.media import CallStart, TextUpdate
-from bcaf_stream.ingest.servers import make_servers
+from bcaf_stream.ingest.servers import make_servers, named
 from bcaf_stream.ingest.sink import IngestServer
 from bcaf_stream.loops import exit_on_death, faults, start_task, watch_event_loop
 from bcaf_stream.transcripts.asr import load_transcriber
-from bcaf_stream.types import Modality, Utterance
+from bcaf_stream.types import Modality, Role, Utterance
 
 log = logging.getLogger(__name__)
 
@@ -200,8 +201,7 @@ class IngestActor:
         if self._recording:
             await attempt(self._recording.open)
         self.recognition = await attempt(self._make_recognition)
-        speakers = self._config.analyzer.audio.speakers
-        await attempt(lambda: self._on_thread(lambda: require_voices(speakers)))
+        await attempt(lambda: self._on_thread(self._read_voices))
         self._servers = await attempt(self._make_servers)
         described = await attempt(self._emotions.replicas.describe)
         self.modalities = described["modalities"]
@@ -234,16 +234,26 @@ class IngestActor:
         transcriber = await self._on_thread(lambda: load_transcriber(asr))
         return Recognition(on_thread(transcriber)) if transcriber else None
 
+    def _read_voices(self) -> None:
+        """Those that are enrolled, for all calls and for those of one server: a bad file is known at once."""
+        speakers = self._config.analyzer.audio.speakers
+        if isinstance(speakers, SpeakerConfig):
+            require_voices(speakers.enrol, "analyzer.audio.speakers.enrol")
+        for key, server in named(self._config.ingest):
+            with_voices(speakers, server.enrol, f"ingest.{key}.enrol")
+            require_voices(server.enrol, f"ingest.{key}.enrol")
+
     async def _make_servers(self) -> list[IngestServer]:
         return make_servers(self._config.ingest)
 
     async def _open_servers(self) -> None:
         """A server that cannot be opened now is tried again, and the others are open meanwhile."""
 
-        def opening(server: IngestServer) -> Awaitable[None]:
-            return self._readiness.attempt(lambda: server.start(self._calls.behind(server.name)))
+        def opening(server: IngestServer, enrol: Mapping[Role, Path]) -> Awaitable[None]:
+            return self._readiness.attempt(lambda: server.start(self._calls.behind(server.name, enrol)))
 
-        await asyncio.gather(*(opening(server) for server in self._servers))
+        enrolled = [server.enrol for _, server in named(self._config.ingest)]
+        await asyncio.gather(*map(opening, self._servers, enrolled))
         self._readiness.done()
 
     async def _close_orphans(self) -> None:

@@ -115,7 +115,7 @@ def analyze(
     from bcaf_stream.analyzer import AnalyzerConfig  # torch loads in seconds: not for --help
     from bcaf_stream.audio.crosstalk import SAME_SOUND
     from bcaf_stream.audio.raw import parse_raw
-    from bcaf_stream.audio.speakers.config import enrolled_roles
+    from bcaf_stream.audio.speakers.config import enrolled_roles, speakers_of
     from bcaf_stream.emotion_model import use_threads
     from bcaf_stream.recording import Analysis, Recording
 
@@ -155,6 +155,10 @@ def analyze(
             raise AsrError(f"{error} (--transcript FILE, or --text none)") from None
         for caveat in analysis.engine.caveats:
             stderr_note(f"bcaf-stream: {caveat}")
+        if enrolled_roles(settings.audio.speakers) and (
+            recording.cuts or not speakers_of(settings.audio.speakers, recording.call.channels)
+        ):
+            _note([_NOBODY_SHARES])
         _note(_policy_notes(recording.call, settings.text.policy, enrolled_roles(settings.audio.speakers)))
         try:
             for event in analysis:
@@ -307,6 +311,12 @@ def _pairs(options: Sequence[str] | None, flag: str) -> dict[str, str]:
             raise UsageError(f"{flag} {name}: given twice")
         pairs[name] = value
     return pairs
+
+
+_NOBODY_SHARES = (
+    "--enrol has no effect: each channel of this recording has one party; where several people share one,"
+    " say so with --role NAME=speaker"
+)
 
 
 def _policy_notes(call: Call, policies: Mapping[Role, Policy], enrolled: Collection[Role]) -> list[str]:

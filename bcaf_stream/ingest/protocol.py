@@ -8,6 +8,7 @@ Neither does any I/O; the servers in transports/ do, and know no vendor.
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, ClassVar, Protocol
 from urllib.parse import parse_qs, urlsplit
 
@@ -17,7 +18,7 @@ from bcaf_stream.errors import LinkError
 from bcaf_stream.ingest.media import CallEnd, CallOutcome, CallStart, Degraded, TextUpdate
 from bcaf_stream.ingest.security import Access, ServerConfig
 from bcaf_stream.ingest.sink import CallSink
-from bcaf_stream.types import AudioChunk, Gap
+from bcaf_stream.types import AudioChunk, Gap, Role
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +162,9 @@ class TcpProtocol(CallProtocol):
 
 class VendorConfig(Protocol):
     """The configuration of one protocol."""
+
+    @property
+    def enrol(self) -> Mapping[Role, Path]: ...
 
     def protocol(self) -> WebSocketProtocol | TcpProtocol: ...
 

@@ -13,7 +13,7 @@ from pydantic import Field, IPvAnyNetwork, model_validator
 
 from bcaf_stream.config import Config
 from bcaf_stream.errors import LinkError
-from bcaf_stream.types import TextSource
+from bcaf_stream.types import Role, TextSource
 
 MAX_USED = 100_000  # signatures that are remembered; more of them within their time would need the secret
 
@@ -77,13 +77,17 @@ class EndpointConfig(Config):
 
 
 class ServerConfig(EndpointConfig):
-    """A server that takes calls; `text` is where the words of its calls come from."""
+    """A server that takes calls; `text` is where the words of its calls come from.
+
+    `enrol` has a sound file of one person for a role: for its calls it adds to `audio.speakers.enrol`.
+    """
 
     text: TextSource = "asr"
     max_calls_per_client: int = Field(64, ge=1)  # a client is an address
     max_silent_per_client: int = Field(16, ge=1)  # connections that have said nothing for a second
     max_message_bytes: int = Field(262_144, ge=1024)
     first_message_s: float = Field(5.0, gt=0)  # how long a connection may be silent before its call begins
+    enrol: dict[Role, Path] = Field(default_factory=dict)
 
 
 class Access:

@@ -21,6 +21,8 @@ from bcaf_stream.ingest.transports.websocket_session import WebSocketServer
 from bcaf_stream.ingest.transports.zmq_link import LinkServer
 from bcaf_stream.ingest.transports.zmq_router import LinkConfig
 
+AnyServerConfig = LinkConfig | RtpConfig | VendorConfig
+
 
 class ServersConfig(Config):
     """A protocol that is not named has no server; only `link`, which `bcaf-stream send` uses, is always open.
@@ -40,21 +42,26 @@ class ServersConfig(Config):
     live_text: LiveTextConfig | None = None
 
 
+def named(config: ServersConfig) -> list[tuple[str, AnyServerConfig]]:
+    """The key and the configuration of each server, the link first."""
+    found = []
+    for key in ServersConfig.model_fields:
+        value = getattr(config, key)
+        several = value if isinstance(value, tuple) else [value]
+        found += [(key, each) for each in several if each is not None]
+    return found
+
+
 def make_servers(config: ServersConfig) -> list[IngestServer]:
-    """The servers that the configuration names, the link first; they listen when they are started.
+    """The servers that the configuration names, as `named` has them; they listen when they are started.
 
     Raises:
         LinkError: the link's address cannot be bound.
     """
-    servers: list[IngestServer] = []
-    for key in ServersConfig.model_fields:
-        value = getattr(config, key)
-        several = value if isinstance(value, tuple) else [value]
-        servers += [make_server(each) for each in several if each is not None]
-    return servers
+    return [make_server(each) for _, each in named(config)]
 
 
-def make_server(config: LinkConfig | RtpConfig | VendorConfig, clock: Clock = time.time_ns) -> IngestServer:
+def make_server(config: AnyServerConfig, clock: Clock = time.time_ns) -> IngestServer:
     """The server of one configuration.
 
     Raises:

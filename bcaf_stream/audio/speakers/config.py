@@ -1,12 +1,13 @@
 """What decides whose utterance a segment is, and where it is cut; all thresholds of `audio.speakers`."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field
 
 from bcaf_stream.config import Config
+from bcaf_stream.errors import ConfigError
 from bcaf_stream.types import Channel, Role
 
 MOST = 20  # speakers of a channel, where nobody says how many
@@ -42,14 +43,34 @@ def enrolled_roles(speakers: Speakers) -> list[Role]:
     return list(speakers.enrol) if isinstance(speakers, SpeakerConfig) else []
 
 
-def require_voices(speakers: Speakers) -> None:
-    """Read the voices that are enrolled, so that a bad file is known before a call comes.
+def with_voices(speakers: Speakers, enrol: Mapping[Role, Path], where: str) -> Speakers:
+    """The same with more voices, which the setting `where` names.
+
+    Raises:
+        ConfigError: nobody is told apart.
+    """
+    if not enrol:
+        return speakers
+    if speakers == "off":
+        raise ConfigError(f"{where}: is for people who are told apart: not with audio.speakers=off")
+    known = SpeakerConfig() if speakers == "auto" else speakers
+    return known.model_copy(update={"enrol": {**known.enrol, **enrol}})
+
+
+def require_voices(enrol: Mapping[Role, Path], where: str) -> None:
+    """Read the voices that are enrolled by the setting `where`, so that a bad file is known before a call comes.
 
     Raises:
         ConfigError: see `enrolled`.
     """
-    if enrolled_roles(speakers):
+    if enrol:
         from bcaf_stream.audio.speakers.voices import enrolled  # with the networks
 
-        assert isinstance(speakers, SpeakerConfig)
-        enrolled(speakers.enrol)
+        enrolled(enrol, where)
+
+
+def load_networks() -> None:
+    """Load what tells people apart; half a second when it is done first. Raises CheckpointError."""
+    from bcaf_stream.audio.speakers import models
+
+    models.load()

@@ -42,6 +42,16 @@ FeaturesTD = NDArray[np.float32]
 VectorD = NDArray[np.float32]
 
 
+def load() -> None:
+    """Read the weights, which is done once.
+
+    Raises:
+        CheckpointError: a file is missing or damaged.
+    """
+    for name in SHA256:
+        _head() if name.endswith(".npz") else _session(name)
+
+
 def activity(sound_N: PcmN) -> tuple[ActivityFK, NDArray[np.bool_]]:
     """Probability of each local speaker in each frame, and the most probable set of them."""
     padding = max(0, _SHORTEST - len(sound_N))

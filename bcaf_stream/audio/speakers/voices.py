@@ -29,43 +29,45 @@ ALIKE = 0.5  # cosine of two vectors of one person
 LEAST_SHARE = 0.02  # of the speech make a person
 
 
-def enrolled(files: Mapping[Role, Path]) -> list[Voice]:
-    """The voice in each file.
+def enrolled(files: Mapping[Role, Path], where: str = "audio.speakers.enrol") -> list[Voice]:
+    """The voice in each file; the setting `where` names them.
 
     Raises:
         ConfigError: a file cannot be read, holds too little speech, or more than one person.
     """
-    return [Voice(_voice_in(str(path), role, _version(path, role)), role) for role, path in files.items()]
+    voices = []
+    for role, path in files.items():
+        try:
+            voices.append(Voice(_voice_in(str(path), _version(path)), role))
+        except (ConfigError, SourceError) as error:
+            raise ConfigError(f"{where}.{role}: {path}: {error}") from None
+    return voices
 
 
-def _version(path: Path, role: Role) -> tuple[int, int]:
+def _version(path: Path) -> tuple[int, int]:
     try:
         found = path.stat()
     except OSError as error:
-        raise ConfigError(f"audio.speakers.enrol.{role}: {path}: cannot be read: {error.strerror}") from None
+        raise ConfigError(f"cannot be read: {error.strerror}") from None
     return found.st_mtime_ns, found.st_size
 
 
 @functools.lru_cache(maxsize=64)
-def _voice_in(path: str, role: Role, version: tuple[int, int]) -> VectorD:
-    where = f"audio.speakers.enrol.{role}: {path}"
+def _voice_in(path: str, version: tuple[int, int]) -> VectorD:
     diarizer = Diarizer(20, round(LONGEST_S * 1000 / FRAME_MS))
-    try:
-        for frame in _frames(path):
-            diarizer.push(frame.samples, frame.speech)
-            if diarizer.is_due:
-                diarizer.look(0)
-    except SourceError as error:
-        raise ConfigError(f"{where}: {error}") from None
+    for frame in _frames(path):
+        diarizer.push(frame.samples, frame.speech)
+        if diarizer.is_due:
+            diarizer.look(0)
     diarizer.look(0, final=True)
     active = diarizer.active(0, diarizer.now)
     heard_s = active.sum(0) * FRAME_MS / 1000
     if not len(heard_s) or heard_s.max() < ENOUGH_S:
         found_s = float(heard_s.max(initial=0.0))
-        raise ConfigError(f"{where}: {found_s:.1f} s of a voice; give {ENOUGH_S:.0f} s of speech or more")
+        raise ConfigError(f"{found_s:.1f} s of a voice; give {ENOUGH_S:.0f} s of speech or more")
     others_s = float(heard_s.sum() - heard_s.max())
     if others_s >= OTHERS_S and others_s >= OTHERS_SHARE * float(heard_s.sum()):
-        raise ConfigError(f"{where}: more than one person speaks in it; give a recording of one alone")
+        raise ConfigError("more than one person speaks in it; give a recording of one alone")
     vector = diarizer.voice(0, diarizer.now, int(heard_s.argmax()))
     assert vector is not None
     return vector

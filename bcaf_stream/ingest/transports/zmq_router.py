@@ -9,6 +9,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import NamedTuple
 
 import zmq
@@ -29,6 +30,7 @@ from bcaf_stream.ingest.protocols.link import (
     pack,
     parse_client,
 )
+from bcaf_stream.types import Role
 
 HANDSHAKE_MS = 5_000  # how long a connection may take to say that it speaks ZeroMQ
 
@@ -39,7 +41,7 @@ class LinkConfig(Config):
     A message beyond `max_message_bytes` ends its connection; `waiting_messages` may wait for each client, then
     it is read no further until there is room. `linger_s` is how long `close` may still deliver answers. One
     address may have `max_calls_per_client` calls at the same time. With more than `max_connections` the one that
-    has said least is ended.
+    has said least is ended. `enrol` is that of ServerConfig.
     """
 
     insecure: bool = False  # above `bind`, whose check looks at it
@@ -51,6 +53,7 @@ class LinkConfig(Config):
     linger_s: float = Field(default=1.0, ge=0)
     max_calls_per_client: int = Field(default=64, ge=1)
     max_connections: int = Field(default=1000, ge=1)
+    enrol: dict[Role, Path] = Field(default_factory=dict)
 
     @field_validator("bind")
     @classmethod

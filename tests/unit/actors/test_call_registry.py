@@ -16,8 +16,20 @@ from bcaf_stream.analyzer import AnalyzerConfig
 from bcaf_stream.emotion_model import EmotionEngine, ModelConfig
 from bcaf_stream.errors import BusyError, LinkError
 from bcaf_stream.ingest.media import CallStart, TextUpdate
+from bcaf_stream.transcripts.pairing import TextConfig
 from bcaf_stream.types import Words
-from tests.unit.actors.local_runtime import CHANNELS, RATE, LocalRuntime, demo_chunks, send
+from tests.unit.actors.local_runtime import (
+    CHANNELS,
+    RATE,
+    SHARED,
+    LocalRuntime,
+    demo_chunks,
+    joined,
+    mono_chunks,
+    send,
+)
+from tests.unit.audio.signals import write_wav
+from tests.unit.audio.test_voices import shared_ms
 from tests.waiting import eventually
 
 
@@ -27,11 +39,14 @@ def runtime(tiny: Path) -> LocalRuntime:
 
 
 def run(
-    runtime: LocalRuntime, script: Callable[[CallRegistry], Awaitable[None]], max_calls: int = 2
+    runtime: LocalRuntime,
+    script: Callable[[CallRegistry], Awaitable[None]],
+    max_calls: int = 2,
+    analyzer: AnalyzerConfig | None = None,
 ) -> CallRegistry:
     async def whole() -> CallRegistry:
         config = IngestConfig(max_calls=max_calls, live=LiveConfig(interim_ms=0, grace_s=0.1, finish_s=20))
-        calls = CallRegistry(AnalyzerConfig(), config, runtime)
+        calls = CallRegistry(analyzer or AnalyzerConfig(), config, runtime)
         await script(calls)
         await calls.drain(10)
         return calls
@@ -219,6 +234,23 @@ def test_a_call_says_by_which_protocol_it_came(runtime: LocalRuntime):
 
     run(runtime, script)
     assert [event.protocol for event in runtime.events] == ["twilio", *[None] * (len(runtime.events) - 1)]
+
+
+def test_whose_voice_a_server_knows_has_the_policy_of_the_role_on_one_channel(
+    runtime: LocalRuntime, tmp_path: Path
+):
+    voice = write_wav(tmp_path / "agent.wav", joined(demo_chunks(15), "agent"))
+
+    async def script(calls: CallRegistry) -> None:
+        line = await calls.behind("pcm", {"agent": voice}).open(replace(begin("a"), channels=SHARED))
+        await send(line, mono_chunks())
+        line.end()
+        await line.ended()
+
+    run(runtime, script, analyzer=AnalyzerConfig(text=TextConfig(policy={"agent": "off"})))
+    judged = runtime.of("emotion.final")
+    assert len(judged) >= 3
+    assert all(shared_ms(event) < 0.3 * (event.end_ms - event.start_ms) for event in judged), "the agent is judged"
 
 
 def test_a_call_that_nobody_goes_on_with_is_ended(runtime: LocalRuntime):

@@ -8,6 +8,7 @@ import pytest
 
 from bcaf_stream.audio.first_pass import voices_of
 from bcaf_stream.audio.speakers.clustering import Clusters, LocalSpeaker, Voice
+from bcaf_stream.audio.speakers.config import SpeakerConfig, require_voices, with_voices
 from bcaf_stream.audio.speakers.voices import clustered, enrolled, unlike
 from bcaf_stream.audio.turns import AudioConfig, CallCutter
 from bcaf_stream.config import load_config
@@ -108,3 +109,16 @@ def test_those_who_are_known_are_all_and_stay_apart():
         clusters.assign(heard(unit(1, 0.5), unit(0.9, 0.6)))
     assert len(clusters) == 2
     assert clusters.joined == {}
+
+
+def test_a_server_adds_its_voices(tmp_path: Path):
+    sound, rate = demo()
+    file = write_wav(tmp_path / "agent.wav", sound["agent"][: 15 * rate])
+    added = with_voices("auto", {"agent": file}, "ingest.pcm.enrol")
+    assert added == SpeakerConfig(enrol={"agent": file})
+    assert with_voices(SpeakerConfig(max=3), {"agent": file}, "x") == SpeakerConfig(max=3, enrol={"agent": file})
+    assert with_voices("off", {}, "x") == "off"
+    with pytest.raises(ConfigError, match=r"ingest\.pcm\.enrol: .*not with audio.speakers=off"):
+        with_voices("off", {"agent": file}, "ingest.pcm.enrol")
+    with pytest.raises(ConfigError, match=r"ingest\.pcm\.enrol\.agent: .*cannot be read"):
+        require_voices({"agent": tmp_path / "absent.wav"}, "ingest.pcm.enrol")

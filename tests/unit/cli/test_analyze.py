@@ -326,3 +326,10 @@ def test_a_process_leaves_when_all_is_written(tmp_path: Path):
     wrong = subprocess.run([*command, "--format", "xml"], capture_output=True, text=True, check=False)
     assert wrong.returncode == 2
     assert wrong.stderr.count("\n") == 1
+
+
+def test_a_voice_for_a_call_of_two_parties_is_said_to_have_no_effect(analyze: Analyze, tmp_path: Path):
+    voice = write_wav(tmp_path / "agent.wav", np.zeros(8000))
+    done = analyze(CALL, "--text", "none", "--enrol", f"agent={voice}")
+    assert done.code == 0
+    assert "--enrol has no effect: each channel of this recording has one party" in done.err
