@@ -12,6 +12,7 @@ from pydantic import Field
 from actors import metrics
 from actors.endpoints import here
 from actors.readiness import Readiness
+from bcaf_stream.errors import JournalError
 from bcaf_stream.events.event import Event
 from bcaf_stream.events.hub import EventHub, EventHubConfig
 from bcaf_stream.events.owners import Claim
@@ -84,12 +85,19 @@ class HubActor:
         """The living owner of a running call."""
         return await asyncio.to_thread(self._hub.owners.owner_of, call)
 
-    async def orphans(self, silent_s: float) -> list[str]:
-        """The running calls whose owner has been silent for so long."""
+    async def orphans(self, silent_s: float) -> dict[str, str | None]:
+        """The running calls whose owner has been silent for so long, and by which protocol each came in."""
         if not self._recalled:
             await asyncio.to_thread(self._hub.owners.recall)
             self._recalled = True
-        return self._hub.owners.orphans(silent_s)
+        return {call: await asyncio.to_thread(self._protocol, call) for call in self._hub.owners.orphans(silent_s)}
+
+    def _protocol(self, call: str) -> str | None:
+        try:
+            progress = self._hub.progress(call)
+        except JournalError:  # whoever claims the call is told
+            return None
+        return progress.protocol if progress else None
 
     async def wait_for_subscriber(self, timeout_s: float) -> bool:
         """Whether somebody listens within `timeout_s`, so that a first listener misses nothing."""

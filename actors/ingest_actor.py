@@ -258,11 +258,16 @@ class IngestActor:
 
     async def _close_orphans(self) -> None:
         """End what died with an IngestActor, after its senders had time to come back."""
-        grace_s = self._config.ingest.live.grace_s
+        live, loop = self._config.ingest.live, asyncio.get_running_loop()
+        since: dict[str, float] = {}
         while True:
-            await asyncio.sleep(max(LEAST_GRACE_S, grace_s))
-            names = await self._until_answered(lambda: in_time(self._hub.orphans.remote(grace_s)))
-            await self._until_answered(partial(self._calls.close_orphans, names))
+            await asyncio.sleep(max(LEAST_GRACE_S, live.grace_s))
+            orphans = await self._until_answered(lambda: in_time(self._hub.orphans.remote(live.grace_s)))
+            now = loop.time()
+            since = {call: since.get(call, now - live.grace_s) for call in orphans}
+            patience = {call: live.patience_s(protocol == "link") for call, protocol in orphans.items()}
+            due = [call for call in orphans if now - since[call] >= patience[call]]
+            await self._until_answered(partial(self._calls.close_orphans, due))
 
     async def _until_answered(self, ask: Callable[[], Awaitable[T]]) -> T:
         for failures in count(1):

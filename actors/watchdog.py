@@ -30,6 +30,10 @@ class LiveConfig(Config):
     rebuild_s: float = Field(120.0, ge=30)  # more than the longest utterance and its wait for words
     finish_s: float = Field(90.0, gt=0)  # longer than emotion.retry_s
 
+    def patience_s(self, keeps_sound: bool) -> float:
+        """How long a call waits for a sender that is gone."""
+        return self.resume_s if keeps_sound else self.grace_s
+
 
 class Watchdog:
     """The clocks of one call's channels.
@@ -45,7 +49,7 @@ class Watchdog:
         self.stalled: set[str] = set()
         self._config = config
         self._keeps_sound = keeps_sound
-        self._grace_s = config.resume_s if keeps_sound else config.grace_s
+        self._grace_s = config.patience_s(keeps_sound)
         self._heard = dict.fromkeys(channels, now_s)
         self._latest = now_s
         self._gone: float | None = None  # since when there is no connection

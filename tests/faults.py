@@ -192,8 +192,10 @@ def suffer(fault: Fault, call: str, disk: Path, expected: Sequence[Event]) -> Ou
             until(lambda: (read_status(NAME) or {}).get("state") != "up", NOTICED_S, what="another state")
         wait_until_back(run.status, fault.kills, before)
         down_s = time.monotonic() - began
-        following.join()
         assert run.sender
+        if run.sender.poll():  # begun anew while there was no deployment; so its user tries again
+            run.send()
+        following.join()
         said = run.sender.communicate(timeout=30)[1].strip().splitlines()
     finally:
         if run.sender and run.sender.poll() is None:

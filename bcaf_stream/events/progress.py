@@ -39,7 +39,7 @@ class Progress:
     `interims` is the last interim result of each utterance that has no final event. `evidence` are the events
     that told those utterances last, by channel and number, and `alerts` the last one of each rule and channel.
     `speakers` is by channel the highest number that one of its speakers has (3 of S3), `relabelled` who of them
-    turned out to be whom.
+    turned out to be whom. `protocol` is the way by which the call came in.
     """
 
     ended: bool = False
@@ -59,6 +59,7 @@ class Progress:
     alerts: dict[tuple[str | None, str], Event] = field(default_factory=dict)
     speakers: Counter[str] = field(default_factory=Counter)
     relabelled: dict[str, dict[str, str]] = field(default_factory=dict)
+    protocol: str | None = None
 
     def follow(self, event: Event) -> None:
         """Take note of the next event of the call."""
@@ -67,6 +68,7 @@ class Progress:
         self.seq = max(self.seq, event.seq + 1)
         self.end_ms = max(self.end_ms, event.end_ms or 0)
         self.told_at = event.emitted_at
+        self.protocol = event.protocol or self.protocol
         if is_stand_in(event):
             return
         if event.relabelled:

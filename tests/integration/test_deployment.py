@@ -47,6 +47,7 @@ def running(ray_session: None, tiny: Path, tmp_path_factory: pytest.TempPathFact
         "emotion.num_cpus=0.5",
         *addresses,
         "ingest.live.grace_s=1",
+        "ingest.live.resume_s=2",
     )
     with Deployment(config) as deployment:
         yield Running(deployment, deployment.up(), config.hub.journal.path)
