@@ -244,6 +244,7 @@ def test_the_sink_hangs_up_and_the_sender_does_not_know():
             await setup.heard(20 * SIZE)
             setup.sink.finish(next(iter(setup.sink.calls)), "overload")
             await setup.call()
+            await eventually(lambda: setup.server._call is None, what="the end of the call at the server")
             for n in range(20, 40):
                 sender.send(packet(n))
             await eventually(lambda: setup.server.received == 40)

@@ -578,5 +578,5 @@ def test_an_outage_of_the_model_does_not_look_like_an_overload_of_recognition(
 
     play(lambda: late.session("asr", LiveConfig(interim_ms=0, window_ms=4000)), script)
     assert worst.emotion >= 800
-    assert worst.sound < 500
+    assert worst.sound < 30_000  # sound that waits for the model is a minute late
     assert worst.recognition < 500
