@@ -42,14 +42,14 @@ def call_page(report: CallReport) -> str:
     talked_over_ms = call.talked_over_ms
     emotions = sorted({name for role in call.roles.values() for name in role.shares})
     page.table(
-        ("role", "utterances", "talk time", "talked over others", "longest silence", "negative mass", *emotions),
+        ("role", "utterances", "talk time", "talked over", "longest pause", "negative mass", *emotions),
         [
             (
                 name,
                 str(role.utterances),
                 _clock(role.talk_ms),
                 f"{talked_over_ms[name] / 1000:.1f} s",
-                _silence(call.longest_silence_of(name)),
+                _seconds(call.longest_silence_of(name)),
                 _share(role.negative_mass),
                 *(_share(role.shares.get(emotion, 0.0)) for emotion in emotions),
             )
@@ -75,8 +75,11 @@ def call_page(report: CallReport) -> str:
 
 
 def _silence(span: tuple[int, int]) -> str:
-    begin_ms, end_ms = span
-    return f"{(end_ms - begin_ms) / 1000:.1f} s, from {_clock(begin_ms)} on" if end_ms else "none"
+    return f"{_seconds(span)}, from {_clock(span[0])} on" if span[1] else "none"
+
+
+def _seconds(span: tuple[int, int]) -> str:
+    return f"{(span[1] - span[0]) / 1000:.1f} s"
 
 
 def day_page(day: str, reports: Sequence[CallReport]) -> str:
