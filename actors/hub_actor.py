@@ -37,6 +37,7 @@ class HubActor:
         exit_on_death()
         watch_event_loop()
         self._opened: EventHub | None = None
+        self._closing = False
         self._recalled = False  # the calls that had no end when it was opened
         self._readiness = Readiness("the event hub")
         self._watch = metrics.Watch(metrics.HUB, self._look)
@@ -111,7 +112,7 @@ class HubActor:
         return self._watch.snapshot()
 
     def _look(self) -> None:
-        if self._opened is not None:
+        if self._opened is not None and not self._closing:
             last = self._opened.offset
             behind = self._opened.replay.furthest_behind
             metrics.journal_offset.set(last)
@@ -122,6 +123,7 @@ class HubActor:
 
     async def close(self) -> None:
         """Send what is queued and close the journal."""
+        self._closing = True
         if self._opened:
             await asyncio.to_thread(self._opened.close)
 

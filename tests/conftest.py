@@ -14,6 +14,7 @@ from hypothesis import settings
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
+from bcaf_stream import loops
 from tests.components import COMPONENTS, require
 from tests.postgres import PostgresServer, running_server
 from tests.tiny import tiny_checkpoint
@@ -24,6 +25,7 @@ ROOT = Path(__file__).parents[1]
 # processes. The other processes take the rest by files.
 WHOLE_MACHINE = (
     "integration/test_node_labels.py",  # a Ray of two nodes, in this process: before the one that all others share
+    "unit/actors/test_cluster.py",  # looks for a Ray where none is: not in a process that has one
     "e2e/test_commands.py",  # the Rays of processes of their own
     "integration/test_faults.py",
     "integration/test_ray_train.py",  # from here on `ray_session`; training needs all its CPUs
@@ -40,6 +42,8 @@ settings.load_profile("untimed")
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # An actor that a test makes in this process must not end it, with all tests, when a loop of some test dies.
+    loops._exit = loops._log_death
     if "PYTEST_XDIST_WORKER" in os.environ:
         torch.set_num_threads(1)  # torch's threads of two processes on two cores wait for each other
     config.addinivalue_line("markers", "needs(component): runs against a real part of tests/components.py")

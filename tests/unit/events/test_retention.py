@@ -12,6 +12,8 @@ from bcaf_stream.events.journal.config import JournalConfig, sound_of
 from bcaf_stream.events.journal.journal import NOT_STORED, Journal
 from bcaf_stream.events.journal.retention import DAY_NS, erase, expire
 
+LEAF = 0x0D  # first byte of a page of rows: https://www.sqlite.org/fileformat2.html
+
 
 def event(n: int, call: str = "a", text: str = "hello") -> Event:
     return Event(type="alert", id=f"{call}-{n}", call=call, seq=n, emitted_at=n + 1, text=text)
@@ -193,7 +195,10 @@ def test_a_journal_left_open_is_checked_and_damage_is_not_built_upon(tmp_path: P
         journal.query("UPDATE epochs SET ended_at = NULL")  # as a crash leaves it
         journal.database._is_writer = False
     data = bytearray(path.read_bytes())
-    data[len(data) // 2 : len(data) // 2 + 8192] = bytes(8192)
+    page = int.from_bytes(data[16:18], "big")
+    leaves = [at for at in range(page, len(data), page) if data[at] == LEAF]  # nearly all of them hold events
+    at = leaves[len(leaves) // 2]
+    data[at : at + page] = bytes(page)
     path.write_bytes(data)
     with pytest.raises(JournalError, match="damaged"):
         Journal(config(tmp_path))
