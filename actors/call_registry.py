@@ -16,8 +16,7 @@ from actors.load_shedding import Lags, LoadShedding
 from actors.services import CallRuntime
 from actors.sound_recording import SoundRecording
 from bcaf_stream.analyzer import AnalyzerConfig
-from bcaf_stream.audio.speakers import config
-from bcaf_stream.audio.speakers.config import load_networks, speakers_of
+from bcaf_stream.audio.speakers.config import load_networks, speakers_of, with_voices
 from bcaf_stream.display import printable
 from bcaf_stream.errors import BcafError, BusyError, CheckpointError, JournalError, LinkError, SupersededError
 from bcaf_stream.events.owners import Claim
@@ -119,7 +118,7 @@ class CallRegistry:
 
     def behind(self, protocol: str, enrol: Mapping[Role, Path] = MappingProxyType({})) -> "ServedCalls":
         """The same for one server, whose sound is counted as that of its protocol; `enrol` are voices it knows."""
-        return ServedCalls(self, protocol, with_voices(self._analyzer, enrol))
+        return ServedCalls(self, protocol, _with_voices(self._analyzer, enrol))
 
     async def words(self, call: str, message: TextUpdate) -> None:
         if call in self._sessions:
@@ -312,8 +311,8 @@ class CallRegistry:
             self._runtime.release(session.call.id, session.epoch)
 
 
-def with_voices(analyzer: AnalyzerConfig, enrol: Mapping[Role, Path]) -> AnalyzerConfig:
-    speakers = config.with_voices(analyzer.audio.speakers, enrol, "enrol")
+def _with_voices(analyzer: AnalyzerConfig, enrol: Mapping[Role, Path]) -> AnalyzerConfig:
+    speakers = with_voices(analyzer.audio.speakers, enrol, "enrol")
     audio = analyzer.audio.model_copy(update={"speakers": speakers})
     return analyzer.model_copy(update={"audio": audio})
 

@@ -154,6 +154,11 @@ class LinkSender:
         return self._endpoints[0]
 
     @property
+    def _has_others(self) -> bool:
+        """Whether another replica can go on with the call."""
+        return len(self._endpoints) > 1
+
+    @property
     def _keeps_all(self) -> bool:
         """Whether nothing may leave the backlog before it is analysed: there is no other way to have it again."""
         return not self._drop and self._again is None
@@ -282,8 +287,7 @@ class _Conversation:
         self._config = sender._config
         self._backlog = sender._backlog
         self._resumed = sender._opened
-        several = len(sender._endpoints) > 1
-        self.state = SenderState(sender._opening.rate, self._resumed, several)
+        self.state = SenderState(sender._opening.rate, self._resumed, sender._has_others)
         self._seq = self._words_sent = 0
         self._open_sent = self._close_sent = False
         self._next = 0  # the sample that continues what was sent over this connection
@@ -295,7 +299,7 @@ class _Conversation:
         self._socket.setsockopt(zmq.RECONNECT_IVL_MAX, math.ceil(self._config.longest_retry_s * 1000))
         self._socket.setsockopt(zmq.RCVHWM, 0)  # heartbeats and such a limit abort a process: see LinkServer
         own_s = self._config.heartbeat_s
-        beat_s, silent_s = (NEXT_BEAT_S, NEXT_SILENT_S) if several else (own_s, 3 * own_s)
+        beat_s, silent_s = (NEXT_BEAT_S, NEXT_SILENT_S) if sender._has_others else (own_s, 3 * own_s)
         self._socket.setsockopt(zmq.HEARTBEAT_IVL, math.ceil(beat_s * 1000))
         self._socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, math.ceil(silent_s * 1000))
         self._monitor = self._socket.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED)
@@ -316,7 +320,7 @@ class _Conversation:
             text = f"not an address: give tcp://HOST:PORT ({error.strerror})"
             raise LinkError(f"{self._sender._endpoint}: {text}") from None
         patience_s = self._config.connect_s
-        if len(self._sender._endpoints) > 1:
+        if self._sender._has_others:
             patience_s = min(patience_s, NEXT_CONNECT_S)
         if self._resumed:
             patience_s = min(patience_s, max(0.0, self._lost_at + self._config.give_up_s - time.monotonic()))

@@ -13,6 +13,7 @@ from bcaf_stream.transcripts.json_values import (
     first,
     has,
     json_object,
+    numbered,
     person,
     string,
     turns,
@@ -50,9 +51,7 @@ def read_transcribe(data: Any) -> Iterator[Cue]:
 def _transcribe_words(
     items: Iterable[Any], speakers: Mapping[float, str], channel: Any
 ) -> Iterator[tuple[TimedWord, str | int | None]]:
-    for number, raw in enumerate(items, 1):
-        where = f"item {number}"
-        item = json_object(where, raw)
+    for where, item in numbered("item", items):
         best = first(item.get("alternatives"))
         content = string(where, best, "content")
         side = item.get("channel_label", channel)
@@ -75,9 +74,7 @@ def read_call_analytics(data: Any) -> Iterator[Cue]:
         for p in data.get("Participants") or ()
         if isinstance(p, dict)
     }
-    for number, raw in enumerate(data["Transcript"], 1):
-        where = f"turn {number}"
-        turn = json_object(where, raw)
+    for where, turn in numbered("turn", data["Transcript"]):
         start, end = (milliseconds(where, key, turn.get(key)) for key in ("BeginOffsetMillis", "EndOffsetMillis"))
         who = turn.get("ParticipantId")
         role = turn.get("ParticipantRole") or roles.get(who) or who
@@ -225,9 +222,7 @@ def read_azure(data: Any) -> Iterator[Cue]:
 
 
 def _azure_items(items: Iterable[Any]) -> Iterator[Cue]:
-    for number, raw in enumerate(items, 1):
-        where = f"item {number}"
-        item = json_object(where, raw)
+    for where, item in numbered("item", items):
         timings = item.get("audioTimings") or item.get("wordLevelTimings") or ()
         words = [w for w in timings if has(w, "offset", "duration")]
         if not words:

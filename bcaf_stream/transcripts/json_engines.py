@@ -12,6 +12,7 @@ from bcaf_stream.transcripts.json_values import (
     has,
     json_object,
     looks_like_ms,
+    numbered,
     person,
     spoken,
     string,
@@ -30,9 +31,7 @@ def is_whisper(data: Any) -> bool:
 def read_whisper(data: Any) -> Iterator[Cue]:
     segments = data if isinstance(data, list) else data["segments"]
     in_ms = isinstance(data, list) and looks_like_ms(segments)
-    for number, raw in enumerate(segments, 1):
-        where = f"segment {number}"
-        segment = json_object(where, raw)
+    for where, segment in numbered("segment", segments):
         yield from spoken(where, segment, "word", ms=in_ms, text_key="text")
 
 
@@ -64,9 +63,7 @@ def is_whisper_cpp(data: Any) -> bool:
 
 def read_whisper_cpp(data: Any) -> Iterator[Cue]:
     """whisper.cpp -oj and -ojf: `offsets` in ms; `speaker` is the louder channel of a stereo file (--diarize)."""
-    for number, raw in enumerate(data["transcription"], 1):
-        where = f"segment {number}"
-        segment = json_object(where, raw)
+    for where, segment in numbered("segment", data["transcription"]):
         offsets = json_object(where, segment.get("offsets"))
         start, end = (milliseconds(where, f"offsets.{key}", offsets.get(key)) for key in ("from", "to"))
         side = str(segment.get("speaker", ""))
@@ -92,9 +89,7 @@ def is_hugging_face(data: Any) -> bool:
 def read_hugging_face(data: Any) -> Iterator[Cue]:
     """transformers' pipeline with return_timestamps, and insanely-fast-whisper, whose `speakers` have names."""
     chunks = data.get("speakers") or data["chunks"]
-    for number, raw in enumerate(chunks, 1):
-        where = f"chunk {number}"
-        chunk = json_object(where, raw)
+    for where, chunk in numbered("chunk", chunks):
         times = chunk.get("timestamp")
         if not isinstance(times, list) or len(times) != 2:
             raise TranscriptError(f"{where}: timestamp must be a list of start and end")
@@ -125,9 +120,7 @@ def read_nemo_manifest(where: str, item: Json) -> Cue:
 def read_nemo(data: Any) -> Iterator[Cue]:
     """NeMo: diarization with words (`start_time`, `speaker`), hypotheses with `timestamp`, and SegLST lists."""
     if isinstance(data, list) and has(data[0], "start_time", "end_time"):
-        for number, raw in enumerate(data, 1):
-            where = f"segment {number}"
-            item = json_object(where, raw)
+        for where, item in numbered("segment", data):
             start, end = (seconds(where, key, item.get(key)) for key in ("start_time", "end_time"))
             key = next((k for k in ("words", "sentence", "text", "word") if item.get(k) is not None), "words")
             text = string(where, item, key)

@@ -10,6 +10,7 @@ from bcaf_stream.transcripts.json_values import (
     first,
     has,
     json_object,
+    numbered,
     person,
     spoken,
     string,
@@ -31,9 +32,7 @@ def read_genesys(data: Any) -> Iterator[Cue]:
     zero = data.get("startTime")
     if zero is None:
         zero = min(phrase["startTimeMs"] for phrase in phrases)
-    for number, raw in enumerate(phrases, 1):
-        where = f"phrase {number}"
-        phrase = json_object(where, raw)
+    for where, phrase in numbered("phrase", phrases):
         words = [TimedWord(*_from(where, word, zero), f" {word['word']}") for word in phrase.get("words") or ()]
         purpose = phrase.get("participantPurpose")
         text = string(where, phrase, "text")
@@ -52,9 +51,7 @@ def is_twilio(data: Any) -> bool:
 
 def read_twilio(data: Any) -> Iterator[Cue]:
     """Twilio Conversational Intelligence, Sentences: the channel counts from 1."""
-    for number, raw in enumerate(data["sentences"], 1):
-        where = f"sentence {number}"
-        sentence = json_object(where, raw)
+    for where, sentence in numbered("sentence", data["sentences"]):
         start, end = (seconds(where, key, sentence.get(key)) for key in ("start_time", "end_time"))
         yield Cue(where, start, end, string(where, sentence, "transcript"), int(sentence["media_channel"]) - 1)
 
@@ -67,18 +64,15 @@ def read_gladia(data: Any) -> Iterator[Cue]:
     """Gladia: utterances in seconds; all have a channel, which is the side only where there are several."""
     utterances = _gladia(data)["utterances"]
     several = len({utterance.get("channel") for utterance in utterances}) > 1
-    for number, raw in enumerate(utterances, 1):
-        where = f"utterance {number}"
-        utterance = json_object(where, raw)
+    for where, utterance in numbered("utterance", utterances):
         side = utterance.get("channel") if several else None
         yield from spoken(where, utterance, "word", text_key="text", channel=side)
 
 
 def _gladia(data: Any) -> Json:
     """The transcription of a whole answer, of its `result`, or by itself."""
-    for key in ("result", "transcription"):
-        data = data.get(key, data) if isinstance(data, dict) else {}
-    return data if has(data, "full_transcript") else {}
+    found = _within(data, "result", "transcription")
+    return found if has(found, "full_transcript") else {}
 
 
 def is_retell(data: Any) -> bool:
@@ -87,9 +81,7 @@ def is_retell(data: Any) -> bool:
 
 def read_retell(data: Any) -> Iterator[Cue]:
     """Retell AI: turns of `agent` and `user`, whose times are those of their words."""
-    for number, raw in enumerate(data["transcript_object"], 1):
-        where = f"turn {number}"
-        turn = json_object(where, raw)
+    for where, turn in numbered("turn", data["transcript_object"]):
         role = string(where, turn, "role")
         words = timed_words(where, turn["words"], "word")
         if words:
@@ -102,9 +94,7 @@ def is_recall(data: Any) -> bool:
 
 def read_recall(data: Any) -> Iterator[Cue]:
     """Recall.ai: what each participant says in a row; its words have times relative to the recording."""
-    for number, raw in enumerate(data, 1):
-        where = f"turn {number}"
-        turn = json_object(where, raw)
+    for where, turn in numbered("turn", data):
         name = person(json_object(where, turn.get("participant")).get("name"))
         words = [
             TimedWord(
@@ -128,15 +118,18 @@ def is_fireflies(data: Any) -> bool:
 
 def read_fireflies(data: Any) -> Iterator[Cue]:
     """Fireflies: sentences in seconds, each with its speaker's name."""
-    for number, raw in enumerate(_fireflies(data)["sentences"], 1):
-        where = f"sentence {number}"
-        sentence = json_object(where, raw)
+    for where, sentence in numbered("sentence", _fireflies(data)["sentences"]):
         start, end = (seconds(where, key, sentence.get(key)) for key in ("start_time", "end_time"))
         yield Cue(where, start, end, string(where, sentence, "text"), None, person(sentence["speaker_name"]))
 
 
 def _fireflies(data: Any) -> Json:
     """The transcript by itself, or the answer to a query for it."""
-    for key in ("data", "transcript"):
+    return _within(data, "data", "transcript")
+
+
+def _within(data: Any, *keys: str) -> Json:
+    """What lies in an answer under these keys, one in the other, as far as it has them."""
+    for key in keys:
         data = data.get(key, data) if isinstance(data, dict) else {}
     return data if isinstance(data, dict) else {}

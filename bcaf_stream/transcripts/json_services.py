@@ -11,6 +11,7 @@ from bcaf_stream.transcripts.json_values import (
     has,
     json_object,
     looks_like_ms,
+    numbered,
     person,
     spoken,
     string,
@@ -29,12 +30,9 @@ def read_deepgram(data: Any) -> Iterator[Cue]:
     results = data["results"]
     channels = results.get("channels") or ()
     if not channels:
-        for number, raw in enumerate(results["utterances"], 1):
-            utterance = json_object(f"utterance {number}", raw)
+        for where, utterance in numbered("utterance", results["utterances"]):
             channel = utterance.get("channel")
-            yield from spoken(
-                f"utterance {number}", utterance, "punctuated_word", text_key="transcript", channel=channel
-            )
+            yield from spoken(where, utterance, "punctuated_word", text_key="transcript", channel=channel)
         return
     for position, raw in enumerate(channels):
         where = f"channel {position}"
@@ -89,11 +87,10 @@ def read_assembly_ai(data: Any) -> Iterator[Cue]:
         yield from turns((word, None) for word in words)
         return
     in_ms = looks_like_ms(items)
-    for number, raw in enumerate(items, 1):
-        item = json_object(f"utterance {number}", raw)
+    for where, item in numbered("utterance", items):
         channel = item.get("channel")
         side = int(channel) - 1 if isinstance(channel, str | int) and str(channel).isdigit() else None
-        yield from spoken(f"utterance {number}", item, "text", ms=in_ms, text_key="text", channel=side)
+        yield from spoken(where, item, "text", ms=in_ms, text_key="text", channel=side)
 
 
 def is_rev(data: Any) -> bool:
@@ -107,9 +104,7 @@ def read_rev(data: Any) -> Iterator[Cue]:
         for s in data.get("speakers") or ()
         if isinstance(s, dict)
     }
-    for number, raw in enumerate(data["monologues"], 1):
-        where = f"monologue {number}"
-        monologue = json_object(where, raw)
+    for where, monologue in numbered("monologue", data["monologues"]):
         words: list[TimedWord] = []
         for element in monologue.get("elements") or ():
             value = string(where, json_object(where, element), "value")
@@ -134,9 +129,7 @@ def is_speechmatics(data: Any) -> bool:
 def read_speechmatics(data: Any) -> Iterator[Cue]:
     """Speechmatics json-v2: words and marks in one list, with the speaker in the alternative."""
     found: dict[str | None, list[tuple[TimedWord, str | int | None]]] = {}
-    for number, raw in enumerate(data["results"], 1):
-        where = f"result {number}"
-        item = json_object(where, raw)
+    for where, item in numbered("result", data["results"]):
         best = first(item.get("alternatives"))
         stream = found.setdefault(item.get("channel"), [])
         if item.get("type") == "punctuation":

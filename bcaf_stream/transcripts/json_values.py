@@ -161,3 +161,10 @@ def json_object(where: str, item: Any) -> dict[str, Any]:
     if not isinstance(item, dict):
         raise TranscriptError(f"{where}: must be a JSON object")
     return item
+
+
+def numbered(what: str, items: Iterable[Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Each object of a list, and what messages call it: `what` and its number from 1. Raises TranscriptError."""
+    for number, item in enumerate(items, 1):
+        where = f"{what} {number}"
+        yield where, json_object(where, item)

@@ -339,7 +339,5 @@ async def _feed(call: CallHandle, waiting: Waiting) -> bool:
         if isinstance(item, CallEnd):
             end(call, item.reason)
             return True
-        if call.outcome is not None:  # the other side ended it, and is told of before long
-            return True
         call.accept(item)
         await call.room()
